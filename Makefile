@@ -1,0 +1,148 @@
+# Posthorn. `make` builds ./posthorn; `make check` builds with sanitizers and runs the unit tests;
+# see `make help`.
+#
+# A module is a folder below src/. USES_x names the modules that x may use: x is compiled with an
+# include path that holds these alone, and its tests are linked with these alone, so a dependency
+# in the wrong direction does not build.
+
+MODULES := base text net conf mime store auth filter queue smtp imap roles tools
+
+USES_base   :=
+USES_text   := base
+USES_net    := base text
+USES_conf   := base text
+USES_mime   := base text
+USES_store  := base text net mime conf
+USES_auth   := base text net mime conf
+USES_filter := base text net mime conf
+USES_queue  := base text net mime conf store auth filter
+USES_smtp   := base text net mime conf store auth filter queue
+USES_imap   := base text net mime conf store auth filter queue
+USES_roles  := base text net mime conf store auth filter queue smtp imap
+USES_tools  := base text net mime conf store auth filter queue smtp imap roles
+
+VARIANT ?= release
+BUILD   ?= build
+B       := $(BUILD)/$(VARIANT)
+CC      := gcc
+PREFIX  ?= /usr/local
+SYSCONFDIR ?= /etc
+VERSION := $(shell cat VERSION)
+
+WARN := -Wall -Wextra -Wconversion -Wsign-conversion -Wshadow -Wvla -Wformat=2 -Wcast-qual \
+	-Wcast-align -Wstrict-prototypes -Wmissing-prototypes -Wmissing-declarations -Wundef \
+	-Wimplicit-fallthrough -Werror
+HARDEN := -fno-omit-frame-pointer -fstack-protector-strong -fno-strict-aliasing -fno-common \
+	-fno-delete-null-pointer-checks -fvisibility=hidden -fPIE
+CFLAGS_all := -std=c17 -D_GNU_SOURCE -g $(HARDEN) $(WARN) -DPOSTHORN_VERSION='"$(VERSION)"' -MMD -MP
+LIBS := -lssl -lcrypto -llmdb -lsqlite3 -lunbound -largon2 -lcrypt -lidn2 -lunistring -lz -lzstd -lpthread
+LDFLAGS_all := -pie -Wl,-z,relro,-z,now,-z,noexecstack,--as-needed
+
+CFLAGS_release := -O2 -D_FORTIFY_SOURCE=3 -fstack-clash-protection -fcf-protection=full \
+	-ftrivial-auto-var-init=zero -Wframe-larger-than=4096
+CFLAGS_asan := -O1 -fsanitize=address,undefined -fno-sanitize-recover=undefined
+LDFLAGS_asan := -fsanitize=address,undefined
+CFLAGS_cov := -O0 --coverage
+LDFLAGS_cov := --coverage
+CFLAGS_fuzz := -O1 -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=undefined \
+	-Wno-unused-command-line-argument
+LDFLAGS_fuzz := -fsanitize=fuzzer,address,undefined
+ifeq ($(VARIANT),fuzz)
+CC := clang-14
+WARN += -Wno-gnu-zero-variadic-macro-arguments
+endif
+
+CFLAGS := $(CFLAGS_all) $(CFLAGS_$(VARIANT)) $(EXTRA_CFLAGS)
+LDFLAGS := $(LDFLAGS_all) $(LDFLAGS_$(VARIANT))
+
+# The sources of each module; *_test.c and *_fuzz.c are programs of their own.
+all_of   = $(wildcard src/$(1)/*.c src/$(1)/*.S)
+srcs_of  = $(filter-out %_test.c %_fuzz.c src/tools/main.c,$(call all_of,$(1)))
+objs_of  = $(patsubst src/%,$(B)/obj/%.o,$(call srcs_of,$(1)))
+tests_of = $(patsubst src/%.c,$(B)/test/%,$(wildcard src/$(1)/*_test.c))
+fuzz_of  = $(patsubst src/%.c,$(B)/fuzz/%,$(wildcard src/$(1)/*_fuzz.c))
+
+TESTS := $(foreach m,$(MODULES),$(call tests_of,$(m)))
+FUZZERS := $(foreach m,$(MODULES),$(call fuzz_of,$(m)))
+
+.DELETE_ON_ERROR:
+.SECONDARY:
+.PHONY: all posthorn check tests unit fuzz fuzzers lint bench install clean help
+
+all: $(B)/posthorn
+ifeq ($(VARIANT),release)
+	@ln -sf $(B)/posthorn posthorn
+endif
+
+help:
+	@echo "make            the release build: ./posthorn"
+	@echo "make check      unit tests with AddressSanitizer and UBSan"
+	@echo "make lint       the house rules: layers, banned functions, sizes, documents"
+	@echo "make fuzz       every fuzzer, SECONDS_EACH seconds each (default 20)"
+	@echo "make bench      measure; see docs/PERFORMANCE.md"
+	@echo "make install    DESTDIR= PREFIX=$(PREFIX) SYSCONFDIR=$(SYSCONFDIR)"
+	@echo "VARIANT=release|asan|fuzz|cov chooses the build"
+
+# What a module sees: itself and what it uses.
+define module_rules
+$(B)/view/$(1)/.made: Makefile
+	@mkdir -p $$(@D) && cd $$(@D) && for u in $(1) $(USES_$(1)); do ln -sfn $(CURDIR)/src/$$$$u $$$$u; done
+	@touch $$@
+
+$(B)/obj/$(1)/%.c.o: src/$(1)/%.c $(B)/view/$(1)/.made
+	@mkdir -p $$(@D)
+	@echo CC $$<
+	@$(CC) $(CFLAGS) -iquote $(B)/view/$(1) -c -o $$@ $$<
+
+$(B)/obj/$(1)/%.S.o: src/$(1)/%.S $(B)/view/$(1)/.made
+	@mkdir -p $$(@D)
+	@echo CC $$<
+	@$(CC) $(CFLAGS) -iquote $(B)/view/$(1) -c -o $$@ $$<
+
+$(B)/lib$(1).a: $(call objs_of,$(1))
+	@mkdir -p $$(@D)
+	@rm -f $$@ && ar rcsD $$@ $$^
+
+$(B)/test/$(1)/%: $(B)/obj/$(1)/%.c.o $(foreach u,$(1) $(USES_$(1)),$(B)/lib$(u).a)
+	@mkdir -p $$(@D)
+	@echo LD $$(notdir $$@)
+	@$(CC) $(LDFLAGS) -o $$@ $$< -Wl,--start-group $(foreach u,$(1) $(USES_$(1)),$(B)/lib$(u).a) -Wl,--end-group $(LIBS)
+
+$(B)/fuzz/$(1)/%: $(B)/obj/$(1)/%.c.o $(foreach u,$(1) $(USES_$(1)),$(B)/lib$(u).a)
+	@mkdir -p $$(@D)
+	@echo LD $$(notdir $$@)
+	@$(CC) $(LDFLAGS) -o $$@ $$< -Wl,--start-group $(foreach u,$(1) $(USES_$(1)),$(B)/lib$(u).a) -Wl,--end-group $(LIBS)
+endef
+$(foreach m,$(MODULES),$(eval $(call module_rules,$(m))))
+
+LIBS_OURS := $(foreach m,$(MODULES),$(B)/lib$(m).a)
+
+$(B)/posthorn: $(B)/obj/tools/main.c.o $(LIBS_OURS)
+	@echo LD $@
+	@$(CC) $(LDFLAGS) -o $@ $< -Wl,--start-group $(LIBS_OURS) -Wl,--end-group $(LIBS)
+
+# Unit tests; T=src/text narrows them to a folder or a file's beginning.
+tests: $(filter $(B)/test/$(T:src/%=%)%,$(TESTS))
+check:
+	@$(MAKE) --no-print-directory VARIANT=asan tests all T=$(T)
+	@prove -e '' $(patsubst $(BUILD)/$(VARIANT)/%,$(BUILD)/asan/%,$(filter $(B)/test/$(T:src/%=%)%,$(TESTS)))
+
+fuzzers: $(filter $(B)/fuzz/$(T:src/%=%)%,$(FUZZERS))
+SECONDS_EACH ?= 20
+fuzz:
+	@$(MAKE) --no-print-directory VARIANT=fuzz fuzzers T=$(T)
+	@tests/fuzz-run $(SECONDS_EACH) $(patsubst $(BUILD)/$(VARIANT)/%,$(BUILD)/fuzz/%,$(filter $(B)/fuzz/$(T:src/%=%)%,$(FUZZERS)))
+
+lint:
+	@tests/lint
+
+bench: all
+	@bench/run
+
+install: all
+	@PREFIX=$(PREFIX) SYSCONFDIR=$(SYSCONFDIR) DESTDIR=$(DESTDIR) tests/../debian/install-files $(B)/posthorn
+
+clean:
+	rm -rf build posthorn
+
+-include $(shell find $(B) -name '*.d' 2>/dev/null)
