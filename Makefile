@@ -124,7 +124,7 @@ $(B)/posthorn: $(B)/obj/tools/main.c.o $(LIBS_OURS)
 # Unit tests; T=src/text narrows them to a folder or a file's beginning.
 tests: $(filter $(B)/test/$(T:src/%=%)%,$(TESTS))
 check:
-	@$(MAKE) --no-print-directory VARIANT=asan tests all T=$(T)
+	@$(MAKE) --no-print-directory VARIANT=asan tests T=$(T)
 	@prove -e '' $(patsubst $(BUILD)/$(VARIANT)/%,$(BUILD)/asan/%,$(filter $(B)/test/$(T:src/%=%)%,$(TESTS)))
 
 fuzzers: $(filter $(B)/fuzz/$(T:src/%=%)%,$(FUZZERS))
