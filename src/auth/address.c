@@ -13,27 +13,15 @@
  */
 #include "auth/address.h"
 
+#include "text/utf8.h"
+
 #include <idn2.h>
 #include <stdlib.h>
 #include <unicase.h>
 #include <uninorm.h>
-#include <unistr.h>
 
 /* Case folding makes at most three code points of one, and NFC of those is never longer. */
 enum { LOCAL_KEY_MAX = ADDRESS_LOCAL_MAX * 6 };
-
-static bool is_ascii(str s)
-{
-	for (size_t i = 0; i < s.n; i++)
-		if ((unsigned char)s.p[i] >= 0x80)
-			return false;
-	return true;
-}
-
-static bool is_utf8(str s)
-{
-	return s.n == 0 || u8_check((const uint8_t *)s.p, s.n) == NULL;
-}
 
 /* RFC 5322 3.2.3, and RFC 6531 3.3 adds everything beyond ASCII. */
 static bool is_atext(char c)
@@ -106,7 +94,7 @@ static enum err local_fold(str local, char to[LOCAL_KEY_MAX], str *out)
 	size_t n = LOCAL_KEY_MAX;
 	uint8_t *folded;
 
-	if (is_ascii(local)) {
+	if (utf8_is_ascii(local)) {
 		for (size_t i = 0; i < local.n; i++)
 			to[i] = ascii_lower(local.p[i]);
 		*out = str_of(to, local.n);
@@ -164,9 +152,9 @@ enum err domain_parse(str text, struct arena *a, str *out)
 		return ERR_SYNTAX;
 	if (text.n > ADDRESS_DOMAIN_MAX)
 		return ERR_TOO_LONG;
-	if (is_ascii(text))
+	if (utf8_is_ascii(text))
 		return is_ldh(text) ? domain_lower(text, a, out) : ERR_SYNTAX;
-	if (!is_utf8(text) || str_find_char(text, '\0') != STR_NONE)
+	if (!utf8_is_valid(text) || str_find_char(text, '\0') != STR_NONE)
 		return ERR_SYNTAX;
 	copy = arena_str(a, text);
 	if (!copy.p)
@@ -202,7 +190,7 @@ enum err address_parse(str text, struct arena *a, struct address *out)
 
 	if (text.n > ADDRESS_MAX)
 		return ERR_TOO_LONG;
-	if (at == STR_NONE || !is_utf8(text))
+	if (at == STR_NONE || !utf8_is_valid(text))
 		return ERR_SYNTAX;
 	domain = str_from(text, at + 1);
 	err = is_literal(domain) ? domain_lower(domain, a, &domain) : domain_parse(domain, a, &domain);
