@@ -121,11 +121,17 @@ $(B)/posthorn: $(B)/obj/tools/main.c.o $(LIBS_OURS)
 	@echo LD $@
 	@$(CC) $(LDFLAGS) -o $@ $< -Wl,--start-group $(LIBS_OURS) -Wl,--end-group $(LIBS)
 
+# Behind tests/vectors/mime-dovecot.
+$(B)/tests/mime-dump: tests/mime-dump.c $(B)/view/mime/.made $(foreach u,mime text base,$(B)/lib$(u).a)
+	@mkdir -p $(@D)
+	@echo LD $(notdir $@)
+	@$(CC) $(CFLAGS) $(LDFLAGS) -iquote $(B)/view/mime -o $@ $< $(foreach u,mime text base,$(B)/lib$(u).a) $(LIBS)
+
 # Unit tests; T=src/text narrows them to a folder or a file's beginning.
 tests: $(filter $(B)/test/$(T:src/%=%)%,$(TESTS))
 check:
 	@$(MAKE) --no-print-directory VARIANT=asan tests T=$(T)
-	@prove -e '' $(patsubst $(BUILD)/$(VARIANT)/%,$(BUILD)/asan/%,$(filter $(B)/test/$(T:src/%=%)%,$(TESTS)))
+	@prove -e 'timeout 300' $(patsubst $(BUILD)/$(VARIANT)/%,$(BUILD)/asan/%,$(filter $(B)/test/$(T:src/%=%)%,$(TESTS)))
 
 fuzzers: $(filter $(B)/fuzz/$(T:src/%=%)%,$(FUZZERS))
 SECONDS_EACH ?= 20

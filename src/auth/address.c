@@ -21,7 +21,7 @@
 #include <uninorm.h>
 
 /* Case folding makes at most three code points of one, and NFC of those is never longer. */
-enum { LOCAL_KEY_MAX = ADDRESS_LOCAL_MAX * 6 };
+enum { LOCAL_KEY_MAX = AUTH_ADDRESS_LOCAL_MAX * 6 };
 
 /* RFC 5322 3.2.3, and RFC 6531 3.3 adds everything beyond ASCII. */
 static bool is_atext(char c)
@@ -113,12 +113,14 @@ static enum err local_fold(str local, char to[LOCAL_KEY_MAX], str *out)
 
 static bool is_ldh(str domain)
 {
+	if (domain.n == 0)
+		return false; /* UTS 46 maps some characters to nothing */
 	while (domain.n) {
 		bool more = str_find_char(domain, '.') != STR_NONE;
 		str label = str_cut(&domain, '.');
 
 		/* RFC 5321 4.1.2: sub-domain = Let-dig [Ldh-str] */
-		if (label.n == 0 || label.n > ADDRESS_LABEL_MAX || label.p[0] == '-' || label.p[label.n - 1] == '-')
+		if (label.n == 0 || label.n > AUTH_ADDRESS_LABEL_MAX || label.p[0] == '-' || label.p[label.n - 1] == '-')
 			return false;
 		for (size_t i = 0; i < label.n; i++)
 			if (!ascii_is_alnum(label.p[i]) && label.p[i] != '-')
@@ -141,7 +143,7 @@ static enum err domain_lower(str text, struct arena *a, str *out)
 	return ERR_OK;
 }
 
-enum err domain_parse(str text, struct arena *a, str *out)
+enum err auth_domain_parse(str text, struct arena *a, str *out)
 {
 	char *ascii = NULL;
 	enum err err;
@@ -150,7 +152,7 @@ enum err domain_parse(str text, struct arena *a, str *out)
 
 	if (text.n == 0)
 		return ERR_SYNTAX;
-	if (text.n > ADDRESS_DOMAIN_MAX)
+	if (text.n > AUTH_ADDRESS_DOMAIN_MAX)
 		return ERR_TOO_LONG;
 	if (utf8_is_ascii(text))
 		return is_ldh(text) ? domain_lower(text, a, out) : ERR_SYNTAX;
@@ -165,7 +167,7 @@ enum err domain_parse(str text, struct arena *a, str *out)
 		return rc == IDN2_MALLOC ? ERR_NO_MEMORY : ERR_SYNTAX;
 	err = is_ldh(str_from_c(ascii)) ? domain_lower(str_from_c(ascii), a, out) : ERR_SYNTAX;
 	idn2_free(ascii);
-	if (!err && out->n > ADDRESS_DOMAIN_MAX)
+	if (!err && out->n > AUTH_ADDRESS_DOMAIN_MAX)
 		err = ERR_TOO_LONG;
 	return err;
 }
@@ -181,19 +183,19 @@ static bool is_literal(str s)
 	return true;
 }
 
-enum err address_parse(str text, struct arena *a, struct address *out)
+enum err auth_address_parse(str text, struct arena *a, struct auth_address *out)
 {
-	char said[ADDRESS_MAX], folded[LOCAL_KEY_MAX];
+	char said[AUTH_ADDRESS_MAX], folded[LOCAL_KEY_MAX];
 	size_t at = str_rfind_char(text, '@'), said_n;
 	str local, key_local, domain;
 	enum err err;
 
-	if (text.n > ADDRESS_MAX)
+	if (text.n > AUTH_ADDRESS_MAX)
 		return ERR_TOO_LONG;
 	if (at == STR_NONE || !utf8_is_valid(text))
 		return ERR_SYNTAX;
 	domain = str_from(text, at + 1);
-	err = is_literal(domain) ? domain_lower(domain, a, &domain) : domain_parse(domain, a, &domain);
+	err = is_literal(domain) ? domain_lower(domain, a, &domain) : auth_domain_parse(domain, a, &domain);
 	if (!err)
 		err = local_unquote(str_head(text, at), said, &said_n);
 	if (err)
@@ -205,12 +207,12 @@ enum err address_parse(str text, struct arena *a, struct address *out)
 	out->local = str_head(out->whole, out->whole.n - domain.n - 1);
 	out->key_local = str_head(out->key, out->key.n - domain.n - 1);
 	out->domain = str_from(out->whole, out->whole.n - domain.n);
-	if (out->local.n > ADDRESS_LOCAL_MAX || out->whole.n > ADDRESS_MAX)
+	if (out->local.n > AUTH_ADDRESS_LOCAL_MAX || out->whole.n > AUTH_ADDRESS_MAX)
 		return ERR_TOO_LONG;
 	return ERR_OK;
 }
 
-enum err address_join(str key_local, str domain, struct arena *a, str *key)
+enum err auth_address_join(str key_local, str domain, struct arena *a, str *key)
 {
 	return key_local.n ? join(key_local, domain, a, key) : ERR_SYNTAX;
 }

@@ -2,8 +2,8 @@
  *
  * One parser makes every address that the directory stores, looks up or delivers to:
  *
- *	struct address a;
- *	err = address_parse(S("\"Bob\"@Bücher.Example"), arena, &a);
+ *	struct auth_address a;
+ *	err = auth_address_parse(S("\"Bob\"@Bücher.Example"), arena, &a);
  *	a.whole   Bob@xn--bcher-kva.example     as written, domain in its canonical form
  *	a.key     bob@xn--bcher-kva.example     what it is matched by
  *
@@ -22,25 +22,25 @@
 #include "base/arena.h"
 
 enum {
-	ADDRESS_LOCAL_MAX = 64,	  /* RFC 5321 4.5.3.1.1 */
-	ADDRESS_DOMAIN_MAX = 255, /* RFC 5321 4.5.3.1.2 */
-	ADDRESS_MAX = 254,	  /* RFC 5321 4.5.3.1.3: a path of 256 less its angle brackets */
-	ADDRESS_LABEL_MAX = 63,	  /* RFC 1035 2.3.4 */
+	AUTH_ADDRESS_LOCAL_MAX = 64,	  /* RFC 5321 4.5.3.1.1 */
+	AUTH_ADDRESS_DOMAIN_MAX = 255, /* RFC 5321 4.5.3.1.2 */
+	AUTH_ADDRESS_MAX = 254,	  /* RFC 5321 4.5.3.1.3: a path of 256 less its angle brackets */
+	AUTH_ADDRESS_LABEL_MAX = 63,	  /* RFC 1035 2.3.4 */
 };
 
-struct address {
+struct auth_address {
 	str whole, key;
 	str local, domain; /* of `whole` */
 	str key_local;	   /* of `key`; its domain is the same */
 };
 
-MUST_USE enum err address_parse(str text, struct arena *a, struct address *out);
+MUST_USE enum err auth_address_parse(str text, struct arena *a, struct auth_address *out);
 
 /* The canonical form of a domain. An address literal is ERR_SYNTAX here. */
-MUST_USE enum err domain_parse(str text, struct arena *a, str *out);
+MUST_USE enum err auth_domain_parse(str text, struct arena *a, str *out);
 
 /* The address whose local part is this folded one, unquoted text, in `domain` (canonical both): what is
  * left of "bob+lists" when the detail is cut off. */
-MUST_USE enum err address_join(str key_local, str domain, struct arena *a, str *key);
+MUST_USE enum err auth_address_join(str key_local, str domain, struct arena *a, str *key);
 
 #endif

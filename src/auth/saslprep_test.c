@@ -29,7 +29,7 @@ int main(void)
 {
 	char big[SASLPREP_INPUT_MAX + 1], out[4];
 	size_t n;
-	str got;
+	str result;
 
 	tap_group("the examples of RFC 4013 3");
 	GIVES("I\u00ADX", "IX");
@@ -63,8 +63,8 @@ int main(void)
 
 	tap_group("limits");
 	memset(big, 'a', sizeof(big));
-	EQ(prep(str_of(big, SASLPREP_INPUT_MAX), &got), ERR_OK);
-	EQ(prep(str_of(big, SASLPREP_INPUT_MAX + 1), &got), ERR_TOO_LONG);
+	EQ(prep(str_of(big, SASLPREP_INPUT_MAX), &result), ERR_OK);
+	EQ(prep(str_of(big, SASLPREP_INPUT_MAX + 1), &result), ERR_TOO_LONG);
 	EQ(saslprep(S("abcd"), out, sizeof(out), &n), ERR_OK);
 	EQ(saslprep(S("abcde"), out, sizeof(out), &n), ERR_TOO_LONG);
 	EQ(saslprep(S("ab\u00E9"), out, sizeof(out), &n), ERR_OK);

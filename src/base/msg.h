@@ -105,5 +105,6 @@ MUST_USE enum err msg_decode(str datagram, enum role from, enum role to, const i
 void msg_close_fds(struct msg *m);
 
 const char *msg_name(enum msg_type t);
+size_t msg_size(enum msg_type t); /* of its struct */
 
 #endif

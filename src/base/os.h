@@ -76,6 +76,8 @@ MUST_USE enum err os_list(int dir, struct arena *a, str **names, size_t *count);
 
 /* Memory as a descriptor. Sealed: neither size nor contents can change any more. */
 MUST_USE enum err os_memfd(str contents, bool sealed, int *fd);
+/* Seals one that was written piece by piece. */
+MUST_USE enum err os_memfd_seal(int fd);
 /* ERR_PROTOCOL unless it is a memfd with all seals; *size is its size. */
 MUST_USE enum err os_memfd_check(int fd, uint64_t *size);
 int os_dup(int fd); /* -1 when it cannot */
@@ -93,6 +95,9 @@ MUST_USE enum err os_sync_result(struct os_syncer *s);
 /* Sockets. */
 enum os_listen_flags { OS_LISTEN_REUSEPORT = 1, OS_LISTEN_V6ONLY = 2 };
 MUST_USE enum err os_listen(const struct addr *at, unsigned flags, int *fd); /* ERR_BUSY: port in use */
+/* SOCK_SEQPACKET below a path: the control socket. Connecting waits; ERR_NOT_FOUND: nobody listens. */
+MUST_USE enum err os_listen_datagrams(const char *path, int *fd);
+MUST_USE enum err os_connect_datagrams(const char *path, int *fd);
 MUST_USE enum err os_accept(int listener, struct addr *peer, int *fd);
 /* Starts; the socket becomes writable when it is done, then os_connect_result. */
 MUST_USE enum err os_connect(const struct addr *to, const struct addr *from_or_null, int *fd);
@@ -102,6 +107,7 @@ MUST_USE enum err os_peer_addr(int fd, struct addr *out);
 MUST_USE enum err os_recv(int fd, void *p, size_t n, size_t *done); /* ERR_AGAIN, ERR_EOF */
 MUST_USE enum err os_send(int fd, const void *p, size_t n, size_t *done);
 void os_shutdown_write(int fd);
+void os_no_delay(int fd); /* small writes go at once (TCP_NODELAY) */
 MUST_USE enum err os_socketpair(bool seqpacket, int fd[2]);
 /* The user at the other end of a UNIX socket. */
 MUST_USE enum err os_peer_user(int fd, uint32_t *uid, uint32_t *gid, int *pid);
@@ -153,5 +159,9 @@ unsigned os_cores(void);
 MUST_USE enum err os_user_find(const char *name, uint32_t *uid, uint32_t *gid); /* ERR_NOT_FOUND */
 MUST_USE enum err os_chown(int dir, const char *name, uint32_t uid, uint32_t gid);
 MUST_USE enum err os_chmod(int dir, const char *name, unsigned mode);
+
+/* Terminals. Without echo, Ctrl-C is a byte (3) like others, so that the echo always comes back. */
+bool os_is_terminal(int fd);
+void os_terminal_echo(int fd, bool on);
 
 #endif

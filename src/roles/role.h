@@ -62,6 +62,8 @@ struct role {
  * has no such peer. */
 struct chan *role_peer(struct role *r, enum role kind, unsigned index);
 unsigned role_peers(struct role *r, enum role kind); /* how many of it */
+/* The instance of that peer, as the supervisor told: ids it makes carry it (msgid_instance). */
+unsigned role_peer_instance(struct role *r, enum role kind, unsigned index);
 
 /* An event of a message's history, for `posthorn trace`. Never fails, never blocks. */
 void role_trace(struct role *r, uint64_t message, unsigned event, str sender, str recipient, const char *fmt, ...)

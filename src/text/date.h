@@ -29,7 +29,7 @@ void date_format_imap(struct date d, struct buf *out);
 /* IMAP date without its quotes ("1-Feb-1994", "01-feb-1994") as days since 1970-01-01. */
 MUST_USE enum err date_parse_imap_day(str s, int32_t *days);
 
-/* The day in the date's own zone, and the day in UTC, as days since 1970-01-01: SEARCH compares days
+/* The day in the date's own zone as days since 1970-01-01: SEARCH compares days
  * "disregarding time and timezone" (RFC 3501 6.4.4). */
 int32_t date_local_day(struct date d);
 

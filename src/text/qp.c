@@ -97,29 +97,38 @@ static void escape(char c, struct buf *out)
 	buf_add(out, str_of(e, 3));
 }
 
+/* How many characters a byte takes. */
+static size_t width_of(char c, size_t column, bool last)
+{
+	/* RFC 2045 6.7 (3): no white space at a line's end. */
+	if (c == ' ' || c == '\t')
+		return last ? 3 : 1;
+	/* A dot that begins a line is escaped, for transports that treat it badly. */
+	if (c == '.' && column == 0)
+		return 3;
+	return c > ' ' && c < 0x7F && c != '=' ? 1 : 3;
+}
+
 /* One line without its end. */
 static void encode_line(str line, struct buf *out)
 {
 	size_t column = 0;
 
 	for (size_t i = 0; i < line.n; i++) {
-		char c = line.p[i];
 		bool last = i + 1 == line.n;
-		/* RFC 2045 6.7 (3): no white space at a line's end. */
-		bool plain = (c > ' ' && c < 0x7F && c != '=') || ((c == ' ' || c == '\t') && !last);
-		size_t width = plain ? 1 : 3;
 
 		/* RFC 2045 6.7 (5): 76 characters, the "=" of a soft break among them. */
-		if (column + width > (last ? QP_LINE : QP_LINE - 1)) {
+		if (column + width_of(line.p[i], column, last) > (size_t)(last ? QP_LINE : QP_LINE - 1)) {
 			buf_add(out, S("=\r\n"));
 			column = 0;
 		}
-		/* A dot that begins a line is escaped, for transports that treat it badly. */
-		if (plain && !(c == '.' && column == 0))
-			buf_add_char(out, c);
-		else
-			escape(c, out);
-		column += width;
+		if (width_of(line.p[i], column, last) == 1) {
+			buf_add_char(out, line.p[i]);
+			column += 1;
+		} else {
+			escape(line.p[i], out);
+			column += 3;
+		}
 	}
 }
 

@@ -1,0 +1,552 @@
+/* Channels between roles. See chan.h for what they promise.
+ *
+ * Receiving: one datagram at a time into the loop's scratch memory, decoded in place; a handler sees
+ * slices of that memory, and a call's reply is copied into the caller's arena first. At most
+ * BATCH messages are taken per turn, so that one busy peer does not starve the others.
+ *
+ * Sending: straight to the socket while the window is open and nothing is queued; otherwise a copy waits in the
+ * queue, with duplicates of its descriptors. An acknowledgement (how many messages were taken since the last) goes in
+ * every header; the `credit` message carries one alone when half a window was taken and nothing was sent. */
+#include "base/chan.h"
+#include "base/loop_priv.h"
+
+#include <assert.h>
+#include <stdlib.h>
+
+enum { BATCH = 64, CALL_BUCKETS = 256 };
+
+struct queued {
+	struct queued *next;
+	unsigned nfds;
+	int fds[MSG_FDS_MAX];
+	size_t n;
+	bool is_counted; /* against the window */
+	char data[];
+};
+
+struct call {
+	struct call *next;
+	uint32_t id;
+	/* In a fiber: */
+	struct fiber *fiber;
+	struct arena *arena;
+	struct msg *reply;
+	enum err err;
+	bool is_done;
+	/* Or: */
+	void (*done)(void *arg, enum err err, struct msg *reply);
+	void *arg;
+	struct timer deadline;
+	struct chan *chan;
+};
+
+struct chan {
+	struct loop *loop;
+	enum role self, peer;
+	unsigned index;
+	struct chan_ops ops;
+	void *arg, *user;
+	int fd;
+	struct watch watch;
+	struct task more; /* what BATCH left */
+	unsigned busy;	  /* inside callbacks */
+	bool is_freed;
+	uint32_t next_id;
+	unsigned in_flight, unacked;
+	struct queued *queue, **queue_end;
+	size_t queue_bytes;
+	struct call *calls[CALL_BUCKETS];
+	struct waiters room, attached;
+	struct chan_counts counts;
+};
+
+enum err chan_new(struct loop *l, enum role self, enum role peer, unsigned peer_index, const struct chan_ops *ops,
+		  void *arg, struct chan **out)
+{
+	struct chan *c = calloc(1, sizeof(*c));
+
+	if (!c)
+		return ERR_NO_MEMORY;
+	c->loop = l;
+	c->self = self;
+	c->peer = peer;
+	c->index = peer_index;
+	c->ops = *ops;
+	c->arg = arg;
+	c->fd = -1;
+	c->queue_end = &c->queue;
+	*out = c;
+	return ERR_OK;
+}
+
+bool chan_is_up(const struct chan *c)
+{
+	return c->fd >= 0;
+}
+
+enum role chan_peer(const struct chan *c)
+{
+	return c->peer;
+}
+
+unsigned chan_peer_index(const struct chan *c)
+{
+	return c->index;
+}
+
+void chan_set_user(struct chan *c, void *user)
+{
+	c->user = user;
+}
+
+void *chan_user(const struct chan *c)
+{
+	return c->user;
+}
+
+struct chan_counts chan_counts(const struct chan *c)
+{
+	struct chan_counts n = c->counts;
+
+	n.queued_bytes = c->queue_bytes;
+	return n;
+}
+
+static void queue_pop(struct chan *c)
+{
+	struct queued *q = c->queue;
+
+	c->queue = q->next;
+	if (!c->queue)
+		c->queue_end = &c->queue;
+	c->queue_bytes -= q->n;
+	for (unsigned i = 0; i < q->nfds; i++)
+		os_close(q->fds[i]);
+	free(q);
+}
+
+static void call_add(struct chan *c, struct call *k)
+{
+	struct call **bucket;
+
+	if (++c->next_id == 0)
+		c->next_id = 1;
+	k->id = c->next_id;
+	k->chan = c;
+	bucket = &c->calls[k->id % CALL_BUCKETS];
+	k->next = *bucket;
+	*bucket = k;
+	c->counts.calls++;
+}
+
+static struct call *call_take(struct chan *c, uint32_t id)
+{
+	for (struct call **p = &c->calls[id % CALL_BUCKETS]; *p; p = &(*p)->next)
+		if ((*p)->id == id) {
+			struct call *k = *p;
+
+			*p = k->next;
+			c->counts.calls--;
+			return k;
+		}
+	return NULL;
+}
+
+static void call_end(struct chan *c, struct call *k, enum err err, struct msg *reply)
+{
+	if (k->fiber) {
+		k->err = err;
+		k->is_done = true;
+		fiber_wake(c->loop, k->fiber);
+		return;
+	}
+	loop_timer_cancel(c->loop, &k->deadline);
+	k->done(k->arg, err, reply);
+	free(k);
+}
+
+static void calls_end_all(struct chan *c, enum err err)
+{
+	for (unsigned b = 0; b < CALL_BUCKETS; b++)
+		while (c->calls[b])
+			call_end(c, call_take(c, c->calls[b]->id), err, NULL);
+}
+
+/* Frees the channel if that was asked for while it was in use; true when it is gone. */
+static bool chan_leave(struct chan *c)
+{
+	if (--c->busy || !c->is_freed)
+		return false;
+	free(c);
+	return true;
+}
+
+static void chan_close_socket(struct chan *c)
+{
+	if (c->fd < 0)
+		return;
+	loop_unwatch(c->loop, &c->watch);
+	loop_unpost(c->loop, &c->more);
+	os_close(c->fd);
+	c->fd = -1;
+	while (c->queue)
+		queue_pop(c);
+	c->in_flight = c->unacked = 0;
+}
+
+/* May free c. */
+static void chan_down(struct chan *c, enum err why)
+{
+	if (c->fd < 0)
+		return;
+	c->busy++;
+	chan_close_socket(c);
+	calls_end_all(c, ERR_CLOSED);
+	waiters_wake_all(c->loop, &c->room);
+	if (c->ops.on_down && !c->is_freed)
+		c->ops.on_down(c->arg, c, why);
+	chan_leave(c);
+}
+
+void chan_free(struct chan *c)
+{
+	if (!c || c->is_freed)
+		return;
+	c->busy++;
+	c->is_freed = true;
+	chan_close_socket(c);
+	calls_end_all(c, ERR_CLOSED);
+	waiters_wake_all(c->loop, &c->room);
+	waiters_wake_all(c->loop, &c->attached);
+	chan_leave(c);
+}
+
+static void down_task(void *arg)
+{
+	chan_down(arg, ERR_CLOSED);
+}
+
+/* A send failed for good: the end is told from the loop, never from inside the sender. */
+static void chan_broken(struct chan *c)
+{
+	loop_post(c->loop, &c->more, down_task, c);
+}
+
+static enum err queue_add(struct chan *c, str data, const int *fds, unsigned nfds, bool is_counted)
+{
+	struct queued *q = malloc(sizeof(*q) + data.n);
+
+	if (!q)
+		return ERR_NO_MEMORY;
+	q->next = NULL;
+	q->n = data.n;
+	q->nfds = 0;
+	q->is_counted = is_counted;
+	memcpy(q->data, data.p, data.n);
+	for (; q->nfds < nfds; q->nfds++)
+		if ((q->fds[q->nfds] = os_dup(fds[q->nfds])) < 0) {
+			while (q->nfds)
+				os_close(q->fds[--q->nfds]);
+			free(q);
+			return ERR_TOO_MANY;
+		}
+	*c->queue_end = q;
+	c->queue_end = &q->next;
+	c->queue_bytes += q->n;
+	return ERR_OK;
+}
+
+static enum err transmit(struct chan *c, enum msg_type type, uint32_t id, bool is_reply, const void *m)
+{
+	bool is_counted = type != MSG_credit;
+	size_t limit = is_reply ? 4 * (size_t)CHAN_QUEUE_MAX : CHAN_QUEUE_MAX;
+	struct buf b;
+	int fds[MSG_FDS_MAX];
+	unsigned nfds;
+	enum err err;
+
+	if (c->fd < 0)
+		return ERR_CLOSED;
+	b = (struct buf){ .p = loop_scratch(c->loop, 1), .size = LOOP_SCRATCH, .max = LOOP_SCRATCH };
+	if (!b.p)
+		return ERR_NO_MEMORY;
+	if ((err = msg_encode(&b, type, id, is_reply, MIN(c->unacked, 0x7fffu), m, fds, &nfds)))
+		return err;
+	if (!c->queue && (!is_counted || c->in_flight < CHAN_WINDOW)) {
+		struct iovec iov = { .iov_base = b.p, .iov_len = buf_len(&b) };
+
+		err = os_send_fds(c->fd, &iov, 1, fds, nfds);
+		if (err == ERR_OK) {
+			c->unacked = 0;
+			c->in_flight += is_counted;
+			c->counts.sent++;
+			return ERR_OK;
+		}
+		if (err != ERR_AGAIN && err != ERR_NO_MEMORY) {
+			chan_broken(c);
+			return ERR_CLOSED;
+		}
+	}
+	if (!is_counted)
+		return ERR_AGAIN; /* an acknowledgement is made anew when there is room */
+	if (c->queue_bytes + buf_len(&b) > limit)
+		return ERR_BUSY;
+	err = queue_add(c, buf_str(&b), fds, nfds, is_counted);
+	if (!err)
+		c->unacked = 0;
+	return err;
+}
+
+static void flush_queue(struct chan *c)
+{
+	while (c->queue && c->in_flight < CHAN_WINDOW) {
+		struct queued *q = c->queue;
+		struct iovec iov = { .iov_base = q->data, .iov_len = q->n };
+		enum err err = os_send_fds(c->fd, &iov, 1, q->fds, q->nfds);
+
+		if (err == ERR_AGAIN || err == ERR_NO_MEMORY)
+			return;
+		if (err) {
+			chan_broken(c);
+			return;
+		}
+		c->in_flight += q->is_counted;
+		c->counts.sent++;
+		queue_pop(c);
+	}
+	if (c->queue_bytes < CHAN_QUEUE_MAX / 4)
+		waiters_wake_all(c->loop, &c->room);
+}
+
+enum err chan_send(struct chan *c, enum msg_type type, uint32_t id, const void *m)
+{
+	return transmit(c, type, id, false, m);
+}
+
+enum err chan_reply(struct chan *c, uint32_t id, enum msg_type type, const void *m)
+{
+	return transmit(c, type, id, true, m);
+}
+
+/* A reply: the fiber's goes into its arena, the callback's is used in place. */
+static enum err reply_arrived(struct chan *c, str datagram, const int *fds, unsigned nfds, struct msg *m)
+{
+	struct call *k = call_take(c, get_le32(datagram.p + 4));
+	bool is_fiber;
+	enum err err;
+
+	if (!k) { /* its caller gave up */
+		err = msg_decode(datagram, c->peer, c->self, fds, nfds, m);
+		if (!err)
+			msg_close_fds(m);
+		return err;
+	}
+	if (k->fiber && k->arena) {
+		str copy = arena_str(k->arena, datagram);
+
+		if (!copy.p) {
+			for (unsigned i = 0; i < nfds; i++)
+				os_close(fds[i]);
+			call_end(c, k, ERR_NO_MEMORY, NULL);
+			return ERR_OK;
+		}
+		datagram = copy;
+	}
+	err = msg_decode(datagram, c->peer, c->self, fds, nfds, k->fiber ? k->reply : m);
+	if (err) {
+		call_end(c, k, ERR_PROTOCOL, NULL);
+		return err;
+	}
+	is_fiber = k->fiber != NULL;
+	call_end(c, k, ERR_OK, m);
+	if (!is_fiber)
+		msg_close_fds(m);
+	return ERR_OK;
+}
+
+static void acknowledged(struct chan *c, unsigned n)
+{
+	c->in_flight -= MIN(n, c->in_flight);
+}
+
+/* One datagram; ERR_AGAIN when there is none, another error when the peer must be cut off. */
+static enum err receive_one(struct chan *c, struct msg *m)
+{
+	char *scratch = loop_scratch(c->loop, 0);
+	int fds[OS_FDS_MAX];
+	unsigned nfds, flags, type;
+	str datagram;
+	size_t n;
+	enum err err;
+
+	if (!scratch)
+		return ERR_NO_MEMORY;
+	err = os_recv_fds(c->fd, scratch, LOOP_SCRATCH, &n, fds, &nfds);
+	if (err)
+		return err == ERR_EOF ? ERR_CLOSED : err == ERR_TOO_LONG ? ERR_PROTOCOL : err;
+	datagram = str_of(scratch, n);
+	if (n < MSG_HEADER) {
+		err = ERR_PROTOCOL;
+		goto bad;
+	}
+	c->counts.received++;
+	type = get_le16(scratch);
+	flags = get_le16(scratch + 2);
+	acknowledged(c, flags & 0x7fff);
+	c->unacked += type != MSG_credit;
+	if (flags & 0x8000) {
+		err = reply_arrived(c, datagram, fds, nfds, m);
+	} else if ((err = msg_decode(datagram, c->peer, c->self, fds, nfds, m)) == ERR_OK) {
+		if (m->type != MSG_credit)
+			c->ops.on_message(c->arg, c, m);
+		msg_close_fds(m);
+	}
+	if (!err)
+		return ERR_OK;
+bad:
+	for (unsigned i = 0; i < nfds; i++)
+		os_close(fds[i]);
+	return ERR_PROTOCOL;
+}
+
+static void on_ready(void *arg, unsigned ready);
+
+static void more_task(void *arg)
+{
+	on_ready(arg, OS_READY_READ);
+}
+
+static void on_ready(void *arg, unsigned ready)
+{
+	struct chan *c = arg;
+	struct msg m;
+	enum err err = ERR_OK;
+	unsigned n = 0;
+
+	c->busy++;
+	if ((ready & OS_READY_READ) && c->fd >= 0)
+		while (n++ < BATCH && !c->is_freed && c->fd >= 0 && (err = receive_one(c, &m)) == ERR_OK)
+			;
+	if (c->is_freed || c->fd < 0) {
+		chan_leave(c);
+		return;
+	}
+	if (err && err != ERR_AGAIN) {
+		chan_down(c, err);
+		chan_leave(c);
+		return;
+	}
+	if (err == ERR_OK && (ready & OS_READY_READ))
+		loop_post(c->loop, &c->more, more_task, c);
+	if (c->queue)
+		flush_queue(c);
+	if (c->unacked >= CHAN_WINDOW / 2 &&
+	    transmit(c, MSG_credit, 0, false, &(struct msg_credit){}) == ERR_OK)
+		c->unacked = 0;
+	chan_leave(c);
+}
+
+enum err chan_attach(struct chan *c, int fd)
+{
+	enum err err;
+
+	if (c->fd >= 0)
+		chan_down(c, ERR_CLOSED);
+	if ((err = loop_watch(c->loop, &c->watch, fd, on_ready, c)))
+		return err;
+	c->fd = fd;
+	c->in_flight = c->unacked = 0;
+	waiters_wake_all(c->loop, &c->attached);
+	return ERR_OK;
+}
+
+static void call_timeout(void *arg)
+{
+	struct call *k = arg;
+
+	if (call_take(k->chan, k->id))
+		call_end(k->chan, k, ERR_TIMEOUT, NULL);
+}
+
+enum err chan_call_async(struct chan *c, enum msg_type type, const void *m, int64_t deadline,
+			 void (*done)(void *, enum err, struct msg *), void *arg)
+{
+	struct call *k;
+	enum err err;
+
+	if (c->counts.calls >= CHAN_CALLS_MAX)
+		return ERR_BUSY;
+	k = calloc(1, sizeof(*k));
+	if (!k)
+		return ERR_NO_MEMORY;
+	k->done = done;
+	k->arg = arg;
+	call_add(c, k);
+	if ((err = transmit(c, type, k->id, false, m))) {
+		call_take(c, k->id);
+		free(k);
+		return err;
+	}
+	loop_timer_set(c->loop, &k->deadline, deadline, call_timeout, k);
+	return ERR_OK;
+}
+
+static enum err wait_attached(struct chan *c, int64_t deadline)
+{
+	enum err err = ERR_OK;
+
+	c->busy++;
+	while (c->fd < 0 && !c->is_freed && !err)
+		err = waiters_wait(c->loop, &c->attached, deadline);
+	if (c->is_freed)
+		err = ERR_CLOSED;
+	chan_leave(c);
+	return err;
+}
+
+enum err chan_call(struct chan *c, enum msg_type type, const void *m, enum msg_type reply_type, void *reply,
+		   struct arena *arena, int64_t deadline)
+{
+	struct msg in = { 0 };
+	struct call k = { .fiber = fiber_current(c->loop), .arena = arena, .reply = &in };
+	enum err err;
+
+	assert(k.fiber);
+	if (c->counts.calls >= CHAN_CALLS_MAX)
+		return ERR_BUSY;
+	if (c->fd < 0 && (err = wait_attached(c, deadline)))
+		return err;
+	call_add(c, &k);
+	if ((err = transmit(c, type, k.id, false, m))) {
+		call_take(c, k.id);
+		return err;
+	}
+	while (!k.is_done)
+		if ((err = fiber_suspend(c->loop, deadline)) && !k.is_done) {
+			call_take(c, k.id);
+			return err;
+		}
+	if (k.err)
+		return k.err;
+	if (in.type == reply_type) {
+		memcpy(reply, &in.u, msg_size(reply_type));
+		return ERR_OK;
+	}
+	if (in.type == MSG_failed && in.u.failed.err && in.u.failed.err < ERR_COUNT)
+		return (enum err)in.u.failed.err;
+	msg_close_fds(&in);
+	return ERR_PROTOCOL;
+}
+
+enum err chan_wait_room(struct chan *c, int64_t deadline)
+{
+	enum err err = ERR_OK;
+
+	c->busy++;
+	while (c->fd >= 0 && c->queue_bytes >= CHAN_QUEUE_MAX / 2 && !err)
+		err = waiters_wait(c->loop, &c->room, deadline);
+	if (!err && c->fd < 0)
+		err = ERR_CLOSED;
+	chan_leave(c);
+	return err;
+}

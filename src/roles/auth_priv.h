@@ -1,0 +1,118 @@
+/* Inside role auth: its state, and how its files divide the work.
+ *
+ *	auth.c          the role: start, dispatch, tickets, commands, figures
+ *	auth_login.c    SASL exchanges, one per connection of a front
+ *	auth_mail.c     transactions: who may send, to whom, what recipients are in the end
+ *	auth_lookup.c   the queue before the lookup workers
+ */
+#ifndef ROLES_AUTH_PRIV_H
+#define ROLES_AUTH_PRIV_H
+
+#include "auth/commands.h"
+#include "auth/directory.h"
+#include "auth/logincache.h"
+#include "auth/lru.h"
+#include "auth/penalty.h"
+#include "auth/resolve.h"
+#include "auth/sasl.h"
+#include "conf/conf.h"
+#include "roles/role.h"
+
+enum {
+	AUTH_CONNS_MAX = 100000,	/* exchanges, and connections that are logged in to send */
+	AUTH_TXNS_MAX = 20000,		/* transactions in progress */
+	AUTH_TXN_RCPTS_MAX = 10000,	/* final recipients of one */
+	AUTH_RCPT_BYTES_MAX = 64 << 20, /* of final recipients in all transactions */
+	AUTH_TICKETS_MAX = 16384,	/* logins whose session was not bound yet */
+	AUTH_TICKET_SECONDS = 60,
+	AUTH_JOBS_MAX = 2000,		/* hashes that wait for a worker */
+	AUTH_JOB_SECONDS = 20,		/* how long they may */
+	AUTH_LOGIN_SECONDS = 30,	/* the longest that a login may wait for its hash: RFC 4954's clients wait longer */
+	AUTH_INDEX_MAX = 256,		/* of several roles of a kind */
+	AUTH_ARENA = 8 << 20,
+};
+
+struct auth_role;
+
+/* Who asked, so that a late answer goes to nobody else: a peer that died and came back has another epoch. */
+struct auth_caller {
+	struct auth_role *auth;
+	struct chan *chan;
+	uint32_t id, epoch;
+};
+
+/* What a worker is asked. `done` is called once, from the loop. */
+struct auth_job {
+	struct auth_job *next;
+	struct auth_role *auth;
+	bool is_hash; /* make a stored password, instead of checking one */
+	str stored, scheme, password; /* copies, wiped and freed with the job */
+	int64_t deadline;
+	unsigned worker;
+	void (*done)(void *arg, enum err err, const struct msg_lookup_hash_reply *made);
+	void *arg;
+};
+
+struct auth_jobs {
+	struct auth_job *first, **end;
+	size_t count;
+	struct auth_job *running[AUTH_INDEX_MAX]; /* by worker; one hash each at a time */
+	uint64_t computed;
+};
+
+struct auth_role {
+	struct role *role;
+	str directory_path;
+	struct directory *directory;
+	struct resolver *resolver;
+	struct login_cache *cache;
+	struct penalties *penalties;
+	enum password_scheme scheme;
+	struct lru conns, txns, tickets;
+	size_t rcpt_bytes;
+	struct auth_jobs jobs;
+	uint32_t epochs[ROLE_COUNT][AUTH_INDEX_MAX];
+	struct arena *arena; /* for one message; reset after it */
+	struct timer tick;
+	uint64_t logins, refused_logins;
+};
+
+/* ---- auth.c ---- */
+
+struct auth_caller auth_caller(struct auth_role *a, struct chan *c, uint32_t id);
+bool auth_caller_is_there(const struct auth_caller *caller);
+/* A ticket for a session of this account, told to the zygote. ERR_BUSY, ERR_CLOSED. */
+MUST_USE enum err auth_ticket_issue(struct auth_role *a, uint64_t account, str address, uint64_t quota,
+				    uint8_t ticket[16]);
+/* The folder of a path's file; the directory is there. */
+MUST_USE enum err auth_resolver_make(struct auth_role *a);
+
+/* ---- auth_login.c ---- */
+
+void auth_sasl_begin(struct auth_role *a, struct chan *from, uint32_t id, const struct msg_auth_sasl *m);
+void auth_sasl_continue(struct auth_role *a, struct chan *from, uint32_t id, const struct msg_auth_sasl_step *m);
+void auth_conn_forget(struct auth_role *a, struct chan *from, uint64_t conn);
+void auth_conns_drop(struct auth_role *a, struct chan *peer);
+/* Who is logged in on that connection: 0 nobody. */
+uint64_t auth_conn_account(const struct auth_role *a, const struct chan *from, uint64_t conn);
+
+/* ---- auth_mail.c ---- */
+
+void auth_mail(struct auth_role *a, struct chan *from, uint32_t id, const struct msg_auth_mail *m);
+void auth_rcpt(struct auth_role *a, struct chan *from, uint32_t id, const struct msg_auth_rcpt *m);
+void auth_commit(struct auth_role *a, struct chan *from, const struct msg_auth_commit *m);
+void auth_reset(struct auth_role *a, struct chan *from, uint64_t txn);
+void auth_txns_drop(struct auth_role *a, struct chan *peer);
+
+/* ---- auth_lookup.c ---- */
+
+void auth_jobs_init(struct auth_role *a);
+/* `stored` empty: nobody's. ERR_BUSY, ERR_NO_MEMORY: `done` is not called. */
+MUST_USE enum err auth_job_verify(struct auth_role *a, str stored, str password,
+				  void (*done)(void *arg, enum err err, const struct msg_lookup_hash_reply *made), void *arg);
+MUST_USE enum err auth_job_hash(struct auth_role *a, str scheme, str password,
+				void (*done)(void *arg, enum err err, const struct msg_lookup_hash_reply *made), void *arg);
+/* A worker came, or time passed: starts what waits, ends what waited too long. */
+void auth_jobs_run(struct auth_role *a);
+
+#endif

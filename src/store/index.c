@@ -1,0 +1,247 @@
+/* Reading the index.
+ *
+ * Main reads LMDB itself: a read is a look into memory that is mapped, 1 to 2 microseconds when the pages are there. One
+ * snapshot is kept for the length of one operation: longer, and the checkpoint could not use the pages again that it
+ * frees; shorter, and slices would not last.
+ *
+ * A file that is shorter than its own description would kill us with SIGBUS at a later read, so that is checked when it is
+ * opened.
+ */
+#include "store/index_priv.h"
+
+#include "store/records_priv.h"
+
+#include <lmdb.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+
+struct index_reader {
+	MDB_env *env;
+	MDB_txn *txn;
+	MDB_dbi dbi;
+	bool is_active, has_dbi;
+};
+
+struct index_cursor {
+	MDB_cursor *cursor;
+	MDB_val key, value;
+	int state;
+};
+
+enum { INDEX_PATH_MAX = 4096 };
+
+static enum err err_from_mdb(int rc)
+{
+	switch (rc) {
+	case 0:
+		return ERR_OK;
+	case MDB_NOTFOUND:
+		return ERR_NOT_FOUND;
+	case MDB_CORRUPTED:
+	case MDB_PAGE_NOTFOUND:
+	case MDB_INVALID:
+	case MDB_VERSION_MISMATCH:
+	case MDB_PANIC:
+		return ERR_DAMAGED;
+	case MDB_READERS_FULL:
+		return ERR_BUSY;
+	default:
+		return rc > 0 ? err_from_errno(rc) : ERR_IO;
+	}
+}
+
+static enum err snapshot(struct index_reader *x)
+{
+	int rc;
+
+	if (x->is_active)
+		return ERR_OK;
+	for (int tries = 0; tries < 2; tries++) {
+		rc = x->txn ? mdb_txn_renew(x->txn) : mdb_txn_begin(x->env, NULL, MDB_RDONLY, &x->txn);
+		if (rc != MDB_MAP_RESIZED)
+			break;
+		/* The checkpoint made the map larger: take its size over. */
+		rc = mdb_env_set_mapsize(x->env, 0);
+		if (rc)
+			break;
+	}
+	if (!rc && !x->has_dbi) {
+		rc = mdb_dbi_open(x->txn, NULL, 0, &x->dbi);
+		x->has_dbi = rc == 0;
+	}
+	x->is_active = rc == 0;
+	return err_from_mdb(rc);
+}
+
+/* Ours, and as long as it says. */
+static enum err verify(struct index_reader *x, const char *file, const struct identity *id)
+{
+	struct key k = key_make(KIND_INDEX);
+	MDB_envinfo info;
+	MDB_stat stat_;
+	struct stat st;
+	str value;
+	enum err err;
+
+	if (mdb_env_info(x->env, &info) || mdb_env_stat(x->env, &stat_) || stat(file, &st))
+		return ERR_DAMAGED;
+	if ((uint64_t)st.st_size < ((uint64_t)info.me_last_pgno + 1) * stat_.ms_psize)
+		return ERR_DAMAGED;
+	k.p[k.n++] = 'i';
+	if ((err = index_get(x, key_str(&k), &value)))
+		return err == ERR_NOT_FOUND ? ERR_DAMAGED : err;
+	return str_eq(value, str_of(id->store, sizeof(id->store))) ? ERR_OK : ERR_DAMAGED;
+}
+
+enum err index_reader_open(const char *path, const struct identity *id, struct index_reader **out)
+{
+	char directory[INDEX_PATH_MAX], file[INDEX_PATH_MAX];
+	struct index_reader *x = calloc(1, sizeof(*x));
+	struct stat st;
+	enum err err;
+
+	if (!x)
+		return ERR_NO_MEMORY;
+	snprintf(directory, sizeof(directory), "%s/index", path);
+	snprintf(file, sizeof(file), "%s/index/data.mdb", path);
+	if (stat(file, &st) || st.st_size == 0) {
+		free(x);
+		return ERR_NOT_FOUND;
+	}
+	err = err_from_mdb(mdb_env_create(&x->env));
+	if (!err)
+		err = err_from_mdb(mdb_env_open(x->env, directory, MDB_RDONLY | MDB_NOTLS, 0600));
+	if (!err)
+		err = verify(x, file, id);
+	if (err) {
+		index_reader_close(x);
+		return err;
+	}
+	index_release(x);
+	*out = x;
+	return ERR_OK;
+}
+
+void index_reader_close(struct index_reader *x)
+{
+	if (!x)
+		return;
+	if (x->txn)
+		mdb_txn_abort(x->txn);
+	if (x->env)
+		mdb_env_close(x->env);
+	free(x);
+}
+
+void index_release(struct index_reader *x)
+{
+	if (x->is_active)
+		mdb_txn_reset(x->txn);
+	x->is_active = false;
+}
+
+/* LMDB takes keys as pointers to what it does not change. */
+static MDB_val val_of(str s)
+{
+	return (MDB_val){ s.n, (void *)(uintptr_t)s.p };
+}
+
+static enum err value_take(const MDB_val *v, str *value)
+{
+	if (v->mv_size < 4)
+		return ERR_DAMAGED;
+	*value = str_of((const char *)v->mv_data + 4, v->mv_size - 4);
+	return ERR_OK;
+}
+
+enum err index_get(struct index_reader *x, str key, str *value)
+{
+	MDB_val k = val_of(key), v;
+	enum err err = snapshot(x);
+
+	if (!err)
+		err = err_from_mdb(mdb_get(x->txn, x->dbi, &k, &v));
+	return err ? err : value_take(&v, value);
+}
+
+enum err index_covered(struct index_reader *x, struct log_place *out)
+{
+	struct key k = key_make(KIND_INDEX);
+	struct unpack u;
+	enum err err;
+
+	k.p[k.n++] = 'c';
+	if ((err = index_get(x, key_str(&k), &u.rest)))
+		return err == ERR_NOT_FOUND ? ERR_DAMAGED : err;
+	u.failed = false;
+	out->position = unpack_le64(&u);
+	out->number = unpack_le64(&u);
+	out->chain = (uint32_t)unpack_le64(&u);
+	return u.failed ? ERR_DAMAGED : ERR_OK;
+}
+
+enum err index_usage(struct index_reader *x, uint32_t segment, struct segment_usage *out)
+{
+	struct key k = key_make(KIND_INDEX);
+	struct unpack u = { .failed = false };
+	enum err err;
+
+	*out = (struct segment_usage){ 0 };
+	k.p[k.n++] = 'u';
+	key_number(&k, segment);
+	err = index_get(x, key_str(&k), &u.rest);
+	if (err)
+		return err == ERR_NOT_FOUND ? ERR_OK : err;
+	out->records = unpack_varint(&u);
+	out->deletes = unpack_varint(&u);
+	out->blobs = unpack_varint(&u);
+	out->bytes = unpack_varint(&u);
+	return u.failed ? ERR_DAMAGED : ERR_OK;
+}
+
+enum err index_cursor_open(struct index_reader *x, str from, struct index_cursor **out)
+{
+	struct index_cursor *c;
+	enum err err = snapshot(x);
+
+	if (err)
+		return err;
+	c = calloc(1, sizeof(*c));
+	if (!c)
+		return ERR_NO_MEMORY;
+	if ((err = err_from_mdb(mdb_cursor_open(x->txn, x->dbi, &c->cursor)))) {
+		free(c);
+		return err;
+	}
+	c->key = val_of(from);
+	c->state = mdb_cursor_get(c->cursor, &c->key, &c->value, MDB_SET_RANGE);
+	*out = c;
+	return ERR_OK;
+}
+
+void index_cursor_close(struct index_cursor *c)
+{
+	if (!c)
+		return;
+	mdb_cursor_close(c->cursor);
+	free(c);
+}
+
+enum err index_cursor_get(struct index_cursor *c, str *key, str *value)
+{
+	if (c->state == MDB_NOTFOUND)
+		return ERR_EOF;
+	if (c->state)
+		return err_from_mdb(c->state);
+	*key = str_of(c->key.mv_data, c->key.mv_size);
+	return value_take(&c->value, value);
+}
+
+enum err index_cursor_next(struct index_cursor *c)
+{
+	if (c->state)
+		return c->state == MDB_NOTFOUND ? ERR_EOF : err_from_mdb(c->state);
+	c->state = mdb_cursor_get(c->cursor, &c->key, &c->value, MDB_NEXT);
+	return c->state && c->state != MDB_NOTFOUND ? err_from_mdb(c->state) : ERR_OK;
+}

@@ -1,0 +1,51 @@
+/* The index: an LMDB database that is a checkpoint of the log.
+ *
+ * One tree: key -> segment of the record (4 bytes, little-endian), value. Besides the store's own keys: what it covers, and
+ * per segment what is alive in it. Written by index_bring_up alone, in whole transactions, each with the position that it
+ * covers; read with index_get and cursors.
+ */
+#ifndef STORE_INDEX_PRIV_H
+#define STORE_INDEX_PRIV_H
+
+#include "store/log_priv.h"
+
+enum { INDEX_STEP = 64 * 1024 * 1024 }; /* bytes of records in one transaction, roughly */
+
+/* What a segment still holds. It can go when nothing in it is alive, and nothing that it ended is left in an older one. */
+struct segment_usage {
+	uint64_t records; /* that are the newest of their key */
+	uint64_t deletes; /* that may still be needed to end older records */
+	uint64_t blobs;	  /* references to bodies and cold rows */
+	uint64_t bytes;	  /* of those */
+};
+
+struct index_reader;
+struct index_cursor;
+
+/* ERR_NOT_FOUND: there is none; ERR_DAMAGED: not ours, or not readable: build it anew. `path`: the store's. */
+MUST_USE enum err index_reader_open(const char *path, const struct identity *id, struct index_reader **out);
+void index_reader_close(struct index_reader *x);
+MUST_USE enum err index_covered(struct index_reader *x, struct log_place *out);
+/* Slices live until index_release. */
+MUST_USE enum err index_get(struct index_reader *x, str key, str *value);
+MUST_USE enum err index_usage(struct index_reader *x, uint32_t segment, struct segment_usage *out);
+/* Ends the snapshot; the next read sees what was checkpointed meanwhile. Cursors must be closed. */
+void index_release(struct index_reader *x);
+
+MUST_USE enum err index_cursor_open(struct index_reader *x, str from, struct index_cursor **out);
+void index_cursor_close(struct index_cursor *c);
+/* ERR_EOF at the end. */
+MUST_USE enum err index_cursor_get(struct index_cursor *c, str *key, str *value);
+MUST_USE enum err index_cursor_next(struct index_cursor *c);
+
+struct index_writer;
+
+/* Creates the index where there is none; one that is damaged or foreign is removed and made anew. */
+MUST_USE enum err index_writer_open(int dir, const char *path, const struct identity *id, const struct log *log,
+				    struct index_writer **out);
+void index_writer_close(struct index_writer *x);
+/* Applies the log up to `limit`, all of it durable; UINT64_MAX: up to the last frame that a later one vouches for.
+ * *covered, *records (counted): what it covers then, durable. */
+MUST_USE enum err index_bring_up(struct index_writer *x, uint64_t limit, struct log_place *covered, uint64_t *records);
+
+#endif
