@@ -146,7 +146,7 @@ bench: all
 	@bench/run
 
 install: all
-	@PREFIX=$(PREFIX) SYSCONFDIR=$(SYSCONFDIR) DESTDIR=$(DESTDIR) tests/../debian/install-files $(B)/posthorn
+	@PREFIX=$(PREFIX) SYSCONFDIR=$(SYSCONFDIR) DESTDIR=$(DESTDIR) dist/install-files $(B)/posthorn
 
 clean:
 	rm -rf build posthorn

@@ -2,9 +2,9 @@
  *
  *	mime-dump FILE [SECTION...]
  *
- * prints ENVELOPE, BODY, BODYSTRUCTURE and BODY[SECTION] of the message in FILE, each as a line "NAME
- * LENGTH", that many bytes and a line end; the length is -1 where the answer is NIL. With --time instead of
- * sections it prints how long one parse with envelope and structure takes. */
+ * prints ENVELOPE, BODY, BODYSTRUCTURE and BODY[SECTION] of the message in FILE, each as a line
+ *"NAME LENGTH", that many bytes and a line end; the length is -1 where the answer is NIL. With
+ *--time instead of sections it prints how long one parse with envelope and structure takes. */
 #include "mime/envelope.h"
 #include "mime/section.h"
 
@@ -107,7 +107,8 @@ int main(int argc, char **argv)
 
 	buf_init(&message, MESSAGE_MAX);
 	buf_init(&out, BUDGET);
-	if (argc < 2 || !a || !read_file(argv[1], &message) || mime_parse(buf_str(&message), a, &root)) {
+	if (argc < 2 || !a || !read_file(argv[1], &message) ||
+	    mime_parse(buf_str(&message), a, &root)) {
 		fprintf(stderr, "usage: mime-dump FILE [--time | SECTION...]\n");
 		return 2;
 	}

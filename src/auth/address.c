@@ -1,13 +1,14 @@
-/* Mail addresses: the grammar of RFC 5321 4.1.2 with the UTF-8 of RFC 6531 3.3, and their canonical form.
+/* Mail addresses: the grammar of RFC 5321 4.1.2 with the UTF-8 of RFC 6531 3.3, and their canonical
+ * form.
  *
- * The invariant: two texts get the same `key` exactly when mail for them goes to the same place, as far as
- * this host may say so. Everything that compares addresses in the directory compares keys, byte by byte,
- * so SQLite needs no collation of its own.
+ * The invariant: two texts get the same `key` exactly when mail for them goes to the same place, as
+ * far as this host may say so. Everything that compares addresses in the directory compares keys,
+ * byte by byte, so SQLite needs no collation of its own.
  *
- * An ASCII domain is only checked and put in lower case: this is the way of nearly every address and costs
- * no library call. Others go through libidn2 (UTS 46, non-transitional, as browsers do). Domains are
- * stored in their ASCII form and not as Unicode, since that is what DNS, certificates and hosts
- * without SMTPUTF8 use.
+ * An ASCII domain is only checked and put in lower case: this is the way of nearly every address
+ * and costs no library call. Others go through libidn2 (UTS 46, non-transitional, as browsers do).
+ * Domains are stored in their ASCII form and not as Unicode, since that is what DNS, certificates
+ * and hosts without SMTPUTF8 use.
  *
  * The last '@' parts local part and domain: a domain cannot hold one, a quoted local part can.
  */
@@ -26,7 +27,8 @@ enum { LOCAL_KEY_MAX = AUTH_ADDRESS_LOCAL_MAX * 6 };
 /* RFC 5322 3.2.3, and RFC 6531 3.3 adds everything beyond ASCII. */
 static bool is_atext(char c)
 {
-	return ascii_is_alnum(c) || (unsigned char)c >= 0x80 || (c && strchr("!#$%&'*+-/=?^_`{|}~", c));
+	return ascii_is_alnum(c) || (unsigned char)c >= 0x80 ||
+	       (c && strchr("!#$%&'*+-/=?^_`{|}~", c));
 }
 
 static bool is_dot_string(str s)
@@ -100,7 +102,8 @@ static enum err local_fold(str local, char to[LOCAL_KEY_MAX], str *out)
 		*out = str_of(to, local.n);
 		return ERR_OK;
 	}
-	folded = u8_casefold((const uint8_t *)local.p, local.n, NULL, UNINORM_NFC, (uint8_t *)to, &n);
+	folded = u8_casefold((const uint8_t *)local.p, local.n, NULL, UNINORM_NFC, (uint8_t *)to,
+			     &n);
 	if (!folded)
 		return ERR_NO_MEMORY;
 	if (folded != (uint8_t *)to) {
@@ -120,7 +123,8 @@ static bool is_ldh(str domain)
 		str label = str_cut(&domain, '.');
 
 		/* RFC 5321 4.1.2: sub-domain = Let-dig [Ldh-str] */
-		if (label.n == 0 || label.n > AUTH_ADDRESS_LABEL_MAX || label.p[0] == '-' || label.p[label.n - 1] == '-')
+		if (label.n == 0 || label.n > AUTH_ADDRESS_LABEL_MAX || label.p[0] == '-' ||
+		    label.p[label.n - 1] == '-')
 			return false;
 		for (size_t i = 0; i < label.n; i++)
 			if (!ascii_is_alnum(label.p[i]) && label.p[i] != '-')
@@ -195,13 +199,15 @@ enum err auth_address_parse(str text, struct arena *a, struct auth_address *out)
 	if (at == STR_NONE || !utf8_is_valid(text))
 		return ERR_SYNTAX;
 	domain = str_from(text, at + 1);
-	err = is_literal(domain) ? domain_lower(domain, a, &domain) : auth_domain_parse(domain, a, &domain);
+	err = is_literal(domain) ? domain_lower(domain, a, &domain)
+				 : auth_domain_parse(domain, a, &domain);
 	if (!err)
 		err = local_unquote(str_head(text, at), said, &said_n);
 	if (err)
 		return err;
 	local = str_of(said, said_n);
-	if ((err = local_fold(local, folded, &key_local)) || (err = join(local, domain, a, &out->whole)) ||
+	if ((err = local_fold(local, folded, &key_local)) ||
+	    (err = join(local, domain, a, &out->whole)) ||
 	    (err = join(key_local, domain, a, &out->key)))
 		return err;
 	out->local = str_head(out->whole, out->whole.n - domain.n - 1);

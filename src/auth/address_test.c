@@ -41,11 +41,13 @@ static void accepts(struct arena *a)
 static void refuses(struct arena *a)
 {
 	static const str rows[] = {
-		S(""), S("a"), S("@"), S("a@"), S("@x"), S(".a@x"), S("a.@x"), S("a..b@x"), S("a b@x"),
-		S("a@b@x"), S("\"a@x"), S("\"\"@x"), S("\"a\"b@x"), S("\"a\\\"@x"), S("\"a\"b\"@x"),
-		S("a\0b@x"), S("\"a\0b\"@x"), S("\"a\nb\"@x"), S("a\xff@x"), S("a@-x"), S("a@x-"), S("a@x..y"),
-		S("a@x."), S("a@.x"), S("a@x_y"), S("a@x y"), S("a@x\xff"), S("a@[]"), S("a@[1 2]"), S("a,b@x"),
-		S("<a@x>"), S("a@\u00AD"),
+		S(""),	     S("a"),	      S("@"),	       S("a@"),	       S("@x"),
+		S(".a@x"),   S("a.@x"),	      S("a..b@x"),     S("a b@x"),     S("a@b@x"),
+		S("\"a@x"),  S("\"\"@x"),     S("\"a\"b@x"),   S("\"a\\\"@x"), S("\"a\"b\"@x"),
+		S("a\0b@x"), S("\"a\0b\"@x"), S("\"a\nb\"@x"), S("a\xff@x"),   S("a@-x"),
+		S("a@x-"),   S("a@x..y"),     S("a@x."),       S("a@.x"),      S("a@x_y"),
+		S("a@x y"),  S("a@x\xff"),    S("a@[]"),       S("a@[1 2]"),   S("a,b@x"),
+		S("<a@x>"),  S("a@\u00AD"),
 	};
 	struct auth_address got;
 

@@ -1,9 +1,9 @@
 /* The directory's statements, transactions, and its change counter.
  *
- * The change counter is raised by triggers and not by this code, so that a row changed in the sqlite3 shell
- * empties the caches of a running server too. Reading it in each look-up would cost a query; instead
- * PRAGMA data_version, which only compares two numbers in shared memory, says whether another connection
- * has committed, and our own commits are known here.
+ * The change counter is raised by triggers and not by this code, so that a row changed in the
+ * sqlite3 shell empties the caches of a running server too. Reading it in each look-up would cost a
+ * query; instead PRAGMA data_version, which only compares two numbers in shared memory, says
+ * whether another connection has committed, and our own commits are known here.
  *
  * A failed query is never "not found": every path through query_step keeps the two apart.
  */
@@ -24,7 +24,8 @@ struct query query_begin(struct directory *d, enum directory_query which)
 
 void query_text(struct query *q, int at, str text)
 {
-	if (sqlite3_bind_text64(q->s, at, text.n ? text.p : "", text.n, SQLITE_STATIC, SQLITE_UTF8) != SQLITE_OK)
+	if (sqlite3_bind_text64(q->s, at, text.n ? text.p : "", text.n, SQLITE_STATIC,
+				SQLITE_UTF8) != SQLITE_OK)
 		q->failed = true;
 }
 
@@ -36,7 +37,8 @@ void query_number(struct query *q, int at, int64_t v)
 
 enum err query_step(struct query *q)
 {
-	/* Without this an unbound parameter would be NULL, match nothing, and look like "not found". */
+	/* Without this an unbound parameter would be NULL, match nothing, and look like "not
+	 * found". */
 	if (q->failed)
 		return directory_failed(q->d);
 	switch (sqlite3_step(q->s)) {

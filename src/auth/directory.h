@@ -1,13 +1,15 @@
-/* The directory: domains, accounts and aliases, in one SQLite file that an administrator can open with a shell.
+/* The directory: domains, accounts and aliases, in one SQLite file that an administrator can open
+ * with a shell.
  *
  *	struct directory *d;
- *	err = directory_open("directory.db", &options, &d, why, sizeof(why));
+ *	err = directory_open("directory.db", &options, &d, why);
  *	err = directory_domain_add(d, S("example.test"));
- *	err = directory_account_add(d, S("alice@example.test"), &record, 0, os_wall_us() / 1000000, &id);
+ *	err = directory_account_add(d, S("alice@example.test"), &record, quota, now, &id);
  *	err = directory_account_find(d, S("Alice@Example.Test"), arena, &account);
  *
- * Names go in as anybody writes them and come out canonical (auth/address.h). Results live in the arena given.
- * One handle belongs to one process and one thread; any number of processes may have the file open.
+ * Names go in as anybody writes them and come out canonical (auth/address.h). Results live in the
+ * arena given. One handle belongs to one process and one thread; any number of processes may have
+ * the file open.
  *
  * ERRORS, of every function here:
  *	ERR_SYNTAX, ERR_TOO_LONG   the name is none
@@ -17,16 +19,17 @@
  *	ERR_TOO_MANY               more targets of one alias than DIRECTORY_TARGETS_MAX
  *	ERR_RANGE                  a quota above DIRECTORY_QUOTA_MAX
  *	ERR_NO_MEMORY              the arena's budget
- *	ERR_TEMPORARY              the query failed, or the file was locked; nothing was changed. directory_failure
- *	                           says why, for the log
+ *	ERR_TEMPORARY              the query failed, or the file was locked; nothing was changed.
+ *	                           directory_failure says why, for the log
  *
- * BLOCKING: reads take 5 to 50 microseconds from the page cache. Writes wait for an fdatasync and, when
- * another process writes, for up to DIRECTORY_BUSY_MS: do them in a worker or a command. Opening checks the file
- * (about a millisecond; up to DIRECTORY_BUSY_MS).
+ * BLOCKING: reads take 5 to 50 microseconds from the page cache. Writes wait for an fdatasync and,
+ * when another process writes, for up to DIRECTORY_BUSY_MS: do them in a worker or a command.
+ * Opening checks the file (about a millisecond; up to DIRECTORY_BUSY_MS).
  *
- * CHANGES: every write, by whatever process or shell, raises a counter in the same transaction (by triggers).
- * directory_refresh sees whether it moved, at the price of about a microsecond: call it once per turn of
- * the loop, and directory_changes then costs nothing. Caches drop what they hold when it differs.
+ * CHANGES: every write, by whatever process or shell, raises a counter in the same transaction (by
+ * triggers). directory_refresh sees whether it moved, at the price of 3 microseconds: call it
+ * once per turn of the loop, and directory_changes then costs nothing. Caches drop what they hold
+ * when it differs.
  */
 #ifndef AUTH_DIRECTORY_H
 #define AUTH_DIRECTORY_H
@@ -46,16 +49,17 @@ enum {
 struct directory;
 
 struct directory_options {
-	bool create; /* make the file when it is not there or empty; its mode is by the process's umask */
-	/* Random: becomes the directory's secret when it is created, and is not looked at otherwise. */
+	bool create; /* make the file (mode 0600) when it is not there; fill an empty one */
+	/* Random: becomes the directory's secret when it is created, and is not looked at
+	 * otherwise. */
 	uint8_t secret[DIRECTORY_SECRET_SIZE];
 };
 
-/* On an error `why` is a sentence, NUL-terminated. ERR_NOT_FOUND: no file, and not `create`. ERR_CONFIG: not
- * a directory of Posthorn, or of a newer version of it; the file was not changed. ERR_TEMPORARY: it cannot be
- * opened or read now. */
-MUST_USE enum err directory_open(const char *path, const struct directory_options *options, struct directory **out,
-				 char why[DIRECTORY_WHY_SIZE]);
+/* On an error `why` is a sentence, NUL-terminated. ERR_NOT_FOUND: no file, and not `create`.
+ * ERR_CONFIG: not a directory of Posthorn, or of a newer version of it; the file was not changed.
+ * ERR_TEMPORARY: it cannot be opened or read now. */
+MUST_USE enum err directory_open(const char *path, const struct directory_options *options,
+				 struct directory **out, char why[DIRECTORY_WHY_SIZE]);
 void directory_close(struct directory *d); /* NULL is allowed */
 
 /* What the last ERR_TEMPORARY was, in SQLite's words; valid until the next failure. */
@@ -66,8 +70,8 @@ const uint8_t *directory_secret(const struct directory *d);
 MUST_USE enum err directory_refresh(struct directory *d);
 uint64_t directory_changes(const struct directory *d);
 
-/* All reads between these two see one state, and directory_changes is that state's. Do not nest, do not write
- * between them. After an error of the first, do not call the second. */
+/* All reads between these two see one state, and directory_changes is that state's. Do not nest, do
+ * not write between them. After an error of the first, do not call the second. */
 MUST_USE enum err directory_read_begin(struct directory *d);
 void directory_read_end(struct directory *d);
 
@@ -82,7 +86,8 @@ MUST_USE enum err directory_domain_remove(struct directory *d, str name);
 /* ERR_OK or ERR_NOT_FOUND. `domain` is canonical. */
 MUST_USE enum err directory_domain_find(struct directory *d, str domain);
 /* Up to DIRECTORY_PAGE_MAX names in order, behind `after` (empty: from the first). */
-MUST_USE enum err directory_domain_list(struct directory *d, str after, struct arena *a, struct directory_names *out);
+MUST_USE enum err directory_domain_list(struct directory *d, str after, struct arena *a,
+					struct directory_names *out);
 
 struct directory_account {
 	uint64_t id;	/* from 1; never given to another account, even after removal */
@@ -100,11 +105,13 @@ struct directory_accounts {
 };
 
 /* ERR_EXISTS when an account or an alias has this address. */
-MUST_USE enum err directory_account_add(struct directory *d, str address, const struct password_record *password,
-					uint64_t quota, int64_t created, uint64_t *id);
+MUST_USE enum err directory_account_add(struct directory *d, str address,
+					const struct password_record *password, uint64_t quota,
+					int64_t created, uint64_t *id);
 /* Aliases that lead to it stay, and lead nowhere. Stored mail is the store's to remove. */
 MUST_USE enum err directory_account_remove(struct directory *d, str address);
-MUST_USE enum err directory_set_password(struct directory *d, str address, const struct password_record *password);
+MUST_USE enum err directory_set_password(struct directory *d, str address,
+					 const struct password_record *password);
 MUST_USE enum err directory_set_quota(struct directory *d, str address, uint64_t quota);
 MUST_USE enum err directory_set_enabled(struct directory *d, str address, bool enabled);
 MUST_USE enum err directory_account_find(struct directory *d, str address, struct arena *a,
@@ -115,8 +122,8 @@ MUST_USE enum err directory_account_find_id(struct directory *d, uint64_t id, st
 MUST_USE enum err directory_account_find_key(struct directory *d, str key, struct arena *a,
 					     struct directory_account *out);
 /* In order of address; of one domain, or of all when it is empty. */
-MUST_USE enum err directory_account_list(struct directory *d, str domain, str after, struct arena *a,
-					 struct directory_accounts *out);
+MUST_USE enum err directory_account_list(struct directory *d, str domain, str after,
+					 struct arena *a, struct directory_accounts *out);
 
 struct directory_alias {
 	str address; /* canonical, or "@domain": whatever else is not known there */
@@ -128,15 +135,17 @@ struct directory_aliases {
 	size_t count;
 };
 
-/* ERR_EXISTS: this pair is there, or an account has this address (an account is found before an alias,
- * so the alias would never be looked at). */
+/* ERR_EXISTS: this pair is there, or an account has this address (an account is found before an
+ * alias, so the alias would never be looked at). */
 MUST_USE enum err directory_alias_add(struct directory *d, str address, str target);
 /* One pair, or all targets when `target` is empty. */
 MUST_USE enum err directory_alias_remove(struct directory *d, str address, str target);
 /* In order of address, then target; `after` is the last one of the page before, or NULL. */
-MUST_USE enum err directory_alias_list(struct directory *d, str domain, const struct directory_alias *after,
-				       struct arena *a, struct directory_aliases *out);
+MUST_USE enum err directory_alias_list(struct directory *d, str domain,
+				       const struct directory_alias *after, struct arena *a,
+				       struct directory_aliases *out);
 /* The targets of a key (or "@domain"). ERR_NOT_FOUND when there are none. */
-MUST_USE enum err directory_alias_targets(struct directory *d, str key, struct arena *a, struct directory_names *out);
+MUST_USE enum err directory_alias_targets(struct directory *d, str key, struct arena *a,
+					  struct directory_names *out);
 
 #endif

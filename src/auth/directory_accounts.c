@@ -1,10 +1,20 @@
-/* Domains and accounts. Every write is one transaction that first asks what it needs to know, so that its
- * answer (exists, not found, denied) is true of the state it changed. */
+/* Domains and accounts. Every write is one transaction that first asks what it needs to know, so
+ * that its answer (exists, not found, denied) is true of the state it changed. */
 #include "auth/directory_priv.h"
 
-enum { ACCOUNT_ID, ACCOUNT_ADDRESS, ACCOUNT_HASH, ACCOUNT_SCRAM, ACCOUNT_QUOTA, ACCOUNT_ENABLED, ACCOUNT_CREATED };
+/* The columns of ACCOUNT_COLUMNS in directory.def. */
+enum account_column {
+	ACCOUNT_ID,
+	ACCOUNT_ADDRESS,
+	ACCOUNT_HASH,
+	ACCOUNT_SCRAM,
+	ACCOUNT_QUOTA,
+	ACCOUNT_ENABLED,
+	ACCOUNT_CREATED,
+};
 
-/* Parsing needs a few hundred bytes; addresses that are only looked up do not stay in the caller's arena. */
+/* Parsing needs a few hundred bytes; addresses that are only looked up do not stay in the caller's
+ * arena. */
 enum { SCRATCH_SIZE = 8192 };
 
 enum err directory_domain_find(struct directory *d, str domain)
@@ -36,7 +46,8 @@ static enum err domain_delete(struct directory *d, str domain)
 	return query_change(&q);
 }
 
-static enum err domain_write(struct directory *d, str name, enum err (*write)(struct directory *, str))
+static enum err domain_write(struct directory *d, str name,
+			     enum err (*write)(struct directory *, str))
 {
 	struct arena *scratch = arena_new(SCRATCH_SIZE);
 	enum err err = scratch ? ERR_OK : ERR_NO_MEMORY;
@@ -60,7 +71,8 @@ enum err directory_domain_remove(struct directory *d, str name)
 	return domain_write(d, name, domain_delete);
 }
 
-enum err directory_domain_list(struct directory *d, str after, struct arena *a, struct directory_names *out)
+enum err directory_domain_list(struct directory *d, str after, struct arena *a,
+			       struct directory_names *out)
 {
 	str *names = arena_array(a, DIRECTORY_PAGE_MAX, sizeof(*names));
 	struct query q = query_begin(d, QUERY_DOMAIN_LIST);
@@ -102,7 +114,8 @@ static enum err account_get(struct query *q, struct arena *a, struct directory_a
 	return err;
 }
 
-enum err directory_account_find_key(struct directory *d, str key, struct arena *a, struct directory_account *out)
+enum err directory_account_find_key(struct directory *d, str key, struct arena *a,
+				    struct directory_account *out)
 {
 	struct query q = query_begin(d, QUERY_ACCOUNT_FIND);
 
@@ -110,7 +123,8 @@ enum err directory_account_find_key(struct directory *d, str key, struct arena *
 	return account_get(&q, a, out);
 }
 
-enum err directory_account_find_id(struct directory *d, uint64_t id, struct arena *a, struct directory_account *out)
+enum err directory_account_find_id(struct directory *d, uint64_t id, struct arena *a,
+				   struct directory_account *out)
 {
 	struct query q = query_begin(d, QUERY_ACCOUNT_FIND_ID);
 
@@ -118,7 +132,8 @@ enum err directory_account_find_id(struct directory *d, uint64_t id, struct aren
 	return account_get(&q, a, out);
 }
 
-enum err directory_account_find(struct directory *d, str address, struct arena *a, struct directory_account *out)
+enum err directory_account_find(struct directory *d, str address, struct arena *a,
+				struct directory_account *out)
 {
 	struct auth_address parsed;
 	enum err err = auth_address_parse(address, a, &parsed);
@@ -160,7 +175,8 @@ static enum err account_may_be(struct directory *d, const struct auth_address *a
 	return err == ERR_OK ? ERR_EXISTS : err == ERR_NOT_FOUND ? ERR_OK : err;
 }
 
-enum err directory_account_add(struct directory *d, str text, const struct password_record *password, uint64_t quota,
+enum err directory_account_add(struct directory *d, str text,
+			       const struct password_record *password, uint64_t quota,
 			       int64_t created, uint64_t *id)
 {
 	struct arena *scratch = arena_new(SCRATCH_SIZE);
@@ -197,7 +213,8 @@ static enum err account_change(struct query *q, str text)
 	struct directory *d = q->d;
 	struct auth_address address;
 
-	if (!err && !(err = auth_address_parse(text, scratch, &address)) && !(err = write_begin(d))) {
+	if (!err && !(err = auth_address_parse(text, scratch, &address)) &&
+	    !(err = write_begin(d))) {
 		query_text(q, 1, address.key);
 		err = write_end(d, query_change(q));
 	}
@@ -213,7 +230,8 @@ enum err directory_account_remove(struct directory *d, str address)
 	return account_change(&q, address);
 }
 
-enum err directory_set_password(struct directory *d, str address, const struct password_record *password)
+enum err directory_set_password(struct directory *d, str address,
+				const struct password_record *password)
 {
 	struct query q = query_begin(d, QUERY_ACCOUNT_PASSWORD);
 

@@ -1,8 +1,9 @@
 /* Aliases: rows of (address, target); an address with several rows has several targets.
  *
- * "@domain" is stored as it is: no address can be spelt so, since a local part is never empty. A target in a
- * domain that is ours when it is added is stored by its key; a remote one keeps its local part's case (RFC
- * 5321 2.4). resolve.c parses it again, so a domain that becomes ours later is no trouble.
+ * "@domain" is stored as it is: no address can be spelt so, since a local part is never empty. A
+ * target in a domain that is ours when it is added is stored by its key; a remote one keeps its
+ * local part's case (RFC 5321 2.4). resolve.c parses it again, so a domain that becomes ours later
+ * is no trouble.
  */
 #include "auth/directory_priv.h"
 
@@ -90,7 +91,8 @@ enum err directory_alias_add(struct directory *d, str address, str target)
 	enum err err = scratch ? ERR_OK : ERR_NO_MEMORY;
 	str key, domain, form;
 
-	if (!err && !(err = alias_address(address, scratch, &key, &domain)) && !(err = write_begin(d))) {
+	if (!err && !(err = alias_address(address, scratch, &key, &domain)) &&
+	    !(err = write_begin(d))) {
 		err = target_form(d, target, scratch, &form);
 		if (!err)
 			err = alias_insert(d, key, domain, form);
@@ -110,7 +112,8 @@ static enum err alias_delete(struct directory *d, str key, str target)
 	return query_change(&q);
 }
 
-/* The target may have been added before its domain became ours, or the other way round: both forms. */
+/* The target may have been added before its domain became ours, or the other way round: both
+ * forms. */
 static enum err alias_delete_forms(struct directory *d, str key, const struct auth_address *target)
 {
 	enum err err = alias_delete(d, key, target->key);
@@ -130,13 +133,14 @@ enum err directory_alias_remove(struct directory *d, str address, str target)
 	if (!err && target.n)
 		err = auth_address_parse(target, scratch, &parsed);
 	if (!err && !(err = write_begin(d)))
-		err = write_end(d, target.n ? alias_delete_forms(d, key, &parsed) : alias_delete(d, key, STR_EMPTY));
+		err = write_end(d, target.n ? alias_delete_forms(d, key, &parsed)
+					    : alias_delete(d, key, STR_EMPTY));
 	arena_free(scratch);
 	return err;
 }
 
-enum err directory_alias_list(struct directory *d, str domain, const struct directory_alias *after, struct arena *a,
-			      struct directory_aliases *out)
+enum err directory_alias_list(struct directory *d, str domain, const struct directory_alias *after,
+			      struct arena *a, struct directory_aliases *out)
 {
 	struct directory_alias *rows = arena_array(a, DIRECTORY_PAGE_MAX, sizeof(*rows));
 	struct query q = query_begin(d, domain.n ? QUERY_ALIAS_LIST_DOMAIN : QUERY_ALIAS_LIST);
@@ -152,14 +156,16 @@ enum err directory_alias_list(struct directory *d, str domain, const struct dire
 	query_number(&q, 3, DIRECTORY_PAGE_MAX);
 	if (domain.n)
 		query_text(&q, 4, domain);
-	while (!(err = query_step(&q)) && !(err = query_column(&q, 0, a, &rows[out->count].address)) &&
+	while (!(err = query_step(&q)) &&
+	       !(err = query_column(&q, 0, a, &rows[out->count].address)) &&
 	       !(err = query_column(&q, 1, a, &rows[out->count].target)))
 		out->count++;
 	query_end(&q);
 	return err == ERR_NOT_FOUND ? ERR_OK : err;
 }
 
-enum err directory_alias_targets(struct directory *d, str key, struct arena *a, struct directory_names *out)
+enum err directory_alias_targets(struct directory *d, str key, struct arena *a,
+				 struct directory_names *out)
 {
 	struct query q = query_begin(d, QUERY_ALIAS_TARGETS);
 	str first, *names = NULL;

@@ -40,7 +40,8 @@ void query_end(struct query *q);
 MUST_USE enum err query_column(struct query *q, int column, struct arena *a, str *out);
 
 /* Its first row's first column, with ?1 alone bound when `text` has a p. `out` may be NULL. */
-MUST_USE enum err query_one(struct directory *d, enum directory_query which, str text, int64_t *out);
+MUST_USE enum err query_one(struct directory *d, enum directory_query which, str text,
+			    int64_t *out);
 /* Steps a statement that returns no rows, and ends it. ERR_NOT_FOUND when it changed none. */
 MUST_USE enum err query_change(struct query *q);
 

@@ -1,4 +1,5 @@
-/* The directory: opening and refusing files, every function and error, changes seen by another handle. */
+/* The directory: opening and refusing files, every function and error, changes seen by another
+ * handle. */
 #include "auth/directory.h"
 
 #include "base/os.h"
@@ -55,7 +56,8 @@ static void shell(struct test *t, const char *sql)
 {
 	sqlite3 *db = NULL;
 
-	OK(sqlite3_open(t->path, &db) == SQLITE_OK && sqlite3_exec(db, sql, NULL, NULL, NULL) == SQLITE_OK);
+	OK(sqlite3_open(t->path, &db) == SQLITE_OK &&
+	   sqlite3_exec(db, sql, NULL, NULL, NULL) == SQLITE_OK);
 	sqlite3_close(db);
 }
 
@@ -103,7 +105,9 @@ static void foreign_files(void)
 	refused(&t, "CREATE TABLE x (y)", "another program");
 	refused(&t, "PRAGMA user_version = 1", "another program");
 	refused(&t, "PRAGMA application_id = 1; CREATE TABLE x (y)", "another program");
-	refused(&t, "PRAGMA application_id = 0x506f7374; PRAGMA user_version = 2; CREATE TABLE x (y)", "newer");
+	refused(&t,
+		"PRAGMA application_id = 0x506f7374; PRAGMA user_version = 2; CREATE TABLE x (y)",
+		"newer");
 	/* Untouched: still no write-ahead log. */
 	shell(&t, "CREATE TABLE z (y)");
 	remove_files(&t);
@@ -149,13 +153,19 @@ static void accounts(struct test *t)
 	uint64_t alice = 0, bob = 0, id;
 
 	tap_group("accounts");
-	EQ(directory_account_add(t->d, S("Alice@Example.test"), &secret, 1000, 1700000000, &alice), ERR_OK);
+	EQ(directory_account_add(t->d, S("Alice@Example.test"), &secret, 1000, 1700000000, &alice),
+	   ERR_OK);
 	EQ(directory_account_add(t->d, S("alice@example.test"), &secret, 0, 0, &id), ERR_EXISTS);
-	EQ(directory_account_add(t->d, S("\"alice\"@example.test"), &secret, 0, 0, &id), ERR_EXISTS);
+	EQ(directory_account_add(t->d, S("\"alice\"@example.test"), &secret, 0, 0, &id),
+	   ERR_EXISTS);
 	EQ(directory_account_add(t->d, S("alice@else.test"), &secret, 0, 0, &id), ERR_DENIED);
 	EQ(directory_account_add(t->d, S("alice"), &secret, 0, 0, &id), ERR_SYNTAX);
-	EQ(directory_account_add(t->d, S("q@example.test"), &secret, DIRECTORY_QUOTA_MAX + 1, 0, &id), ERR_RANGE);
-	EQ(directory_account_add(t->d, S("bob@example.test"), &secret, DIRECTORY_QUOTA_MAX, 0, &bob), ERR_OK);
+	EQ(directory_account_add(t->d, S("q@example.test"), &secret, DIRECTORY_QUOTA_MAX + 1, 0,
+				 &id),
+	   ERR_RANGE);
+	EQ(directory_account_add(t->d, S("bob@example.test"), &secret, DIRECTORY_QUOTA_MAX, 0,
+				 &bob),
+	   ERR_OK);
 	OK(bob > alice && alice > 0);
 	EQ(directory_account_find(t->d, S("ALICE@EXAMPLE.TEST"), t->a, &got), ERR_OK);
 	OK(got.id == alice && got.quota == 1000 && got.enabled && got.created == 1700000000);
@@ -184,7 +194,8 @@ static void accounts(struct test *t)
 
 	EQ(directory_account_list(t->d, STR_EMPTY, STR_EMPTY, t->a, &list), ERR_OK);
 	EQ(list.count, 2);
-	EQ(directory_account_list(t->d, S("Example.test"), S("alice@example.test"), t->a, &list), ERR_OK);
+	EQ(directory_account_list(t->d, S("Example.test"), S("alice@example.test"), t->a, &list),
+	   ERR_OK);
 	EQ(list.count, 1);
 	EQ(directory_account_list(t->d, S("xn--bcher-kva.test"), STR_EMPTY, t->a, &list), ERR_OK);
 	EQ(list.count, 0);
@@ -243,13 +254,15 @@ static void alias_limit(struct test *t)
 	tap_group("targets of one alias");
 	for (int i = 0; i < DIRECTORY_TARGETS_MAX; i++) {
 		snprintf(target, sizeof(target), "u%d@else.test", i);
-		failed += directory_alias_add(t->d, S("all@example.test"), str_from_c(target)) != ERR_OK;
+		failed += directory_alias_add(t->d, S("all@example.test"), str_from_c(target)) !=
+			  ERR_OK;
 	}
 	EQ(failed, 0);
 	EQ(directory_alias_targets(t->d, S("all@example.test"), t->a, &targets), ERR_OK);
 	EQ(targets.count, DIRECTORY_TARGETS_MAX);
 	EQ(directory_alias_add(t->d, S("all@example.test"), S("more@else.test")), ERR_TOO_MANY);
-	shell(t, "INSERT INTO aliases VALUES ('all@example.test', 'example.test', 'more@else.test')");
+	shell(t,
+	      "INSERT INTO aliases VALUES ('all@example.test', 'example.test', 'more@else.test')");
 	EQ(directory_alias_targets(t->d, S("all@example.test"), t->a, &targets), ERR_TOO_MANY);
 	EQ(directory_alias_remove(t->d, S("all@example.test"), STR_EMPTY), ERR_OK);
 }
@@ -310,7 +323,8 @@ static void failures(struct test *t)
 	OK(str_find(directory_failure(t->d), S("accounts")) != STR_NONE);
 	EQ(directory_alias_targets(t->d, S("team@example.test"), t->a, &names), ERR_TEMPORARY);
 	EQ(directory_set_quota(t->d, S("alice@example.test"), 1), ERR_TEMPORARY);
-	EQ(directory_domain_find(t->d, S("example.test")), ERR_OK); /* no transaction was left open */
+	EQ(directory_domain_find(t->d, S("example.test")),
+	   ERR_OK); /* no transaction was left open */
 	EQ(directory_domain_add(t->d, S("still.test")), ERR_OK);
 	arena_free(small);
 }

@@ -2,9 +2,10 @@
  *
  *	HMAC-SHA-256(key, account (8 bytes) | length of the hash (8 bytes) | hash | password)
  *
- * The length makes the text unambiguous. The stored hash is in it so that a new password is a new key even
- * before the change counter is seen. Whoever reads this process's memory could guess passwords against an entry
- * quickly, as the key is there too; for that the entries are few, short-lived, and wiped when they go.
+ * The length makes the text unambiguous. The stored hash is in it so that a new password is a new
+ * key even before the change counter is seen. Whoever reads this process's memory could guess
+ * passwords against an entry quickly, as the key is there too; for that the entries are few,
+ * short-lived, and wiped when they go.
  *
  * Comparing keys in the table is not constant-time and need not be: nobody outside can compute
  * one, so how far two of them agree tells nothing.
@@ -84,7 +85,8 @@ static enum err key_of(const struct logincache *c, uint64_t account, str hash, s
 	size_t n = 16;
 	enum err err;
 
-	if (hash.n > PASSWORD_STORED_MAX || password.n > PASSWORD_MAX || hash.n == 0 || password.n == 0)
+	if (hash.n > PASSWORD_STORED_MAX || password.n > PASSWORD_MAX || hash.n == 0 ||
+	    password.n == 0)
 		return ERR_RANGE;
 	put_le64(text, account);
 	put_le64(text + 8, hash.n);
@@ -104,7 +106,8 @@ static void drop_what_is_old(struct logincache *c, uint64_t changes)
 	c->changes = changes;
 }
 
-bool logincache_has(struct logincache *c, int64_t now, uint64_t changes, uint64_t account, str hash, str password)
+bool logincache_has(struct logincache *c, int64_t now, uint64_t changes, uint64_t account, str hash,
+		    str password)
 {
 	uint8_t key[SCRAM_KEY_SIZE];
 	struct lru_node *n;
@@ -122,7 +125,8 @@ bool logincache_has(struct logincache *c, int64_t now, uint64_t changes, uint64_
 	return n != NULL;
 }
 
-void logincache_add(struct logincache *c, int64_t now, uint64_t changes, uint64_t account, str hash, str password)
+void logincache_add(struct logincache *c, int64_t now, uint64_t changes, uint64_t account, str hash,
+		    str password)
 {
 	uint8_t key[SCRAM_KEY_SIZE];
 	struct lru_node *n;

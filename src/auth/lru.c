@@ -1,8 +1,8 @@
-/* The bounded table: chained hash slots (at least as many as entries, so that chains are short and the
- * table never grows or moves) and doubly linked lists by age. Every operation is O(1).
+/* The bounded table: chained hash slots (at least as many as entries, so that chains are short and
+ * the table never grows or moves) and doubly linked lists by age. Every operation is O(1).
  *
- * SipHash-2-4 (Aumasson and Bernstein, 2012) and not the plain str_hash: the keys are names and addresses
- * that strangers send, who could otherwise fill one chain and make every look-up walk it.
+ * SipHash-2-4 (Aumasson and Bernstein, 2012) and not the plain str_hash: the keys are names and
+ * addresses that strangers send, who could otherwise fill one chain and make every look-up walk it.
  */
 #include "auth/lru.h"
 

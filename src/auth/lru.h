@@ -1,14 +1,15 @@
 /* A bounded table that forgets what was used longest ago; private to auth/.
  *
- * Entries are the caller's, with a `struct lru_node` in front; the table neither allocates nor frees them. Keys
- * are bytes and may be chosen by an enemy: the hash is SipHash-2-4 under a random seed.
+ * Entries are the caller's, with a `struct lru_node` in front; the table neither allocates nor
+ * frees them. Keys are bytes and may be chosen by an enemy: the hash is SipHash-2-4 under a random
+ * seed.
  *
  *	struct lru_node *n = lru_find(&t, key);
  *	if (!n && lru_is_full(&t))
  *		drop(lru_remove(&t, lru_oldest(&t, 0)));
  *
- * The nodes form rings by age in `lists` of them (one for most users), so that a user may keep entries that
- * are worth more apart from those that go first.
+ * The nodes form rings by age in `lists` of them (one for most users), so that a user may keep
+ * entries that are worth more apart from those that go first.
  */
 #ifndef AUTH_LRU_H
 #define AUTH_LRU_H

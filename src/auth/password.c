@@ -1,13 +1,14 @@
 /* Stored passwords: the table of schemes, and what is the same for all of them.
  *
- * An answer is ERR_OK only from a comparison that a scheme made. All that a stored text could do to this
- * process (memory, time) is limited by its scheme before it computes. Compares take a time that does not
- * depend on what differs. Secrets are wiped where they were copied to.
+ * An answer is ERR_OK only from a comparison that a scheme made. All that a stored text could do to
+ * this process (memory, time) is limited by its scheme before it computes. Compares take a time
+ * that does not depend on what differs. Secrets are wiped where they were copied to.
  *
- * A new password is stored twice: as argon2id, against which PLAIN and LOGIN are checked, and as SCRAM
- * credentials, because a SCRAM server needs keys that no other hash gives (RFC 5802 3). Whoever steals the
- * directory will guess against the weaker of the two, PBKDF2; who holds that against it asks for another
- * scheme, or removes the second column, and SCRAM fails for that account as for an unknown one.
+ * A new password is stored twice: as argon2id, against which PLAIN and LOGIN are checked, and as
+ * SCRAM credentials, because a SCRAM server needs keys that no other hash gives (RFC 5802 3).
+ * Whoever steals the directory will guess against the weaker of the two, PBKDF2; who holds that
+ * against it asks for another scheme, or removes the second column, and SCRAM fails for that
+ * account as for an unknown one.
  */
 #include "auth/password_priv.h"
 #include "auth/saslprep.h"
@@ -35,7 +36,8 @@ static enum err scram_verify(str text, enum password_scheme scheme UNUSED, str p
 
 	if ((err = scram_parse(text, &stored)))
 		return err;
-	err = scram_derive(password, str_of(stored.salt, stored.salt_size), stored.iterations, &tried);
+	err = scram_derive(password, str_of(stored.salt, stored.salt_size), stored.iterations,
+			   &tried);
 	if (err == ERR_SYNTAX || err == ERR_TOO_LONG)
 		return ERR_AUTH; /* SASLprep refuses it, so it was never set */
 	if (!err && CRYPTO_memcmp(stored.stored_key, tried.stored_key, SCRAM_KEY_SIZE))
@@ -63,8 +65,10 @@ static enum err plain_verify(str text, enum password_scheme scheme, str password
 static const struct scheme schemes[PASSWORD_SCHEMES] = {
 	[PASSWORD_ARGON2ID] = { S("ARGON2ID"), password_argon2_check, password_argon2_verify },
 	[PASSWORD_ARGON2I] = { S("ARGON2I"), password_argon2_check, password_argon2_verify },
-	[PASSWORD_SHA512_CRYPT] = { S("SHA512-CRYPT"), password_crypt_check, password_crypt_verify },
-	[PASSWORD_SHA256_CRYPT] = { S("SHA256-CRYPT"), password_crypt_check, password_crypt_verify },
+	[PASSWORD_SHA512_CRYPT] = { S("SHA512-CRYPT"), password_crypt_check,
+				    password_crypt_verify },
+	[PASSWORD_SHA256_CRYPT] = { S("SHA256-CRYPT"), password_crypt_check,
+				    password_crypt_verify },
 	[PASSWORD_BLF_CRYPT] = { S("BLF-CRYPT"), password_crypt_check, password_crypt_verify },
 	[PASSWORD_CRYPT] = { S("CRYPT"), password_crypt_check, password_crypt_verify },
 	[PASSWORD_SCRAM_SHA_256] = { S("SCRAM-SHA-256"), scram_check, scram_verify },
@@ -125,7 +129,8 @@ enum err password_check_stored(str stored)
 
 static bool is_password(str password)
 {
-	return password.n > 0 && password.n <= PASSWORD_MAX && str_find_char(password, '\0') == STR_NONE;
+	return password.n > 0 && password.n <= PASSWORD_MAX &&
+	       str_find_char(password, '\0') == STR_NONE;
 }
 
 enum err password_verify(str stored, str password)
@@ -174,7 +179,8 @@ static enum err with_scheme(enum password_scheme scheme, str text, struct arena 
 	return out->p ? ERR_OK : ERR_NO_MEMORY;
 }
 
-static enum err scram_make(str password, const uint8_t salt[SCRAM_SALT_SIZE], struct arena *a, str *out)
+static enum err scram_make(str password, const uint8_t salt[SCRAM_SALT_SIZE], struct arena *a,
+			   str *out)
 {
 	struct scram_credentials c;
 	struct buf text;
@@ -190,7 +196,8 @@ static enum err scram_make(str password, const uint8_t salt[SCRAM_SALT_SIZE], st
 }
 
 /* One scheme's text for a prepared password. */
-static enum err make_one(enum password_scheme scheme, str password, const uint8_t random[16], struct arena *a, str *out)
+static enum err make_one(enum password_scheme scheme, str password, const uint8_t random[16],
+			 struct arena *a, str *out)
 {
 	enum err err;
 	str text;
@@ -217,8 +224,9 @@ static enum err make_one(enum password_scheme scheme, str password, const uint8_
 	return err ? err : with_scheme(scheme, text, a, out);
 }
 
-enum err password_make(enum password_scheme scheme, str password, const uint8_t random[PASSWORD_RANDOM_SIZE],
-		       struct arena *a, struct password_record *out)
+enum err password_make(enum password_scheme scheme, str password,
+		       const uint8_t random[PASSWORD_RANDOM_SIZE], struct arena *a,
+		       struct password_record *out)
 {
 	char prepared[PASSWORD_MAX];
 	enum err err;
@@ -240,7 +248,8 @@ enum err password_make(enum password_scheme scheme, str password, const uint8_t 
 	return err;
 }
 
-void password_generate(const uint8_t random[PASSWORD_GENERATED_RANDOM], char out[PASSWORD_GENERATED_SIZE])
+void password_generate(const uint8_t random[PASSWORD_GENERATED_RANDOM],
+		       char out[PASSWORD_GENERATED_SIZE])
 {
 	/* Digits and letters but i, l, o and u: 32, five bits each. */
 	static const char letters[] = "0123456789abcdefghjkmnpqrstvwxyz";

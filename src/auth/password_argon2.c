@@ -1,8 +1,9 @@
-/* Argon2 (RFC 9106) in its encoded form, "$argon2id$v=19$m=19456,t=2,p=1$SALT$HASH", base64 without padding.
+/* Argon2 (RFC 9106) in its encoded form, "$argon2id$v=19$m=19456,t=2,p=1$SALT$HASH", base64 without
+ * padding.
  *
- * The text is parsed here and not by libargon2's argon2_verify: that one allocates whatever memory a stored
- * text asks for, and starts a thread for each lane. Here a limit comes first, and one thread computes
- * all lanes, since the worker that calls this is itself one of few.
+ * The text is parsed here and not by libargon2's argon2_verify: that one allocates whatever memory
+ * a stored text asks for, and starts a thread for each lane. Here a limit comes first, and one
+ * thread computes all lanes, since the worker that calls this is itself one of few.
  */
 #include "auth/password_priv.h"
 
@@ -62,7 +63,8 @@ static enum err parse(str text, enum password_scheme scheme, struct argon2_store
 	enum err err;
 
 	if (!str_eq(str_cut(&text, '$'), STR_EMPTY) ||
-	    !str_eq(str_cut(&text, '$'), scheme == PASSWORD_ARGON2ID ? S("argon2id") : S("argon2i")))
+	    !str_eq(str_cut(&text, '$'),
+		    scheme == PASSWORD_ARGON2ID ? S("argon2id") : S("argon2i")))
 		return ERR_SYNTAX;
 	/* RFC 9106 3.1: version 0x13. Texts without one are of an older, weaker algorithm. */
 	if (!str_eq(str_cut(&text, '$'), S("v=19")))
@@ -70,7 +72,8 @@ static enum err parse(str text, enum password_scheme scheme, struct argon2_store
 	if ((err = number(&text, S("m="), ',', PASSWORD_ARGON2_KIB_MAX, &s->kib)) ||
 	    (err = number(&text, S("t="), ',', PASSWORD_ARGON2_WORK_MAX, &s->passes)) ||
 	    (err = number(&text, S("p="), '$', ARGON2_LANES, &s->lanes)) ||
-	    (err = unpadded(str_cut(&text, '$'), s->salt, ARGON2_MIN_SALT_LENGTH, ARGON2_SALT_MAX, &s->salt_size)) ||
+	    (err = unpadded(str_cut(&text, '$'), s->salt, ARGON2_MIN_SALT_LENGTH, ARGON2_SALT_MAX,
+			    &s->salt_size)) ||
 	    (err = unpadded(text, s->hash, ARGON2_HASH_MIN, ARGON2_HASH_MAX, &s->hash_size)))
 		return err;
 	/* RFC 9106 3.1: memory of at least 8 KiB a lane */
@@ -79,7 +82,8 @@ static enum err parse(str text, enum password_scheme scheme, struct argon2_store
 	return ERR_OK;
 }
 
-static enum err compute(const struct argon2_stored *s, enum password_scheme scheme, str password, uint8_t *hash, size_t size)
+static enum err compute(const struct argon2_stored *s, enum password_scheme scheme, str password,
+			uint8_t *hash, size_t size)
 {
 	uint8_t salt[ARGON2_SALT_MAX], secret[PASSWORD_MAX];
 	argon2_context context = {
@@ -121,7 +125,8 @@ enum err password_argon2_verify(str text, enum password_scheme scheme, str passw
 	struct argon2_stored s;
 	enum err err;
 
-	if ((err = parse(text, scheme, &s)) || (err = compute(&s, scheme, password, hash, s.hash_size)))
+	if ((err = parse(text, scheme, &s)) ||
+	    (err = compute(&s, scheme, password, hash, s.hash_size)))
 		return err;
 	return CRYPTO_memcmp(hash, s.hash, s.hash_size) ? ERR_AUTH : ERR_OK;
 }
@@ -138,7 +143,11 @@ static str without_padding(const struct buf *b)
 enum err password_argon2_make(str password, const uint8_t salt[16], struct arena *a, str *text)
 {
 	struct argon2_stored s = {
-		.kib = PASSWORD_ARGON2_KIB, .passes = PASSWORD_ARGON2_PASSES, .lanes = 1, .salt_size = 16, .hash_size = 32,
+		.kib = PASSWORD_ARGON2_KIB,
+		.passes = PASSWORD_ARGON2_PASSES,
+		.lanes = 1,
+		.salt_size = 16,
+		.hash_size = 32,
 	};
 	struct buf salt_text, hash_text;
 	enum err err;
@@ -151,7 +160,8 @@ enum err password_argon2_make(str password, const uint8_t salt[16], struct arena
 	base64_encode(str_of(s.salt, s.salt_size), 0, &salt_text);
 	base64_encode(str_of(s.hash, s.hash_size), 0, &hash_text);
 	*text = arena_printf(a, "$argon2id$v=19$m=%u,t=%u,p=%u$%.*s$%.*s", s.kib, s.passes, s.lanes,
-			     STR_ARGS(without_padding(&salt_text)), STR_ARGS(without_padding(&hash_text)));
+			     STR_ARGS(without_padding(&salt_text)),
+			     STR_ARGS(without_padding(&hash_text)));
 	if (!text->p || buf_failed(&salt_text) || buf_failed(&hash_text))
 		err = ERR_NO_MEMORY;
 	buf_free(&salt_text);

@@ -1,11 +1,13 @@
 /* crypt(3) hashes, computed by libxcrypt (crypt_r).
  *
- * libxcrypt takes any cost that a setting string asks for: $6$rounds=999999999 runs for minutes, yescrypt
- * can ask for gigabytes. So the prefix is looked up in a table of what is known here, and the cost is read and
- * limited before crypt_r sees the text. Methods that are not in the table (NTHASH, sunmd5, bsdi) are unsupported.
+ * libxcrypt takes any cost that a setting string asks for: $6$rounds=999999999 runs for minutes,
+ * yescrypt can ask for gigabytes. So the prefix is looked up in a table of what is known here, and
+ * the cost is read and limited before crypt_r sees the text. Methods that are not in the table
+ * (NTHASH, sunmd5, bsdi) are unsupported.
  *
- * crypt_r fails by returning an error token that begins with '*'; it can never equal a stored hash here,
- * because a text that begins with '*' is a locked account and was turned away before (see password.c).
+ * crypt_r fails by returning an error token that begins with '*'; it can never equal a stored hash
+ * here, because a text that begins with '*' is a locked account and was turned away before (see
+ * password.c).
  */
 #include "auth/password_priv.h"
 
@@ -14,7 +16,11 @@
 #include <openssl/crypto.h>
 #include <stdlib.h>
 
-enum { DES_SIZE = 13, SHA_COST_MAX = PASSWORD_CRYPT_ROUNDS_MAX, MEMORY_LOG2_MAX = 28 /* 256 MiB */ };
+enum {
+	DES_SIZE = 13,
+	SHA_COST_MAX = PASSWORD_CRYPT_ROUNDS_MAX,
+	MEMORY_LOG2_MAX = 28 /* 256 MiB */
+};
 
 struct crypt_method {
 	str prefix;
@@ -62,7 +68,8 @@ static enum err check_bcrypt(str rest)
 	return str_to_u64(digits, PASSWORD_BCRYPT_COST_MAX, &cost);
 }
 
-/* The variable-length numbers of yescrypt's setting: the first digit says by its range how many follow. */
+/* The variable-length numbers of yescrypt's setting: the first digit says by its range how many
+ * follow. */
 static bool yescrypt_number(str *rest, uint32_t min, uint32_t *out)
 {
 	uint32_t start = 0, end = 47, chars = 1, bits = 0, value = min, c;
@@ -93,12 +100,14 @@ static bool yescrypt_number(str *rest, uint32_t min, uint32_t *out)
 /* Memory is 128 * r << N_log2 bytes. */
 static enum err check_memory(uint64_t log2, uint64_t r)
 {
-	return log2 > 0 && log2 <= MEMORY_LOG2_MAX && r > 0 && r << log2 <= ((uint64_t)1 << MEMORY_LOG2_MAX) / 128
+	return log2 > 0 && log2 <= MEMORY_LOG2_MAX && r > 0 &&
+			       r << log2 <= ((uint64_t)1 << MEMORY_LOG2_MAX) / 128
 		       ? ERR_OK
 		       : ERR_RANGE;
 }
 
-/* "j9T$": flavour, N_log2, r. Further parameters (lanes, time) exist and no password tool writes them. */
+/* "j9T$": flavour, N_log2, r. Further parameters (lanes, time) exist and no password tool writes
+ * them. */
 static enum err check_yescrypt(str rest)
 {
 	uint32_t flavour, log2, r;
@@ -132,7 +141,8 @@ static enum err check_scrypt(str rest)
 
 	if (rest.n < 11)
 		return ERR_SYNTAX;
-	if ((err = fixed_number(str_head(rest, 1), &log2)) || (err = fixed_number(str_sub(rest, 1, 5), &r)) ||
+	if ((err = fixed_number(str_head(rest, 1), &log2)) ||
+	    (err = fixed_number(str_sub(rest, 1, 5), &r)) ||
 	    (err = fixed_number(str_sub(rest, 6, 5), &p)))
 		return err;
 	return p == 1 ? check_memory(log2, r) : ERR_RANGE;
@@ -172,8 +182,9 @@ enum err password_crypt_check(str text, enum password_scheme scheme)
 			return ERR_SYNTAX;
 	for (size_t i = 0; i < ARRAY_LEN(methods); i++)
 		if (str_starts(text, methods[i].prefix))
-			return methods[i].schemes & 1u << scheme ? methods[i].check(str_from(text, methods[i].prefix.n))
-								 : ERR_SYNTAX;
+			return methods[i].schemes & 1u << scheme
+				       ? methods[i].check(str_from(text, methods[i].prefix.n))
+				       : ERR_SYNTAX;
 	if (scheme == PASSWORD_CRYPT && is_des(text))
 		return ERR_OK;
 	return scheme == PASSWORD_CRYPT ? ERR_UNSUPPORTED : ERR_SYNTAX;
@@ -186,7 +197,8 @@ static void wipe_and_free(void *p, size_t n)
 	free(p);
 }
 
-/* Hashes with a setting that was checked; compares with `wanted` or, when that is empty, keeps the text. */
+/* Hashes with a setting that was checked; compares with `wanted` or, when that is empty, keeps the
+ * text. */
 static enum err hash(str setting, str password, str wanted, struct arena *a, str *text)
 {
 	struct crypt_data *data = calloc(1, sizeof(*data));
@@ -239,14 +251,15 @@ static const char *prefix_to_make(enum password_scheme scheme)
 	}
 }
 
-enum err password_crypt_make(enum password_scheme scheme, str password, const uint8_t random[16], struct arena *a,
-			     str *text)
+enum err password_crypt_make(enum password_scheme scheme, str password, const uint8_t random[16],
+			     struct arena *a, str *text)
 {
 	char setting[CRYPT_GENSALT_OUTPUT_SIZE], salt[16];
 
 	memcpy(salt, random, sizeof(salt));
 	/* Cost 0 is the method's own default. */
-	if (!crypt_gensalt_rn(prefix_to_make(scheme), 0, salt, sizeof(salt), setting, sizeof(setting)))
+	if (!crypt_gensalt_rn(prefix_to_make(scheme), 0, salt, sizeof(salt), setting,
+			      sizeof(setting)))
 		return ERR_TEMPORARY;
 	return hash(str_from_c(setting), password, STR_EMPTY, a, text);
 }

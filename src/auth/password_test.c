@@ -1,6 +1,6 @@
 /* Stored passwords. The vectors were made by other software: argon2 by libsodium (which Dovecot
- * uses for ARGON2ID), crypt(3) by Python's crypt module, SCRAM by Python's hashlib; that of RFC 7677 3 by its
- * authors. */
+ * uses for ARGON2ID), crypt(3) by Python's crypt module, SCRAM by Python's hashlib; that of RFC
+ * 7677 3 by its authors. */
 #include "auth/password.h"
 #include "auth/scram.h"
 
@@ -17,9 +17,11 @@ static void vectors(void)
 		argon2id,
 		"{ARGON2I}$argon2i$v=19$m=128,t=3,p=1$i96YZmYIN+XAw5l7UUTrPw$"
 		"nu/akWb3oGZcDs3sKBSfOyF1tf0xczOXa9V7r9ztykE",
-		"{SHA512-CRYPT}$6$saltstring$.r0X7ub5wGR2v4Xz7svCIozfnlorFh19V89t8KC9Umd81uGhFgsyTRNyzQDXDIm17fFcR9z3z7o"
+		"{SHA512-CRYPT}$6$saltstring$."
+		"r0X7ub5wGR2v4Xz7svCIozfnlorFh19V89t8KC9Umd81uGhFgsyTRNyzQDXDIm17fFcR9z3z7o"
 		"BNdsyYBbtm/",
-		"{SHA512-CRYPT}$6$rounds=2000$saltsalt$7XWe94aKSpXdt.mcPX0mtZOfDsLLLsXv9fC9Aqw7RMWEmNHLdnQ.qvDmFRka50Gf"
+		"{SHA512-CRYPT}$6$rounds=2000$saltsalt$7XWe94aKSpXdt."
+		"mcPX0mtZOfDsLLLsXv9fC9Aqw7RMWEmNHLdnQ.qvDmFRka50Gf"
 		"ByRK./c7TgsH1Npt3Yldk1",
 		"{sha256-crypt}$5$saltstring$vc6YOOogU4kWVvwga8e9zTFgKcy4tb5LaPxIiPJzqEC",
 		"{BLF-CRYPT}$2y$05$abcdefghijklmnopqrstuuHNbAKRhpaujgo33bRWs.NLUTJO3lOy2",
@@ -28,7 +30,8 @@ static void vectors(void)
 		"$gy$j75$saltsaltsalt$FFlUW4u5Fz1YAdX9ElppYGjZh5FS2ScZyN0lLH9gyh0",
 		"$7$86..../....saltsalt$YRaY0fP883D6hIEBaaHPU6xe4ZDV3Y0u3eBaRRIiFw7",
 		"$1$saltsalt$NuzA7WTAelpl95xgBGWN60",
-		"{SCRAM-SHA-256}4096,MDEyMzQ1Njc4OWFiY2RlZg==,tSgetjYW5SQlNzIxJAKMryuDGH8Snw5oWcj1eOW0ZyI=,"
+		"{SCRAM-SHA-256}4096,MDEyMzQ1Njc4OWFiY2RlZg==,"
+		"tSgetjYW5SQlNzIxJAKMryuDGH8Snw5oWcj1eOW0ZyI=,"
 		"bbZ1dJMgYYaKKR1fU1oGHkWJzi9OQY4yU8Fuksa1t70=",
 		"{PLAIN}correct horse",
 		"{CLEARTEXT}correct horse",
@@ -45,7 +48,8 @@ static void vectors(void)
 	/* DES looks at eight characters, and is read all the same. */
 	EQ(password_verify(S("abhfCpXqd4GrI"), S("correct horse")), ERR_OK);
 	EQ(password_verify(S("abhfCpXqd4GrI"), S("korrect horse")), ERR_AUTH);
-	EQ(password_verify(S("{SCRAM-SHA-256}4096,W22ZaJ0SNY7soEsUEjb6gQ==,WG5d8oPm3OtcPnkdi4Uo7BkeZkBFzpcXkuLmtbsT4qY=,"
+	EQ(password_verify(S("{SCRAM-SHA-256}4096,W22ZaJ0SNY7soEsUEjb6gQ==,"
+			     "WG5d8oPm3OtcPnkdi4Uo7BkeZkBFzpcXkuLmtbsT4qY=,"
 			     "wfPLwcE6nTWhTAmQ7tl2KeoiWGPlZqQxSrmfPwDl2dU="),
 			   S("pencil")),
 	   ERR_OK);
@@ -86,17 +90,27 @@ static void refusals(void)
 		{ S("$y$zzzz"), ERR_SYNTAX },
 		{ S("$7$zzzzzzzzzzz"), ERR_RANGE },
 		{ S("$7$C6...."), ERR_SYNTAX },
-		{ S("{ARGON2ID}$argon2id$v=19$m=262144,t=4,p=1$c2FsdHNhbHQ$AAAAAAAAAAAAAAAAAAAAAA"), ERR_OK },
-		{ S("{ARGON2ID}$argon2id$v=19$m=262144,t=5,p=1$c2FsdHNhbHQ$AAAAAAAAAAAAAAAAAAAAAA"), ERR_RANGE },
-		{ S("{ARGON2ID}$argon2id$v=19$m=262145,t=1,p=1$c2FsdHNhbHQ$AAAAAAAAAAAAAAAAAAAAAA"), ERR_RANGE },
-		{ S("{ARGON2ID}$argon2id$v=19$m=7,t=1,p=1$c2FsdHNhbHQ$AAAAAAAAAAAAAAAAAAAAAA"), ERR_RANGE },
-		{ S("{ARGON2ID}$argon2id$v=19$m=1024,t=1,p=17$c2FsdHNhbHQ$AAAAAAAAAAAAAAAAAAAAAA"), ERR_RANGE },
-		{ S("{ARGON2ID}$argon2id$v=19$m=1024,t=0,p=1$c2FsdHNhbHQ$AAAAAAAAAAAAAAAAAAAAAA"), ERR_RANGE },
-		{ S("{ARGON2ID}$argon2id$v=16$m=1024,t=1,p=1$c2FsdHNhbHQ$AAAAAAAAAAAAAAAAAAAAAA"), ERR_UNSUPPORTED },
-		{ S("{ARGON2ID}$argon2i$v=19$m=1024,t=1,p=1$c2FsdHNhbHQ$AAAAAAAAAAAAAAAAAAAAAA"), ERR_SYNTAX },
-		{ S("{ARGON2ID}$argon2id$v=19$m=1024,t=1,p=1$c2FsdHNhbHQ=$AAAAAAAAAAAAAAAAAAAAAA"), ERR_SYNTAX },
+		{ S("{ARGON2ID}$argon2id$v=19$m=262144,t=4,p=1$c2FsdHNhbHQ$AAAAAAAAAAAAAAAAAAAAAA"),
+		  ERR_OK },
+		{ S("{ARGON2ID}$argon2id$v=19$m=262144,t=5,p=1$c2FsdHNhbHQ$AAAAAAAAAAAAAAAAAAAAAA"),
+		  ERR_RANGE },
+		{ S("{ARGON2ID}$argon2id$v=19$m=262145,t=1,p=1$c2FsdHNhbHQ$AAAAAAAAAAAAAAAAAAAAAA"),
+		  ERR_RANGE },
+		{ S("{ARGON2ID}$argon2id$v=19$m=7,t=1,p=1$c2FsdHNhbHQ$AAAAAAAAAAAAAAAAAAAAAA"),
+		  ERR_RANGE },
+		{ S("{ARGON2ID}$argon2id$v=19$m=1024,t=1,p=17$c2FsdHNhbHQ$AAAAAAAAAAAAAAAAAAAAAA"),
+		  ERR_RANGE },
+		{ S("{ARGON2ID}$argon2id$v=19$m=1024,t=0,p=1$c2FsdHNhbHQ$AAAAAAAAAAAAAAAAAAAAAA"),
+		  ERR_RANGE },
+		{ S("{ARGON2ID}$argon2id$v=16$m=1024,t=1,p=1$c2FsdHNhbHQ$AAAAAAAAAAAAAAAAAAAAAA"),
+		  ERR_UNSUPPORTED },
+		{ S("{ARGON2ID}$argon2i$v=19$m=1024,t=1,p=1$c2FsdHNhbHQ$AAAAAAAAAAAAAAAAAAAAAA"),
+		  ERR_SYNTAX },
+		{ S("{ARGON2ID}$argon2id$v=19$m=1024,t=1,p=1$c2FsdHNhbHQ=$AAAAAAAAAAAAAAAAAAAAAA"),
+		  ERR_SYNTAX },
 		{ S("{ARGON2ID}$argon2id$v=19$m=1024,t=1,p=1$c2FsdHNhbHQ$AAAA"), ERR_SYNTAX },
-		{ S("{ARGON2ID}$argon2id$v=19$m=1024,t=1,p=1$c2Fs$AAAAAAAAAAAAAAAAAAAAAA"), ERR_SYNTAX },
+		{ S("{ARGON2ID}$argon2id$v=19$m=1024,t=1,p=1$c2Fs$AAAAAAAAAAAAAAAAAAAAAA"),
+		  ERR_SYNTAX },
 		{ S("{SCRAM-SHA-256}4096,c2FsdA==,AAAA,AAAA"), ERR_SYNTAX },
 		{ S("{SCRAM-SHA-256}0,c2FsdA==,AAAA,AAAA"), ERR_RANGE },
 		{ S("{SCRAM-SHA-256}2000001,c2FsdA==,AAAA,AAAA"), ERR_RANGE },
@@ -123,8 +137,9 @@ static void refusals(void)
 static void making(struct arena *a)
 {
 	static const enum password_scheme made[] = {
-		PASSWORD_ARGON2ID,  PASSWORD_SHA512_CRYPT,  PASSWORD_SHA256_CRYPT, PASSWORD_BLF_CRYPT,
-		PASSWORD_CRYPT,	    PASSWORD_SCRAM_SHA_256, PASSWORD_PLAIN,
+		PASSWORD_ARGON2ID,  PASSWORD_SHA512_CRYPT, PASSWORD_SHA256_CRYPT,
+		PASSWORD_BLF_CRYPT, PASSWORD_CRYPT,	   PASSWORD_SCRAM_SHA_256,
+		PASSWORD_PLAIN,
 	};
 	uint8_t random[PASSWORD_RANDOM_SIZE];
 	struct password_record record, other;
@@ -168,7 +183,8 @@ static void making(struct arena *a)
 
 static void sizes(struct arena *a)
 {
-	static const enum password_scheme made[] = { PASSWORD_ARGON2ID, PASSWORD_CRYPT, PASSWORD_PLAIN };
+	static const enum password_scheme made[] = { PASSWORD_ARGON2ID, PASSWORD_CRYPT,
+						     PASSWORD_PLAIN };
 	static const uint8_t random[PASSWORD_RANDOM_SIZE] = { 1 };
 	char long_one[PASSWORD_MAX + 1];
 	struct password_record record;
@@ -176,18 +192,21 @@ static void sizes(struct arena *a)
 	tap_group("sizes");
 	memset(long_one, 'p', sizeof(long_one));
 	for (size_t i = 0; i < ARRAY_LEN(made); i++) {
-		EQ(password_make(made[i], str_of(long_one, PASSWORD_MAX), random, a, &record), ERR_OK);
+		EQ(password_make(made[i], str_of(long_one, PASSWORD_MAX), random, a, &record),
+		   ERR_OK);
 		EQ(password_verify(record.hash, str_of(long_one, PASSWORD_MAX)), ERR_OK);
 		EQ(password_verify(record.hash, str_of(long_one, PASSWORD_MAX - 1)), ERR_AUTH);
 		EQ(password_verify(record.hash, str_of(long_one, PASSWORD_MAX + 1)), ERR_AUTH);
-		EQ(password_make(made[i], str_of(long_one, PASSWORD_MAX + 1), random, a, &record), ERR_TOO_LONG);
+		EQ(password_make(made[i], str_of(long_one, PASSWORD_MAX + 1), random, a, &record),
+		   ERR_TOO_LONG);
 	}
 }
 
 static void generating(void)
 {
 	static const uint8_t zeros[PASSWORD_GENERATED_RANDOM] = { 0 };
-	uint8_t random[PASSWORD_GENERATED_RANDOM] = { 0x00, 0x44, 0x32, 0x14, 0xc7, 0xff, 0xff, 0xff, 0xff, 0xff };
+	uint8_t random[PASSWORD_GENERATED_RANDOM] = { 0x00, 0x44, 0x32, 0x14, 0xc7,
+						      0xff, 0xff, 0xff, 0xff, 0xff };
 	char out[PASSWORD_GENERATED_SIZE];
 
 	tap_group("generated");

@@ -1,17 +1,19 @@
-/* Penalties. Three tables: by address, by name, and by the pair of them. The pair knows how many of the address's
- * failures were with this name (to forgive them), which wrong password came last, and until when the address is
- * at home there.
+/* Penalties. Three tables: by address, by name, and by the pair of them. The pair knows how many of
+ * the address's failures were with this name (to forgive them), which wrong password came last, and
+ * until when the address is at home there.
  *
- * Entries lie in lists by weight: 0 for those that are over, then one for each doubling of the failures. A full
- * table gives up the oldest entry of the lowest list that has any, in O(1). So a flood of fresh entries, one
- * failure each, turns over among itself and never reaches an address that has earned a refusal. A single list by
- * age was turned down for that reason: `max` requests from a rented /32 of IPv6 would wash it clean.
+ * Entries lie in lists by weight: 0 for those that are over, then one for each doubling of the
+ * failures. A full table gives up the oldest entry of the lowest list that has any, in O(1). So a
+ * flood of fresh entries, one failure each, turns over among itself and never reaches an address
+ * that has earned a refusal. A single list by age was turned down for that reason: `max` requests
+ * from a rented /32 of IPv6 would wash it clean.
  *
- * Entries that are over count as nothing when they are next looked at, and go before all others when they have
- * become the oldest of their list, so that the heavy ones of last week do not fill the table for ever.
+ * Entries that are over count as nothing when they are next looked at, and go before all others
+ * when they have become the oldest of their list, so that the heavy ones of last week do not fill
+ * the table for ever.
  *
- * A wrong password is remembered as 64 bits of SipHash under the table's seed: beside the HMACs of the
- * login cache the lesser secret, and it is wrong besides.
+ * A wrong password is remembered as 64 bits of SipHash under the table's seed: beside the HMACs of
+ * the login cache the lesser secret, and it is wrong besides.
  */
 #include "auth/penalty.h"
 
@@ -21,7 +23,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-enum { KEY_MAX = 17 + PENALTY_NAME_MAX, WEIGHT_HOME = 2, WEIGHT_MAX = LRU_LISTS_MAX - 1, TABLES = 3 };
+enum {
+	KEY_MAX = 17 + PENALTY_NAME_MAX,
+	WEIGHT_HOME = 2,
+	WEIGHT_MAX = LRU_LISTS_MAX - 1,
+	TABLES = 3
+};
 enum table { BY_ADDRESS, BY_NAME, BY_PAIR };
 
 struct entry {
@@ -173,10 +180,12 @@ static int64_t delay_of(uint32_t failures)
 {
 	if (failures == 0)
 		return 0;
-	return failures > 4 ? PENALTY_DELAY_MAX_NS : (INT64_C(1) << (failures - 1)) * PENALTY_SECOND;
+	return failures > 4 ? PENALTY_DELAY_MAX_NS
+			    : (INT64_C(1) << (failures - 1)) * PENALTY_SECOND;
 }
 
-struct penalty_verdict penalty_check(struct penalty *p, int64_t now, const struct addr *client, str name)
+struct penalty_verdict penalty_check(struct penalty *p, int64_t now, const struct addr *client,
+				     str name)
 {
 	struct penalty_verdict v = { 0 };
 	const struct entry *address, *named, *pair;
@@ -207,7 +216,8 @@ static bool is_repeated(struct penalty *p, struct entry *pair, str password)
 	return repeated;
 }
 
-void penalty_failure(struct penalty *p, int64_t now, const struct addr *client, str name, str password)
+void penalty_failure(struct penalty *p, int64_t now, const struct addr *client, str name,
+		     str password)
 {
 	struct entry *address, *pair;
 	struct keys k;
@@ -222,7 +232,8 @@ void penalty_failure(struct penalty *p, int64_t now, const struct addr *client, 
 	count(p, BY_ADDRESS, address, now);
 	if (address && address->failures >= PENALTY_REFUSE_AFTER) {
 		address->refused_until = now + PENALTY_REFUSE_NS;
-		/* When it is over the address has a fresh start, but for its place among the heavy ones. */
+		/* When it is over the address has a fresh start, but for its place among the heavy
+		 * ones. */
 		address->window_ends = address->refused_until;
 	}
 }
@@ -257,7 +268,8 @@ str penalty_text(const struct penalty_verdict *v, char out[PENALTY_TEXT_SIZE])
 {
 	int64_t minutes = (v->refused_ns + 60 * PENALTY_SECOND - 1) / (60 * PENALTY_SECOND);
 
-	snprintf(out, PENALTY_TEXT_SIZE, "too many wrong passwords from your address; try again in %lld minute%s",
+	snprintf(out, PENALTY_TEXT_SIZE,
+		 "too many wrong passwords from your address; try again in %lld minute%s",
 		 (long long)minutes, minutes == 1 ? "" : "s");
 	return str_from_c(out);
 }

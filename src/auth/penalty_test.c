@@ -1,4 +1,5 @@
-/* Penalties: how they grow and end, who is hit by them and who is not, and that a flood erases none. */
+/* Penalties: how they grow and end, who is hit by them and who is not, and that a flood erases
+ * none. */
 #include "auth/penalty.h"
 
 #include "base/tap.h"
@@ -54,7 +55,8 @@ static void growing(void)
 	penalty_failure(p, 7, &a, S("bob"), STR_EMPTY);
 	v = penalty_check(p, 8, &a, S("carol"));
 	EQ(v.refused_ns, PENALTY_REFUSE_NS - 1);
-	STR_EQ(penalty_text(&v, text), S("too many wrong passwords from your address; try again in 10 minutes"));
+	STR_EQ(penalty_text(&v, text),
+	       S("too many wrong passwords from your address; try again in 10 minutes"));
 	EQ(penalty_check(p, 7 + PENALTY_REFUSE_NS - 1, &a, S("alice")).refused_ns, 1);
 	v = penalty_check(p, 7 + PENALTY_REFUSE_NS, &a, S("alice"));
 	EQ(v.refused_ns, 0);

@@ -1,13 +1,14 @@
 /* The resolver: the way in, the memory of answers, and who may send as whom.
  *
- * What is remembered is keyed by the folded address and true of one state of the directory: the counter is read
- * in the same transaction as the answer. When the counter that the caller refreshed differs, all is
- * forgotten; an answer of an older state is never given. Only addresses of our domains that lead somewhere are
- * remembered. "Unknown" is not, because a guesser asks for each name once and would only push out the names that
- * are used; nor is "remote", which costs one query.
+ * What is remembered is keyed by the folded address and true of one state of the directory: the
+ * counter is read in the same transaction as the answer. When the counter that the caller refreshed
+ * differs, all is forgotten; an answer of an older state is never given. Only addresses of our
+ * domains that lead somewhere are remembered. "Unknown" is not, because a guesser asks for each
+ * name once and would only push out the names that are used; nor is "remote", which costs one
+ * query.
  *
- * An entry is one allocation: node, recipients, their texts. It is copied out to the caller's arena, so that
- * nothing borrowed outlives the entry.
+ * An entry is one allocation: node, recipients, their texts. It is copied out to the caller's
+ * arena, so that nothing borrowed outlives the entry.
  */
 #include "auth/resolve_priv.h"
 
@@ -34,7 +35,9 @@ static enum err set_options(struct resolver *r, const struct resolver_options *o
 	r->delimiters = arena_str(r->own, options->delimiters);
 	if (!r->delimiters.p)
 		return ERR_NO_MEMORY;
-	return options->postmaster.n ? auth_address_parse(options->postmaster, r->own, &r->postmaster) : ERR_OK;
+	return options->postmaster.n
+		       ? auth_address_parse(options->postmaster, r->own, &r->postmaster)
+		       : ERR_OK;
 }
 
 enum err resolver_new(struct directory *d, const struct resolver_options *options,
@@ -86,15 +89,17 @@ size_t resolver_cached(const struct resolver *r)
 /* A detail's case is the sender's: another spelling of it must not get this one's. */
 static bool depends_on_case(const struct auth_address *address, enum resolved_by by)
 {
-	return (by == RESOLVED_DETAIL_ACCOUNT || by == RESOLVED_DETAIL_ALIAS) && !str_eq(address->whole, address->key);
+	return (by == RESOLVED_DETAIL_ACCOUNT || by == RESOLVED_DETAIL_ALIAS) &&
+	       !str_eq(address->whole, address->key);
 }
 
 /* False when it is not remembered. */
-static bool recall(struct resolver *r, const struct auth_address *address, struct arena *a, struct resolution *out,
-		   enum err *err)
+static bool recall(struct resolver *r, const struct auth_address *address, struct arena *a,
+		   struct resolution *out, enum err *err)
 {
 	struct lru_node *n = lru_find(&r->cache, address->key);
-	const struct resolution *had = n ? &CONTAINER_OF(n, struct remembered, node)->resolution : NULL;
+	const struct resolution *had =
+		n ? &CONTAINER_OF(n, struct remembered, node)->resolution : NULL;
 	struct resolved_recipient *to;
 
 	if (!had || depends_on_case(address, had->by))
@@ -158,8 +163,8 @@ static void forget_what_is_old(struct resolver *r)
 	r->cached_changes = directory_changes(r->d);
 }
 
-static enum err resolve_anew(struct resolver *r, const struct auth_address *address, struct arena *a,
-			     struct resolution *out)
+static enum err resolve_anew(struct resolver *r, const struct auth_address *address,
+			     struct arena *a, struct resolution *out)
 {
 	enum err err = directory_read_begin(r->d);
 
@@ -193,7 +198,8 @@ enum err resolve(struct resolver *r, str text, struct arena *a, struct resolutio
 	return resolve_anew(r, &address, a, out);
 }
 
-static const struct resolved_recipient *find_account(const struct resolution *found, uint64_t account)
+static const struct resolved_recipient *find_account(const struct resolution *found,
+						     uint64_t account)
 {
 	for (size_t i = 0; i < found->count; i++)
 		if (found->recipients[i].account == account)

@@ -1,13 +1,15 @@
 /* Following an address to its final recipients.
  *
- * A queue of addresses, begun with the one that was asked for. Each is looked up once: an account or a remote
- * address becomes a recipient, an alias adds its targets one level deeper. What was seen before is skipped, so
- * loops end by themselves and a diamond of aliases costs no more than its distinct addresses; breadth first
- * means that the depth at which an address is met is the least one. Recursion was turned down: its depth
- * would be the data's, and "seen" would have to be told from "being expanded".
+ * A queue of addresses, begun with the one that was asked for. Each is looked up once: an account
+ * or a remote address becomes a recipient, an alias adds its targets one level deeper. What was
+ * seen before is skipped, so loops end by themselves and a diamond of aliases costs no more than
+ * its distinct addresses; breadth first means that the depth at which an address is met is the
+ * least one. Recursion was turned down: its depth would be the data's, and "seen" would have to be
+ * told from "being expanded".
  *
- * A target that does not exist here does not spoil the others: refusing the mail of a whole team for one
- * removed member would lose more. It is counted, and if nothing at all is left, the address is unknown.
+ * A target that does not exist here does not spoil the others: refusing the mail of a whole team
+ * for one removed member would lose more. It is counted, and if nothing at all is left, the address
+ * is unknown.
  */
 #include "auth/resolve_priv.h"
 
@@ -51,13 +53,16 @@ static enum err seen_add(struct expansion *x, struct seen *s, str key)
 	size_t at;
 
 	if (s->count * 2 >= s->size) {
-		struct seen larger = { .size = s->size ? s->size * 2 : SEEN_FIRST, .count = s->count };
+		struct seen larger = { .size = s->size ? s->size * 2 : SEEN_FIRST,
+				       .count = s->count };
 
 		larger.slots = arena_array(x->r->scratch, larger.size, sizeof(*larger.slots));
 		if (!larger.slots)
 			return ERR_NO_MEMORY;
 		for (size_t i = 0; i < s->size; i++)
-			if (s->slots[i].p && !seen_find(&larger, siphash(x->r->cache.seed, s->slots[i]), s->slots[i], &at))
+			if (s->slots[i].p &&
+			    !seen_find(&larger, siphash(x->r->cache.seed, s->slots[i]), s->slots[i],
+				       &at))
 				larger.slots[at] = s->slots[i];
 		*s = larger;
 	}
@@ -69,12 +74,14 @@ static enum err seen_add(struct expansion *x, struct seen *s, str key)
 }
 
 /* Queues an address once. */
-static enum err enqueue(struct expansion *x, const struct auth_address *address, str detail, unsigned depth)
+static enum err enqueue(struct expansion *x, const struct auth_address *address, str detail,
+			unsigned depth)
 {
 	struct pending *p;
 	enum err err;
 
-	/* By `whole`: two spellings of one of ours meet again at the account, and remote ones may differ by case. */
+	/* By `whole`: two spellings of one of ours meet again at the account, and remote ones may
+	 * differ by case. */
 	if ((err = seen_add(x, &x->addresses, address->whole)))
 		return err == ERR_EXISTS ? ERR_OK : err;
 	if (depth > RESOLVE_DEPTH_MAX || x->addresses.count > RESOLVE_ADDRESSES_MAX)
@@ -153,8 +160,8 @@ static enum err try_alias(struct expansion *x, str key, str detail, unsigned dep
 }
 
 /* Account or alias of a key; ERR_NOT_FOUND when it is neither. */
-static enum err try_key(struct expansion *x, str key, str detail, unsigned depth, enum resolved_by as_account,
-			enum resolved_by as_alias)
+static enum err try_key(struct expansion *x, str key, str detail, unsigned depth,
+			enum resolved_by as_account, enum resolved_by as_alias)
 {
 	enum err err = try_account(x, key, detail);
 
@@ -185,8 +192,10 @@ static enum err try_without_detail(struct expansion *x, const struct pending *p)
 	str user, detail, written, key;
 	enum err err;
 
-	/* A quoted local part is taken as it is: what a delimiter means in it is anybody's guess. */
-	if (p->address.key_local.p[0] == '"' || !cut_detail(x->r, p->address.key_local, &user, &detail))
+	/* A quoted local part is taken as it is: what a delimiter means in it is anybody's
+	 * guess. */
+	if (p->address.key_local.p[0] == '"' ||
+	    !cut_detail(x->r, p->address.key_local, &user, &detail))
 		return ERR_NOT_FOUND;
 	/* The detail as it was written, and where there is none, the one that led here. */
 	if (!cut_detail(x->r, p->address.local, &written, &detail) || detail.n == 0)
@@ -226,10 +235,12 @@ static enum err expand_one(struct expansion *x, const struct pending *p)
 	if (err == ERR_NOT_FOUND) {
 		if (p->depth == 0)
 			x->by = RESOLVED_REMOTE;
-		return add_recipient(x, &(struct resolved_recipient){ .address = p->address.whole });
+		return add_recipient(x,
+				     &(struct resolved_recipient){ .address = p->address.whole });
 	}
 	if (!err)
-		err = try_key(x, p->address.key, p->detail, p->depth, RESOLVED_ACCOUNT, RESOLVED_ALIAS);
+		err = try_key(x, p->address.key, p->detail, p->depth, RESOLVED_ACCOUNT,
+			      RESOLVED_ALIAS);
 	if (err == ERR_NOT_FOUND)
 		err = try_without_detail(x, p);
 	if (err == ERR_NOT_FOUND)
@@ -243,7 +254,8 @@ static enum err expand_one(struct expansion *x, const struct pending *p)
 	return err;
 }
 
-enum err resolve_expand(struct resolver *r, const struct auth_address *address, struct arena *a, struct resolution *out)
+enum err resolve_expand(struct resolver *r, const struct auth_address *address, struct arena *a,
+			struct resolution *out)
 {
 	struct expansion x = { .r = r, .a = a };
 	enum err err = enqueue(&x, address, STR_EMPTY, 0);
@@ -253,7 +265,10 @@ enum err resolve_expand(struct resolver *r, const struct auth_address *address, 
 	if (err)
 		return err;
 	*out = (struct resolution){
-		.by = x.by, .recipients = x.found, .count = x.count, .unresolved = x.unknown + x.disabled,
+		.by = x.by,
+		.recipients = x.found,
+		.count = x.count,
+		.unresolved = x.unknown + x.disabled,
 	};
 	if (x.count)
 		return ERR_OK;

@@ -17,8 +17,7 @@ struct resolver {
 };
 
 /* Looks an address up and follows aliases, in one read transaction of the caller. */
-MUST_USE enum err resolve_expand(struct resolver *r, const struct auth_address *address, struct arena *a,
-				 struct resolution *out);
-
+MUST_USE enum err resolve_expand(struct resolver *r, const struct auth_address *address,
+				 struct arena *a, struct resolution *out);
 
 #endif

@@ -1,4 +1,5 @@
-/* The resolver: the order of look-ups, loops and limits, the memory of answers, and who may send as whom. */
+/* The resolver: the order of look-ups, loops and limits, the memory of answers, and who may send as
+ * whom. */
 #include "auth/resolve.h"
 
 #include "base/tap.h"
@@ -85,8 +86,9 @@ static str text_of(struct test *t, const struct resolution *found)
 	for (size_t i = 0; i < found->count; i++) {
 		const struct resolved_recipient *r = &found->recipients[i];
 
-		s = arena_printf(t->a, "%.*s%s%u:%.*s%s%.*s", STR_ARGS(s), i ? " " : "", (unsigned)r->account,
-				 STR_ARGS(r->address), r->detail.n ? "/" : "", STR_ARGS(r->detail));
+		s = arena_printf(t->a, "%.*s%s%u:%.*s%s%.*s", STR_ARGS(s), i ? " " : "",
+				 (unsigned)r->account, STR_ARGS(r->address), r->detail.n ? "/" : "",
+				 STR_ARGS(r->detail));
 	}
 	return s;
 }
@@ -132,8 +134,10 @@ static void order(struct test *t)
 	alias(t, "all@example.test", "team@example.test");
 	alias(t, "all@example.test", "bob+x@example.test");
 	gives(t, "team@example.test", RESOLVED_ALIAS, "0:Far@else.test 1:alice@example.test");
-	gives(t, "all@example.test", RESOLVED_ALIAS, "2:bob@example.test/x 0:Far@else.test 1:alice@example.test");
-	gives(t, "team+dev@example.test", RESOLVED_DETAIL_ALIAS, "0:Far@else.test 1:alice@example.test/dev");
+	gives(t, "all@example.test", RESOLVED_ALIAS,
+	      "2:bob@example.test/x 0:Far@else.test 1:alice@example.test");
+	gives(t, "team+dev@example.test", RESOLVED_DETAIL_ALIAS,
+	      "0:Far@else.test 1:alice@example.test/dev");
 
 	alias(t, "@all.test", "alice@example.test");
 	alias(t, "known@all.test", "bob@example.test");
@@ -169,7 +173,8 @@ static void chain(struct test *t, int from, int to)
 
 	for (int i = from; i < to; i++) {
 		snprintf(address, sizeof(address), "c%d@example.test", i);
-		snprintf(target, sizeof(target), i + 1 == to ? "alice@example.test" : "c%d@example.test", i + 1);
+		snprintf(target, sizeof(target),
+			 i + 1 == to ? "alice@example.test" : "c%d@example.test", i + 1);
 		alias(t, address, target);
 	}
 }
@@ -250,7 +255,8 @@ static void memory(struct test *t)
 	/* What another process changed is seen after a refresh. */
 	gives(t, "alice@example.test", RESOLVED_ACCOUNT, "1:alice@example.test");
 	OK(sqlite3_open(t->path, &db) == SQLITE_OK &&
-	   sqlite3_exec(db, "UPDATE accounts SET quota = 5 WHERE id = 1", NULL, NULL, NULL) == SQLITE_OK);
+	   sqlite3_exec(db, "UPDATE accounts SET quota = 5 WHERE id = 1", NULL, NULL, NULL) ==
+		   SQLITE_OK);
 	sqlite3_close(db);
 	EQ(resolve(t->r, S("alice@example.test"), t->a, &found), ERR_OK);
 	EQ(found.recipients[0].quota, 77);

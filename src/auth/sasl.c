@@ -1,15 +1,17 @@
 /* SASL engines: PLAIN and LOGIN, and what all share.
  *
- * Each mechanism is a few states; a message that comes in a state that awaits none is a fault of ours or of
- * the caller and ends the exchange. An engine that has said no says no to everything after.
+ * Each mechanism is a few states; a message that comes in a state that awaits none is a fault of
+ * ours or of the caller and ends the exchange. An engine that has said no says no to everything
+ * after.
  *
  *	PLAIN    FIRST -> verify
  *	LOGIN    FIRST (name) -> PASSWORD -> verify
  *	SCRAM    FIRST -> LOOKUP -> PROOF -> SIGNATURE -> done
  *
- * PLAIN, RFC 4616 2: message = [authzid] NUL authcid NUL passwd. Who logs in may only be who he says he is:
- * an authzid must be absent or the name itself. LOGIN has no RFC; what is done here is what
- * draft-murchison-sasl-login-00 says and clients do: two prompts, whose texts some clients look at.
+ * PLAIN, RFC 4616 2: message = [authzid] NUL authcid NUL passwd. Who logs in may only be who he
+ * says he is: an authzid must be absent or the name itself. LOGIN has no RFC; what is done here is
+ * what draft-murchison-sasl-login-00 says and clients do: two prompts, whose texts some clients
+ * look at.
  *
  * The engine holds passwords in memory of its own, so that it can wipe it.
  */
@@ -85,7 +87,8 @@ enum err sasl_set_name(struct sasl *s, str name)
 	return ERR_OK;
 }
 
-/* Not checked for UTF-8: old clients send passwords in other charsets, and a stored hash may be of those. */
+/* Not checked for UTF-8: old clients send passwords in other charsets, and a stored hash may be of
+ * those. */
 enum err sasl_set_password(struct sasl *s, str password)
 {
 	if (password.n > sizeof(s->password))
@@ -144,7 +147,8 @@ static enum err scram(struct sasl *s, str message, struct buf *reply, enum sasl_
 	case SASL_STATE_PROOF:
 		return sasl_scram_final(s, message, reply, next);
 	case SASL_STATE_SIGNATURE:
-		/* RFC 4422 5.1: our last word goes as a challenge, which the client answers with nothing */
+		/* RFC 4422 5.1: our last word goes as a challenge, which the client answers with
+		 * nothing */
 		s->state = SASL_STATE_OVER;
 		*next = SASL_DONE;
 		return message.n ? ERR_SYNTAX : ERR_OK;

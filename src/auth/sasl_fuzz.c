@@ -1,5 +1,5 @@
-/* SASL engines on arbitrary messages: the first byte is the mechanism and what is stored, the rest are messages with
- * two bytes of length each. */
+/* SASL engines on arbitrary messages: the first byte is the mechanism and what is stored, the rest
+ * are messages with two bytes of length each. */
 #include "auth/sasl.h"
 
 #include <assert.h>
@@ -22,7 +22,8 @@ static str stored(uint8_t choice)
 	case 0:
 		return STR_EMPTY;
 	case 1:
-		return S("{SCRAM-SHA-256}4096,W22ZaJ0SNY7soEsUEjb6gQ==,WG5d8oPm3OtcPnkdi4Uo7BkeZkBFzpcXkuLmtbsT4qY=,"
+		return S("{SCRAM-SHA-256}4096,W22ZaJ0SNY7soEsUEjb6gQ==,"
+			 "WG5d8oPm3OtcPnkdi4Uo7BkeZkBFzpcXkuLmtbsT4qY=,"
 			 "wfPLwcE6nTWhTAmQ7tl2KeoiWGPlZqQxSrmfPwDl2dU=");
 	default:
 		return S("nonsense");

@@ -23,9 +23,11 @@ struct sasl {
 	char name[SASL_NAME_MAX], password[PASSWORD_MAX];
 	size_t name_size, password_size;
 	/* SCRAM */
-	char gs2[SASL_NAME_MAX * 3 + 8]; /* gs2-header as sent: "n,a=...,", commas and equal signs escaped */
+	char gs2[SASL_NAME_MAX * 3 +
+		 8]; /* gs2-header as sent: "n,a=...,", commas and equal signs escaped */
 	size_t gs2_size;
-	struct buf auth_message; /* grows: client-first-bare, server-first, client-final without its proof */
+	/* Grows: client-first-bare, server-first, client-final without its proof. */
+	struct buf auth_message;
 	size_t nonce_at, nonce_size; /* client's and ours, in auth_message's server-first part */
 	struct scram_credentials credentials;
 	bool known; /* the credentials are real */
@@ -37,7 +39,9 @@ MUST_USE enum err sasl_set_name(struct sasl *s, str name);
 MUST_USE enum err sasl_set_password(struct sasl *s, str password);
 
 MUST_USE enum err sasl_scram_first(struct sasl *s, str message, enum sasl_next *next);
-MUST_USE enum err sasl_scram_stored(struct sasl *s, str stored, struct buf *reply, enum sasl_next *next);
-MUST_USE enum err sasl_scram_final(struct sasl *s, str message, struct buf *reply, enum sasl_next *next);
+MUST_USE enum err sasl_scram_stored(struct sasl *s, str stored, struct buf *reply,
+				    enum sasl_next *next);
+MUST_USE enum err sasl_scram_final(struct sasl *s, str message, struct buf *reply,
+				   enum sasl_next *next);
 
 #endif

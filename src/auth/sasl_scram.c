@@ -6,12 +6,13 @@
  *	S: v=SIGNATURE
  *	C:
  *
- * Channel binding is not offered, so "p=" in the header is refused; "y" (the client could, and saw no -PLUS)
- * is as good as "n". The header comes back in "c=" and must be the same bytes.
+ * Channel binding is not offered, so "p=" in the header is refused; "y" (the client could, and saw
+ * no -PLUS) is as good as "n". The header comes back in "c=" and must be the same bytes.
  *
- * A name without credentials is not told apart: it gets a salt that a keyed hash makes from the name, of the
- * size and with the iterations of those we store, goes through the same messages and fails at the proof. The
- * salt is of the prepared and folded name, as a real account's is one for all spellings.
+ * A name without credentials is not told apart: it gets a salt that a keyed hash makes from the
+ * name, of the size and with the iterations of those we store, goes through the same messages and
+ * fails at the proof. The salt is of the prepared and folded name, as a real account's is one for
+ * all spellings.
  */
 #include "auth/sasl_priv.h"
 #include "auth/saslprep.h"
@@ -63,7 +64,8 @@ static enum err read_name(struct sasl *s, str wire)
 
 	if ((err = unescape(wire, plain, &n)))
 		return err;
-	/* RFC 5802 5.1: the server prepares it with SASLprep, and fails when that fails or leaves nothing */
+	/* RFC 5802 5.1: the server prepares it with SASLprep, and fails when that fails or leaves
+	 * nothing */
 	if ((err = saslprep(str_of(plain, n), prepared, sizeof(prepared), &n)))
 		return err;
 	return sasl_set_name(s, str_of(prepared, n));
@@ -100,7 +102,8 @@ static bool is_nonce(str s)
 	return s.n > 0 && s.n <= CLIENT_NONCE_MAX;
 }
 
-/* RFC 5802 7: attr-val = ALPHA "=" value, for what we do not know; "m" is for what we would have to. */
+/* RFC 5802 7: attr-val = ALPHA "=" value, for what we do not know; "m" is for what we would have
+ * to. */
 static enum err read_extensions(str rest, bool ends_open)
 {
 	if (ends_open)
@@ -109,8 +112,8 @@ static enum err read_extensions(str rest, bool ends_open)
 		bool comma = str_find_char(rest, ',') != STR_NONE;
 		str one = str_cut(&rest, ',');
 
-		if (one.n < 3 || !ascii_is_alpha(one.p[0]) || one.p[1] != '=' || (comma && rest.n == 0) ||
-		    str_find_char(one, '\0') != STR_NONE)
+		if (one.n < 3 || !ascii_is_alpha(one.p[0]) || one.p[1] != '=' ||
+		    (comma && rest.n == 0) || str_find_char(one, '\0') != STR_NONE)
 			return ERR_SYNTAX;
 		if (one.p[0] == 'm')
 			return ERR_UNSUPPORTED;
@@ -132,7 +135,8 @@ enum err sasl_scram_first(struct sasl *s, str message, enum sasl_next *next)
 		return ERR_UNSUPPORTED;
 	if (!attribute(&rest, 'n', &name) || !attribute(&rest, 'r', &nonce) || !is_nonce(nonce))
 		return ERR_SYNTAX;
-	if ((err = read_extensions(rest, rest.n == 0 && bare.p[bare.n - 1] == ',')) || (err = read_name(s, name)))
+	if ((err = read_extensions(rest, rest.n == 0 && bare.p[bare.n - 1] == ',')) ||
+	    (err = read_name(s, name)))
 		return err;
 	if (authzid.n && (err = unescape(authzid, asked, &n)))
 		return err;
@@ -162,7 +166,10 @@ static enum err fake_credentials(struct sasl *s)
 
 	for (size_t i = 0; i < s->name_size; i++)
 		folded[i] = ascii_lower(s->name[i]);
-	*c = (struct scram_credentials){ .iterations = SCRAM_ITERATIONS, .salt_size = SCRAM_SALT_SIZE };
+	*c = (struct scram_credentials){
+		.iterations = SCRAM_ITERATIONS,
+		.salt_size = SCRAM_SALT_SIZE,
+	};
 	if ((err = hmac_sha256(key, str_of(folded, s->name_size), salt)) ||
 	    (err = hmac_sha256(key, str_of(salt, sizeof(salt)), c->stored_key)))
 		return err;
@@ -177,7 +184,8 @@ static enum err real_credentials(struct sasl *s, str stored)
 	enum err err;
 	str text;
 
-	if (stored.n == 0 || password_check_stored(stored) || password_scheme_of(stored, &scheme, &text))
+	if (stored.n == 0 || password_check_stored(stored) ||
+	    password_scheme_of(stored, &scheme, &text))
 		return ERR_OK;
 	if (scheme == PASSWORD_SCRAM_SHA_256 && !scram_parse(text, c)) {
 		s->known = true;
@@ -242,13 +250,15 @@ static enum err read_final(struct sasl *s, str message, uint8_t proof[SCRAM_KEY_
 		return ERR_SYNTAX;
 	tail = str_from(message, at + 1);
 	buf_add(&s->auth_message, rest);
-	if (!attribute(&rest, 'c', &binding) || !attribute(&rest, 'r', &nonce) || !attribute(&tail, 'p', &proof_text))
+	if (!attribute(&rest, 'c', &binding) || !attribute(&rest, 'r', &nonce) ||
+	    !attribute(&tail, 'p', &proof_text))
 		return ERR_SYNTAX;
 	if ((err = read_extensions(rest, message.p[at - 1] == ',')))
 		return err;
 	if ((err = decode(binding, gs2, sizeof(gs2), &n)))
 		return err;
-	/* RFC 5802 5.1: "c" is the header that began the exchange, and the nonce is the one that we sent */
+	/* RFC 5802 5.1: "c" is the header that began the exchange, and the nonce is the one that we
+	 * sent */
 	if (!str_eq(str_of(gs2, n), str_of(s->gs2, s->gs2_size)) ||
 	    !str_eq(nonce, str_sub(buf_str(&s->auth_message), s->nonce_at, s->nonce_size)))
 		return ERR_SYNTAX;

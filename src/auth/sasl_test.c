@@ -145,8 +145,8 @@ static str proof_of(struct arena *a, str password, str salt, int iterations, str
 {
 	uint8_t salted[32], key[32], stored[32], signature[32];
 
-	OK(PKCS5_PBKDF2_HMAC(password.p, (int)password.n, (const uint8_t *)salt.p, (int)salt.n, iterations, EVP_sha256(),
-			     32, salted));
+	OK(PKCS5_PBKDF2_HMAC(password.p, (int)password.n, (const uint8_t *)salt.p, (int)salt.n,
+			     iterations, EVP_sha256(), 32, salted));
 	EQ(hmac_sha256(str_of(salted, 32), S("Client Key"), key), ERR_OK);
 	OK(EVP_Digest(key, 32, stored, NULL, EVP_sha256(), NULL));
 	EQ(hmac_sha256(str_of(stored, 32), message, signature), ERR_OK);
@@ -164,7 +164,8 @@ struct client {
 /* A whole exchange as a client sees it; returns server-first in the arena. */
 static str scram(struct arena *a, const struct client *c)
 {
-	str first = arena_printf(a, "%.*s%.*s", STR_ARGS(c->gs2), STR_ARGS(c->bare)), server, rest, nonce, salt, without;
+	str first = arena_printf(a, "%.*s%.*s", STR_ARGS(c->gs2), STR_ARGS(c->bare)), server, rest,
+	    nonce, salt, without;
 	struct exchange x;
 	struct buf raw;
 	uint64_t i = 0;
@@ -181,8 +182,10 @@ static str scram(struct arena *a, const struct client *c)
 	salt = str_from(str_cut(&rest, ','), 2);
 	EQ(base64_decode(salt, &raw), ERR_OK);
 	EQ(str_to_u64(str_from(rest, 2), 1u << 30, &i), ERR_OK);
-	without = arena_printf(a, "c=%.*s,r=%.*s", STR_ARGS(b64(a, c->gs2.p, c->gs2.n)), STR_ARGS(nonce));
-	rest = arena_printf(a, "%.*s,%.*s,%.*s", STR_ARGS(c->bare), STR_ARGS(server), STR_ARGS(without));
+	without = arena_printf(a, "c=%.*s,r=%.*s", STR_ARGS(b64(a, c->gs2.p, c->gs2.n)),
+			       STR_ARGS(nonce));
+	rest = arena_printf(a, "%.*s,%.*s,%.*s", STR_ARGS(c->bare), STR_ARGS(server),
+			    STR_ARGS(without));
 	rest = arena_printf(a, "%.*s,p=%.*s", STR_ARGS(without),
 			    STR_ARGS(proof_of(a, c->password, buf_str(&raw), (int)i, rest)));
 	EQ(input(&x, rest), c->err);
@@ -229,13 +232,18 @@ static void scram_right(struct arena *a, str stored)
 	scram(a, &c);
 }
 
-/* Unknown names, and accounts whose hash is of no use: messages of the same form, always the same salt. */
+/* Unknown names, and accounts whose hash is of no use: messages of the same form, always the same
+ * salt. */
 static void scram_unknown(struct arena *a, str stored)
 {
-	struct client c = { S("n,,"), S("n=ghost,r=abc"), S("ghost"), S("pencil"), STR_EMPTY, ERR_AUTH };
+	struct client c = { S("n,,"),	 S("n=ghost,r=abc"), S("ghost"),
+			    S("pencil"), STR_EMPTY,	     ERR_AUTH };
 	static const str useless[] = {
 		S("{ARGON2ID}$argon2id$v=19$m=1024,t=1,p=1$c2FsdHNhbHQ$AAAAAAAAAAAAAAAAAAAAAA"),
-		S("{SCRAM-SHA-256}0,c2FsdA==,AAAA,AAAA"), S("{SCRAM-SHA-256}"), S("nonsense"), S("{PLAIN}\x07"),
+		S("{SCRAM-SHA-256}0,c2FsdA==,AAAA,AAAA"),
+		S("{SCRAM-SHA-256}"),
+		S("nonsense"),
+		S("{PLAIN}\x07"),
 	};
 	str fake, real;
 
@@ -255,7 +263,8 @@ static void scram_unknown(struct arena *a, str stored)
 	c = (struct client){ S("n,,"), S("n=user,r=abc"), S("user"), S("wrong"), stored, ERR_AUTH };
 	real = scram(a, &c);
 	EQ(real.n, fake.n);
-	STR_EQ(str_from(real, str_rfind_char(real, ',')), str_from(fake, str_rfind_char(fake, ',')));
+	STR_EQ(str_from(real, str_rfind_char(real, ',')),
+	       str_from(fake, str_rfind_char(fake, ',')));
 }
 
 static void scram_first_refused(void)
@@ -304,7 +313,8 @@ static void scram_final_refused(str stored)
 	tap_group("SCRAM, client-final refused");
 	final_refused(stored, S("c=biws," NONCE ",p=" ZEROS), ERR_AUTH); /* well-formed */
 	final_refused(stored, S("c=biws," NONCE ",x=y,p=" ZEROS), ERR_AUTH);
-	final_refused(stored, S("c=eSws," NONCE ",p=" ZEROS), ERR_SYNTAX); /* "y,,": not what was said */
+	final_refused(stored, S("c=eSws," NONCE ",p=" ZEROS),
+		      ERR_SYNTAX); /* "y,,": not what was said */
 	final_refused(stored, S("c=biw=," NONCE ",p=" ZEROS), ERR_SYNTAX);
 	final_refused(stored, S("c=biws,r=abc,p=" ZEROS), ERR_SYNTAX);
 	final_refused(stored, S("c=biws," NONCE "A,p=" ZEROS), ERR_SYNTAX);

@@ -1,11 +1,13 @@
-/* SASLprep, RFC 4013, a profile of stringprep (RFC 3454): map, normalise to NFKC, refuse, check directions.
+/* SASLprep, RFC 4013, a profile of stringprep (RFC 3454): map, normalise to NFKC, refuse, check
+ * directions.
  *
  * Two departures, both of them on purpose:
  *
  * - Unassigned code points. RFC 4013 2.5 fixes Unicode 3.2, so a character that came later (every
- *   emoji) would be refused in a stored password. We let them pass in both places, which is what RFC 3454 7
- *   asks for in queries, and what clients do. Normalisation of a character never changes once it is assigned
- *   (Unicode's stability policy), so a stored password keeps working when libunistring grows.
+ *   emoji) would be refused in a stored password. We let them pass in both places, which is what
+ *   RFC 3454 7 asks for in queries, and what clients do. Normalisation of a character never changes
+ *   once it is assigned (Unicode's stability policy), so a stored password keeps working when
+ *   libunistring grows.
  * - The directional classes R, AL and L come from libunistring and not from tables D.1 and D.2 of
  *   Unicode 3.2; they agree for all characters of that time.
  *
@@ -30,8 +32,8 @@ struct range {
 
 /* RFC 3454 B.1: commonly mapped to nothing. */
 static const struct range to_nothing[] = {
-	{ 0x00AD, 0x00AD }, { 0x034F, 0x034F }, { 0x1806, 0x1806 }, { 0x180B, 0x180D }, { 0x200B, 0x200D },
-	{ 0x2060, 0x2060 }, { 0xFE00, 0xFE0F }, { 0xFEFF, 0xFEFF },
+	{ 0x00AD, 0x00AD }, { 0x034F, 0x034F }, { 0x1806, 0x1806 }, { 0x180B, 0x180D },
+	{ 0x200B, 0x200D }, { 0x2060, 0x2060 }, { 0xFE00, 0xFE0F }, { 0xFEFF, 0xFEFF },
 };
 
 /* RFC 3454 C.1.2: spaces other than ASCII's. U+200B is in B.1 too, which is looked at first. */
@@ -40,14 +42,15 @@ static const struct range to_space[] = {
 	{ 0x202F, 0x202F }, { 0x205F, 0x205F }, { 0x3000, 0x3000 },
 };
 
-/* RFC 4013 2.3: tables C.1.2, C.2.1, C.2.2, C.3, C.4, C.5, C.6, C.7, C.8, C.9 of RFC 3454, merged and in
- * order. The last two code points of every plane are C.4 and are tested apart. */
+/* RFC 4013 2.3: tables C.1.2, C.2.1, C.2.2, C.3, C.4, C.5, C.6, C.7, C.8, C.9 of RFC 3454, merged
+ * and in order. The last two code points of every plane are C.4 and are tested apart. */
 static const struct range prohibited[] = {
-	{ 0x0000, 0x001F }, { 0x007F, 0x00A0 }, { 0x0340, 0x0341 }, { 0x06DD, 0x06DD }, { 0x070F, 0x070F },
-	{ 0x1680, 0x1680 }, { 0x180E, 0x180E }, { 0x2000, 0x200F }, { 0x2028, 0x202F }, { 0x205F, 0x2063 },
-	{ 0x206A, 0x206F }, { 0x2FF0, 0x2FFB }, { 0x3000, 0x3000 }, { 0xD800, 0xF8FF }, { 0xFDD0, 0xFDEF },
-	{ 0xFEFF, 0xFEFF }, { 0xFFF9, 0xFFFF }, { 0x1D173, 0x1D17A }, { 0xE0001, 0xE0001 },
-	{ 0xE0020, 0xE007F }, { 0xF0000, 0x10FFFF },
+	{ 0x0000, 0x001F },    { 0x007F, 0x00A0 },   { 0x0340, 0x0341 },   { 0x06DD, 0x06DD },
+	{ 0x070F, 0x070F },    { 0x1680, 0x1680 },   { 0x180E, 0x180E },   { 0x2000, 0x200F },
+	{ 0x2028, 0x202F },    { 0x205F, 0x2063 },   { 0x206A, 0x206F },   { 0x2FF0, 0x2FFB },
+	{ 0x3000, 0x3000 },    { 0xD800, 0xF8FF },   { 0xFDD0, 0xFDEF },   { 0xFEFF, 0xFEFF },
+	{ 0xFFF9, 0xFFFF },    { 0x1D173, 0x1D17A }, { 0xE0001, 0xE0001 }, { 0xE0020, 0xE007F },
+	{ 0xF0000, 0x10FFFF },
 };
 
 static bool in_ranges(const struct range *r, size_t n, uint32_t c)

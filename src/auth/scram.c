@@ -23,8 +23,8 @@ enum err hmac_sha256(str key, str text, uint8_t out[SCRAM_KEY_SIZE])
 {
 	unsigned n = SCRAM_KEY_SIZE;
 
-	if (key.n > INT32_MAX ||
-	    !HMAC(EVP_sha256(), key.n ? key.p : "", (int)key.n, (const uint8_t *)text.p, text.n, out, &n))
+	if (key.n > INT32_MAX || !HMAC(EVP_sha256(), key.n ? key.p : "", (int)key.n,
+				       (const uint8_t *)text.p, text.n, out, &n))
 		return ERR_TEMPORARY;
 	return ERR_OK;
 }
@@ -34,7 +34,8 @@ static str key_str(const uint8_t key[SCRAM_KEY_SIZE])
 	return str_of(key, SCRAM_KEY_SIZE);
 }
 
-static enum err decode(str text, struct buf *scratch, uint8_t *out, size_t min, size_t max, size_t *n)
+static enum err decode(str text, struct buf *scratch, uint8_t *out, size_t min, size_t max,
+		       size_t *n)
 {
 	enum err err;
 
@@ -64,8 +65,10 @@ enum err scram_parse(str text, struct scram_credentials *out)
 		return ERR_RANGE;
 	out->iterations = u32_of(iterations);
 	buf_init(&scratch, SCRAM_TEXT_MAX);
-	if (!(err = decode(str_cut(&text, ','), &scratch, out->salt, 1, SCRAM_SALT_MAX, &out->salt_size)) &&
-	    !(err = decode(str_cut(&text, ','), &scratch, out->stored_key, SCRAM_KEY_SIZE, SCRAM_KEY_SIZE, &n)))
+	if (!(err = decode(str_cut(&text, ','), &scratch, out->salt, 1, SCRAM_SALT_MAX,
+			   &out->salt_size)) &&
+	    !(err = decode(str_cut(&text, ','), &scratch, out->stored_key, SCRAM_KEY_SIZE,
+			   SCRAM_KEY_SIZE, &n)))
 		err = decode(text, &scratch, out->server_key, SCRAM_KEY_SIZE, SCRAM_KEY_SIZE, &n);
 	buf_free(&scratch);
 	return err;
@@ -89,7 +92,8 @@ static enum err derive_keys(str salted, struct scram_credentials *out)
 	uint8_t client_key[SCRAM_KEY_SIZE];
 	enum err err = hmac_sha256(salted, S("Client Key"), client_key);
 
-	if (!err && !EVP_Digest(client_key, sizeof(client_key), out->stored_key, NULL, EVP_sha256(), NULL))
+	if (!err &&
+	    !EVP_Digest(client_key, sizeof(client_key), out->stored_key, NULL, EVP_sha256(), NULL))
 		err = ERR_TEMPORARY;
 	if (!err)
 		err = hmac_sha256(salted, S("Server Key"), out->server_key);
@@ -105,7 +109,8 @@ enum err scram_derive(str password, str salt, uint32_t iterations, struct scram_
 	size_t n;
 
 	memset(out, 0, sizeof(*out));
-	if (salt.n == 0 || salt.n > SCRAM_SALT_MAX || iterations == 0 || iterations > SCRAM_ITERATIONS_MAX)
+	if (salt.n == 0 || salt.n > SCRAM_SALT_MAX || iterations == 0 ||
+	    iterations > SCRAM_ITERATIONS_MAX)
 		return ERR_RANGE;
 	out->iterations = iterations;
 	out->salt_size = salt.n;
@@ -113,8 +118,8 @@ enum err scram_derive(str password, str salt, uint32_t iterations, struct scram_
 	/* RFC 5802 2.2: Normalize(str) is SASLprep */
 	if ((err = saslprep(password, prepared, sizeof(prepared), &n)))
 		goto out;
-	if (!PKCS5_PBKDF2_HMAC(prepared, (int)n, out->salt, (int)salt.n, (int)iterations, EVP_sha256(),
-			       SCRAM_KEY_SIZE, salted)) {
+	if (!PKCS5_PBKDF2_HMAC(prepared, (int)n, out->salt, (int)salt.n, (int)iterations,
+			       EVP_sha256(), SCRAM_KEY_SIZE, salted)) {
 		err = ERR_TEMPORARY;
 		goto out;
 	}
@@ -125,7 +130,8 @@ out:
 	return err;
 }
 
-bool scram_proof_is_right(const struct scram_credentials *c, str auth_message, const uint8_t proof[SCRAM_KEY_SIZE])
+bool scram_proof_is_right(const struct scram_credentials *c, str auth_message,
+			  const uint8_t proof[SCRAM_KEY_SIZE])
 {
 	uint8_t key[SCRAM_KEY_SIZE], hashed[SCRAM_KEY_SIZE];
 	bool right = false;
@@ -140,7 +146,8 @@ bool scram_proof_is_right(const struct scram_credentials *c, str auth_message, c
 	return right;
 }
 
-enum err scram_server_signature(const struct scram_credentials *c, str auth_message, uint8_t out[SCRAM_KEY_SIZE])
+enum err scram_server_signature(const struct scram_credentials *c, str auth_message,
+				uint8_t out[SCRAM_KEY_SIZE])
 {
 	return hmac_sha256(key_str(c->server_key), auth_message, out);
 }

@@ -18,7 +18,8 @@ static void from64(str text, uint8_t *out, size_t n)
 static void rfc7677(void)
 {
 	str message = S("n=user,r=rOprNGfwEbeRWgbNEkqO,"
-			"r=rOprNGfwEbeRWgbNEkqO%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0,s=W22ZaJ0SNY7soEsUEjb6gQ==,i=4096,"
+			"r=rOprNGfwEbeRWgbNEkqO%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0,s="
+			"W22ZaJ0SNY7soEsUEjb6gQ==,i=4096,"
 			"c=biws,r=rOprNGfwEbeRWgbNEkqO%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0");
 	uint8_t salt[16], proof[SCRAM_KEY_SIZE], signature[SCRAM_KEY_SIZE], wanted[SCRAM_KEY_SIZE];
 	struct scram_credentials c;
@@ -51,7 +52,8 @@ static void text(void)
 		S("4096,,,"),
 		S("x,W22ZaJ0SNY7soEsUEjb6gQ==,WG5d8oPm3OtcPnkdi4Uo7BkeZkBFzpcXkuLmtbsT4qY=,"
 		  "wfPLwcE6nTWhTAmQ7tl2KeoiWGPlZqQxSrmfPwDl2dU="),
-		S("4096,W22ZaJ0SNY7soEsUEjb6gQ==,WG5d8oPm3OtcPnkdi4Uo7BkeZkBFzpcXkuLmtbsT4qY=,AAAA"),
+		S("4096,W22ZaJ0SNY7soEsUEjb6gQ==,WG5d8oPm3OtcPnkdi4Uo7BkeZkBFzpcXkuLmtbsT4qY=,"
+		  "AAAA"),
 		S("4096,W22ZaJ0SNY7soEsUEjb6gQ==,WG5d8oPm3OtcPnkdi4Uo7BkeZkBFzpcXkuLmtbsT4qY=,"
 		  "wfPLwcE6nTWhTAmQ7tl2KeoiWGPlZqQxSrmfPwDl2dU=,more"),
 	};

@@ -42,7 +42,7 @@ struct call {
 
 struct chan {
 	struct loop *loop;
-	enum role self, peer;
+	enum role_kind self, peer;
 	unsigned index;
 	struct chan_ops ops;
 	void *arg, *user;
@@ -60,7 +60,7 @@ struct chan {
 	struct chan_counts counts;
 };
 
-enum err chan_new(struct loop *l, enum role self, enum role peer, unsigned peer_index, const struct chan_ops *ops,
+enum err chan_new(struct loop *l, enum role_kind self, enum role_kind peer, unsigned peer_index, const struct chan_ops *ops,
 		  void *arg, struct chan **out)
 {
 	struct chan *c = calloc(1, sizeof(*c));
@@ -84,7 +84,7 @@ bool chan_is_up(const struct chan *c)
 	return c->fd >= 0;
 }
 
-enum role chan_peer(const struct chan *c)
+enum role_kind chan_peer(const struct chan *c)
 {
 	return c->peer;
 }

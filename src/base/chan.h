@@ -40,13 +40,13 @@ struct chan_ops {
 };
 
 /* `self` and `peer`: the roles at the two ends, `peer_index`: which of several. Starts detached. */
-MUST_USE enum err chan_new(struct loop *l, enum role self, enum role peer, unsigned peer_index,
+MUST_USE enum err chan_new(struct loop *l, enum role_kind self, enum role_kind peer, unsigned peer_index,
 			   const struct chan_ops *ops, void *arg, struct chan **out);
 void chan_free(struct chan *c); /* ends calls with ERR_CLOSED; safe inside its own callbacks */
 /* Takes the socket. A socket that was there before is closed first. */
 MUST_USE enum err chan_attach(struct chan *c, int fd);
 bool chan_is_up(const struct chan *c);
-enum role chan_peer(const struct chan *c);
+enum role_kind chan_peer(const struct chan *c);
 unsigned chan_peer_index(const struct chan *c);
 /* For whoever owns the channel: what this end is bound to (an account, a connection). */
 void chan_set_user(struct chan *c, void *user);

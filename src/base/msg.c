@@ -196,7 +196,7 @@ enum err msg_encode(struct buf *out, enum msg_type type, uint32_t id, bool is_re
 	return e.is_bad || buf_failed(out) || buf_len(out) > MSG_MAX ? ERR_TOO_LONG : ERR_OK;
 }
 
-enum err msg_decode(str datagram, enum role from, enum role to, const int *fds, unsigned nfds, struct msg *out)
+enum err msg_decode(str datagram, enum role_kind from, enum role_kind to, const int *fds, unsigned nfds, struct msg *out)
 {
 	struct decoder d = { .rest = str_from(datagram, MSG_HEADER), .fds = fds, .nfds = nfds };
 	unsigned type, flags;
@@ -281,15 +281,15 @@ static const char *const role_names[ROLE_COUNT] = {
 	[ROLE_DNS] = "dns",	    [ROLE_ADMIN] = "admin",		[ROLE_TOOL] = "tool",
 };
 
-const char *role_name(enum role r)
+const char *role_name(enum role_kind r)
 {
 	return (unsigned)r < ROLE_COUNT ? role_names[r] : "unknown";
 }
 
-enum role role_from_name(str name)
+enum role_kind role_from_name(str name)
 {
 	for (unsigned r = 1; r < ROLE_COUNT; r++)
 		if (str_eq(name, str_from_c(role_names[r])))
-			return (enum role)r;
+			return (enum role_kind)r;
 	return ROLE_NONE;
 }

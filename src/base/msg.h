@@ -12,7 +12,7 @@
 
 #include "base/buf.h"
 
-enum role {
+enum role_kind {
 	ROLE_NONE,
 	ROLE_SUPERVISOR,
 	ROLE_FRONT,
@@ -31,9 +31,9 @@ enum role {
 	ROLE_COUNT
 };
 
-const char *role_name(enum role r);
+const char *role_name(enum role_kind r);
 /* ROLE_NONE when there is no such name. */
-enum role role_from_name(str name);
+enum role_kind role_from_name(str name);
 
 #define R_SUPERVISOR (1u << ROLE_SUPERVISOR)
 #define R_FRONT	     (1u << ROLE_FRONT)
@@ -99,7 +99,7 @@ MUST_USE enum err msg_encode(struct buf *out, enum msg_type type, uint32_t id, b
 			     const void *m, int fds[MSG_FDS_MAX], unsigned *nfds);
 /* `from`, `to`: the roles of sender and receiver, for the permission. ERR_DENIED, ERR_PROTOCOL. The
  * descriptors go into the struct's FD fields; on error they stay the caller's. */
-MUST_USE enum err msg_decode(str datagram, enum role from, enum role to, const int *fds, unsigned nfds,
+MUST_USE enum err msg_decode(str datagram, enum role_kind from, enum role_kind to, const int *fds, unsigned nfds,
 			     struct msg *out);
 /* The descriptors of a decoded message that were not taken: closes them. */
 void msg_close_fds(struct msg *m);

@@ -80,6 +80,9 @@ MUST_USE enum err os_memfd(str contents, bool sealed, int *fd);
 MUST_USE enum err os_memfd_seal(int fd);
 /* ERR_PROTOCOL unless it is a memfd with all seals; *size is its size. */
 MUST_USE enum err os_memfd_check(int fd, uint64_t *size);
+struct buf;
+/* What descriptors this process has, in words: "3 sockets unix, 2 listeners, 1 file". */
+void os_describe_fds(struct buf *out);
 int os_dup(int fd); /* -1 when it cannot */
 
 /* A helper that waits in fdatasync so that its process does not: start one sync, and os_sync_fd
@@ -163,5 +166,9 @@ MUST_USE enum err os_chmod(int dir, const char *name, unsigned mode);
 /* Terminals. Without echo, Ctrl-C is a byte (3) like others, so that the echo always comes back. */
 bool os_is_terminal(int fd);
 void os_terminal_echo(int fd, bool on);
+/* Leaves the terminal: a session of its own, standard input and output closed. */
+void os_detach(void);
+/* Blocks, for commands alone: until there is something to read, or ERR_TIMEOUT (-1: no limit). */
+MUST_USE enum err os_wait_readable(int fd, int timeout_ms);
 
 #endif

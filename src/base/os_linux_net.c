@@ -2,6 +2,8 @@
  * triggered, one registration for the life of a descriptor. */
 #include "base/os.h"
 
+#include "base/buf.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <netinet/in.h>
@@ -409,4 +411,48 @@ enum err os_poll_wait(int poll, struct os_event *events, unsigned max, int64_t t
 	}
 	*n = (unsigned)got;
 	return ERR_OK;
+}
+
+static const char *describe(int fd, const struct stat *st)
+{
+	union sock_addr sa;
+	socklen_t len = sizeof(sa);
+	int is_listening = 0;
+	socklen_t size = sizeof(is_listening);
+
+	if (S_ISREG(st->st_mode))
+		return st->st_nlink ? "file" : "memory";
+	if (S_ISDIR(st->st_mode))
+		return "folder";
+	if (S_ISCHR(st->st_mode))
+		return "device";
+	if (S_ISFIFO(st->st_mode))
+		return "pipe";
+	if (!S_ISSOCK(st->st_mode))
+		return "event";
+	if (getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &is_listening, &size) == 0 && is_listening)
+		return "listener";
+	memset(&sa, 0, sizeof(sa));
+	if (getsockname(fd, &sa.any, &len) == 0 && sa.any.sa_family != AF_UNIX)
+		return "connection";
+	return "channel";
+}
+
+void os_describe_fds(struct buf *out)
+{
+	enum { FD_LIMIT = 4096, KINDS = 16 };
+	const char *kinds[KINDS] = { NULL };
+	unsigned counts[KINDS] = { 0 }, k;
+	struct stat st;
+
+	for (int fd = 0; fd < FD_LIMIT; fd++) {
+		if (fstat(fd, &st))
+			continue;
+		for (k = 0; k < KINDS - 1 && kinds[k] && strcmp(kinds[k], describe(fd, &st)) != 0; k++)
+			;
+		kinds[k] = describe(fd, &st);
+		counts[k]++;
+	}
+	for (k = 0; k < KINDS && kinds[k]; k++)
+		buf_printf(out, "%s%u %s%s", k ? ", " : "", counts[k], kinds[k], counts[k] == 1 ? "" : "s");
 }

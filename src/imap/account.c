@@ -418,6 +418,19 @@ enum err imap_account_view(struct imap_account *a, uint32_t mailbox, struct imap
 	return ERR_OK;
 }
 
+static void ignore(void *arg, enum err err, struct msg *reply)
+{
+	(void)arg, (void)err, (void)reply;
+}
+
+void imap_account_seen_recent(struct imap_account *a, uint32_t mailbox)
+{
+	struct msg_st_commit m = { .op = STORE_OP_RECENT, .mailbox = mailbox };
+
+	if (chan_call_async(a->store, MSG_st_commit, &m, imap_account_deadline(a), ignore, NULL))
+		log_debug(a->log, "imap-recent-lost", "account=%llu mailbox=%u", (unsigned long long)a->id, mailbox);
+}
+
 enum err imap_account_restore(struct imap_account *a, struct imap_view *v, uint64_t since, uint32_t below)
 {
 	struct arena *arena = arena_new(IMAP_COMMAND_BUDGET), *kept = arena_new(IMAP_COMMAND_BUDGET);

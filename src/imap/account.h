@@ -87,6 +87,8 @@ MUST_USE enum err imap_account_view(struct imap_account *a, uint32_t mailbox, st
 MUST_USE enum err imap_account_refresh(struct imap_account *a, struct imap_view *v);
 /* The rows that were expunged after `since` with a UID below `below`: for connections that were parked. */
 MUST_USE enum err imap_account_restore(struct imap_account *a, struct imap_view *v, uint64_t since, uint32_t below);
+/* No message of this mailbox is recent any more. Nobody waits for it: it is not worth a sync. */
+void imap_account_seen_recent(struct imap_account *a, uint32_t mailbox);
 /* We changed this mailbox ourselves: copies of it are stale from `modseq` on. */
 void imap_account_touched(struct imap_account *a, uint32_t mailbox, uint64_t modseq);
 

@@ -1,8 +1,8 @@
 /* Addresses that mail is sent to (RFC 5321 4.1.2, RFC 6531 3.3).
  *
- * The grammar here is the strict one of SMTP: no comments, no white space, no obsolete forms. What it
- * accepts has one reading by every server behind us; lenient reading of RCPT is how mail ends up with
- * the wrong person. Underscores in domains are the one exception: hosts with them exist. */
+ * The grammar here is the strict one of SMTP: no comments, no white space, no obsolete forms. What
+ * it accepts has one reading by every server behind us; lenient reading of RCPT is how mail ends up
+ * with the wrong person. Underscores in domains are the one exception: hosts with them exist. */
 #include "mime/address.h"
 
 #include "mime/lexer.h"
@@ -70,7 +70,8 @@ static enum err take_domain(str *s, str *domain)
 		if (!literal_is_valid(*domain))
 			return ERR_SYNTAX;
 	} else {
-		while (n < s->n && !memchr(">,: @<()\"\\", s->p[n], 10) && (unsigned char)s->p[n] > ' ')
+		while (n < s->n && !memchr(">,: @<()\"\\", s->p[n], 10) &&
+		       (unsigned char)s->p[n] > ' ')
 			n++;
 		*domain = str_head(*s, n);
 		if (n > ADDR_DOMAIN_MAX)

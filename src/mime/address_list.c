@@ -1,10 +1,10 @@
 /* Address lists of header fields (RFC 5322 3.4, with the obsolete forms of 4.4).
  *
- * They are read for people: an ENVELOPE must show something for whatever a message holds. So nothing
- * fails. The rules for broken input are Dovecot's, since clients have been tested against them: an
- * entry is first tried as a group, then as a name with an address in brackets, then as a bare address;
- * what is missing gets a word that says so; reading stops at the first byte that fits nowhere, and the
- * addresses before it stay.
+ * They are read for people: an ENVELOPE must show something for whatever a message holds. So
+ * nothing fails. The rules for broken input are Dovecot's, since clients have been tested against
+ * them: an entry is first tried as a group, then as a name with an address in brackets, then as a
+ * bare address; what is missing gets a word that says so; reading stops at the first byte that fits
+ * nowhere, and the addresses before it stay.
  *
  * The time is linear: an entry is read at most three times. */
 #include "mime/address.h"
@@ -151,8 +151,8 @@ static enum lex read_bare(struct reader *r)
 	return l;
 }
 
-/* A mailbox that has no '<': a bare address, or words that are a name without an address. `phrase` says
- * where and how reading them ended. */
+/* A mailbox that has no '<': a bare address, or words that are a name without an address. `phrase`
+ * says where and how reading them ended. */
 static enum lex read_unbracketed(struct reader *r, const char *start, str name, const char *after,
 				 enum lex phrase)
 {
@@ -162,7 +162,8 @@ static enum lex read_unbracketed(struct reader *r, const char *start, str name, 
 	r->x.p = start;
 	quoted = lexer_at(&r->x, '"');
 	l = read_bare(r);
-	if (phrase != LEX_BROKEN && !r->next.domain.p && !r->next.name.p && name.n && (quoted || r->x.p < after)) {
+	if (phrase != LEX_BROKEN && !r->next.domain.p && !r->next.name.p && name.n &&
+	    (quoted || r->x.p < after)) {
 		r->next = (struct address){ .name = name };
 		r->x.p = after;
 		return phrase;
@@ -251,8 +252,9 @@ static void read_list(struct reader *r)
 			return;
 		r->x.p++;
 		l = lexer_skip(&r->x);
+		/* It ends with garbage, which somebody may have meant as an address. */
 		if (l == LEX_BROKEN)
-			add_mailbox(r); /* ends with garbage, which somebody may have meant as an address */
+			add_mailbox(r);
 		if (l != LEX_MORE)
 			return;
 	}

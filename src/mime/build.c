@@ -1,7 +1,7 @@
 /* Building messages (RFC 5322 3.6, RFC 2045, RFC 2047).
  *
- * The invariant: whatever the values hold, a field ends where this code ends it. So values are cleaned
- * of CR, LF and NUL before anything else looks at them. */
+ * The invariant: whatever the values hold, a field ends where this code ends it. So values are
+ * cleaned of CR, LF and NUL before anything else looks at them. */
 #include "mime/build.h"
 
 #include "text/rfc2047.h"
@@ -27,9 +27,9 @@ void build_field(struct buf *out, str name, str value)
 	struct buf clean;
 
 	buf_init(&clean, value.n + 1);
-	add_clean(&clean, str_trim(value));
+	add_clean(&clean, value);
 	add_name(out, name);
-	rfc2047_encode(buf_str(&clean), name.n + 2, out);
+	rfc2047_encode(str_trim(buf_str(&clean)), name.n + 2, out);
 	buf_add(out, S("\r\n"));
 	if (buf_failed(&clean))
 		out->failed = true;
@@ -44,7 +44,8 @@ static void add_folded(struct buf *out, str text, size_t column)
 
 		while (end < text.n && text.p[end] != ' ')
 			end++;
-		/* RFC 5322 2.2.3: before white space, and never so that a line is white space alone. */
+		/* RFC 5322 2.2.3: before white space, and never so that a line is white space
+		 * alone. */
 		if (column + end > BUILD_LINE && text.p[0] == ' ' && end > 1) {
 			buf_add(out, S("\r\n"));
 			column = 0;
@@ -60,9 +61,9 @@ void build_structured(struct buf *out, str name, str value)
 	struct buf clean;
 
 	buf_init(&clean, value.n + 1);
-	add_clean(&clean, str_trim(value));
+	add_clean(&clean, value);
 	add_name(out, name);
-	add_folded(out, buf_str(&clean), name.n + 2);
+	add_folded(out, str_trim(buf_str(&clean)), name.n + 2);
 	buf_add(out, S("\r\n"));
 	if (buf_failed(&clean))
 		out->failed = true;
@@ -75,7 +76,8 @@ static void add_phrase(struct buf *out, str name)
 	bool atoms = true;
 
 	for (size_t i = 0; i < name.n; i++)
-		atoms = atoms && (ascii_is_alnum(name.p[i]) || name.p[i] == ' ' || name.p[i] == '-');
+		atoms = atoms &&
+			(ascii_is_alnum(name.p[i]) || name.p[i] == ' ' || name.p[i] == '-');
 	if (atoms) {
 		buf_add(out, name);
 		return;
@@ -92,19 +94,22 @@ static void add_phrase(struct buf *out, str name)
 void build_address(struct buf *out, str field, str name, struct addr_spec address)
 {
 	struct buf clean;
+	str phrase;
 
 	buf_init(&clean, name.n + 1);
-	add_clean(&clean, str_trim(name));
+	add_clean(&clean, name);
+	phrase = str_trim(buf_str(&clean));
 	add_name(out, field);
-	if (buf_len(&clean)) {
-		if (utf8_is_ascii(buf_str(&clean)))
-			add_phrase(out, buf_str(&clean));
+	if (phrase.n) {
+		if (utf8_is_ascii(phrase))
+			add_phrase(out, phrase);
 		else
-			rfc2047_encode(buf_str(&clean), field.n + 2, out);
+			rfc2047_encode(phrase, field.n + 2, out);
 		/* A long name and an address do not share a line. */
-		buf_add(out, field.n + buf_len(&clean) + address.local.n + address.domain.n + 6 > BUILD_LINE ?
-				     S("\r\n <") :
-				     S(" <"));
+		buf_add(out,
+			field.n + phrase.n + address.local.n + address.domain.n + 6 > BUILD_LINE
+				? S("\r\n <")
+				: S(" <"));
 	} else {
 		buf_add_char(out, '<');
 	}
@@ -132,7 +137,8 @@ static void hex(char *to, const unsigned char random[BUILD_RANDOM])
 	}
 }
 
-void build_message_id(struct buf *out, struct date when, const unsigned char random[BUILD_RANDOM], str host)
+void build_message_id(struct buf *out, struct date when, const unsigned char random[BUILD_RANDOM],
+		      str host)
 {
 	char text[2 * BUILD_RANDOM];
 

@@ -1,7 +1,8 @@
 /* Decoding a part in pieces: transfer encoding, then charset.
  *
  * Each stage keeps its own unfinished bytes. Between the stages lies one small buffer, emptied for
- * every piece, and pieces are cut to PIECE bytes, so memory does not depend on what a message holds. */
+ * every piece, and pieces are cut to PIECE bytes, so memory does not depend on what a message
+ * holds. */
 #include "mime/decode.h"
 
 #include "text/base64.h"
@@ -97,7 +98,8 @@ static enum err feed_piece(struct mime_decoder *d, str piece, struct buf *out)
 		base64_decode_piece(&d->base64, piece, &d->between);
 	else
 		qp_decode_piece(&d->qp, piece, &d->between);
-	return buf_failed(&d->between) ? ERR_NO_MEMORY : pass_on(d, buf_str(&d->between), false, out);
+	return buf_failed(&d->between) ? ERR_NO_MEMORY
+				       : pass_on(d, buf_str(&d->between), false, out);
 }
 
 enum err mime_decoder_feed(struct mime_decoder *d, str piece, struct buf *out)
@@ -120,7 +122,8 @@ enum err mime_decoder_end(struct mime_decoder *d, struct buf *out)
 		base64_decode_end(&d->base64, &d->between);
 	else if (d->transfer == TRANSFER_QP)
 		qp_decode_end(&d->qp, &d->between);
-	return buf_failed(&d->between) ? ERR_NO_MEMORY : pass_on(d, buf_str(&d->between), true, out);
+	return buf_failed(&d->between) ? ERR_NO_MEMORY
+				       : pass_on(d, buf_str(&d->between), true, out);
 }
 
 enum err mime_decode(const struct mime_part *p, str message, size_t budget, struct buf *out)

@@ -1,7 +1,7 @@
 /* ENVELOPE, and the strings of IMAP answers.
  *
- * A string is written after one look at its bytes: quoted when it is plain ASCII with few quotes, else
- * as a literal. The limit on quotes is where the literal becomes the shorter form. */
+ * A string is written after one look at its bytes: quoted when it is plain ASCII with few quotes,
+ * else as a literal. The limit on quotes is where the literal becomes the shorter form. */
 #include "mime/envelope.h"
 
 /* More '"' and '\' than this in a string make it a literal. */
@@ -93,8 +93,8 @@ static bool text_is_simple(str s)
 	for (size_t i = 0; i < s.n; i++) {
 		char c = s.p[i];
 
-		if (c == '\t' || c == '"' || c == '\\' || c == '\r' || c == '\n' || c == 0 || (c & 0x80) ||
-		    (c == ' ' && space))
+		if (c == '\t' || c == '"' || c == '\\' || c == '\r' || c == '\n' || c == 0 ||
+		    (c & 0x80) || (c == ' ' && space))
 			return false;
 		space = c == ' ';
 	}
@@ -161,8 +161,12 @@ void mime_write_envelope(const struct mime_envelope *e, struct buf *out)
 {
 	/* RFC 3501 7.4.2: an absent Sender or Reply-To is From. */
 	const struct address_list *lists[] = {
-		&e->from, e->sender.first ? &e->sender : &e->from, e->reply_to.first ? &e->reply_to : &e->from,
-		&e->to,	  &e->cc,				   &e->bcc,
+		&e->from,
+		e->sender.first ? &e->sender : &e->from,
+		e->reply_to.first ? &e->reply_to : &e->from,
+		&e->to,
+		&e->cc,
+		&e->bcc,
 	};
 
 	buf_add_char(out, '(');

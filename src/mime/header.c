@@ -1,7 +1,7 @@
 /* Header fields (RFC 5322 2.2).
  *
- * Lines are found with memchr; a field ends at the first line end that is not followed by white space.
- * The invariant is in the header: what is read here adds up to what came in. */
+ * Lines are found with memchr; a field ends at the first line end that is not followed by white
+ * space. The invariant is in the header: what is read here adds up to what came in. */
 #include "mime/header.h"
 
 /* The length of the field at the front of s, with its last line end: RFC 5322 2.2.3. */
@@ -116,7 +116,7 @@ void header_select(str block, const str *names, size_t count, bool keep, struct 
 	while (header_next(&block, &f)) {
 		bool named = false;
 
-		for (size_t i = 0; i < count && !named; i++)
+		for (size_t i = 0; i < count && f.has_colon && !named; i++)
 			named = str_case_eq(f.name, names[i]);
 		if (named == keep)
 			buf_add(out, f.raw);

@@ -1,9 +1,9 @@
 /* Words of structured fields.
  *
- * It reads what is sent rather than what the grammar allows: bytes above 0x7F are letters (RFC 6532,
- * and older mail in any charset), obsolete white space is accepted, control characters in comments and
- * quoted strings are kept. A broken word says so, and the cursor stays where the fault is, so that
- * the caller decides how to go on. */
+ * It reads what is sent rather than what the grammar allows: bytes above 0x7F are letters (RFC
+ * 6532, and older mail in any charset), obsolete white space is accepted, control characters in
+ * comments and quoted strings are kept. A broken word says so, and the cursor stays where the fault
+ * is, so that the caller decides how to go on. */
 #include "mime/lexer.h"
 
 /* RFC 2045 5.1: what atoms may hold and tokens may not. */
@@ -108,7 +108,8 @@ enum lex lexer_dot_atom(struct lexer *x, struct buf *out)
 		buf_add_char(out, '.');
 		if (lexer_skip(x) != LEX_MORE)
 			return LEX_BROKEN;
-		/* "a..b" and "a.@" are common enough to be read; other endings are not a dot-atom. */
+		/* "a..b" and "a.@" are common enough to be read; other endings are not a dot-atom.
+		 */
 		if (!lexer_is_atext(*x->p) && *x->p != '.' && *x->p != '@')
 			return LEX_BROKEN;
 		from = x->p;

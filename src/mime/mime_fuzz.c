@@ -1,4 +1,5 @@
-/* Any bytes as a message: the tree must account for them, and what is written must be legal on the wire. */
+/* Any bytes as a message: the tree must account for them, and what is written must be legal on the
+ * wire. */
 #include "mime/decode.h"
 #include "mime/envelope.h"
 #include "mime/header.h"
@@ -29,10 +30,14 @@ static void check_part(const struct mime_part *p, str message)
 	size_t end = p->body_at + p->body_len, n = 0;
 
 	check(p->depth <= MIME_DEPTH_MAX, "depth");
-	check(p->header_at <= message.n && p->header_at + p->header_len <= message.n && end <= message.n, "bounds");
+	check(p->header_at <= message.n && p->header_at + p->header_len <= message.n &&
+		      end <= message.n,
+	      "bounds");
 	check(p->header_at + p->header_len == p->body_at, "the body follows the header");
 	check(p->lines == line_ends(mime_part_body(p, message)), "lines");
-	check(p->kind != MIME_MESSAGE || (p->children && !p->children->next && p->children->envelope), "message");
+	check(p->kind != MIME_MESSAGE ||
+		      (p->children && !p->children->next && p->children->envelope),
+	      "message");
 	for (const struct mime_part *c = p->children; c; c = c->next, n++) {
 		check(c->parent == p && c->header_at >= p->body_at, "child begins inside");
 		check_part(c, message);
@@ -52,7 +57,9 @@ static void check_wire(str s)
 			check(depth-- > 0, "parentheses");
 		} else if (s.p[i] == '"') {
 			for (i++; i < s.n && s.p[i] != '"'; i++) {
-				check(s.p[i] != '\r' && s.p[i] != '\n' && s.p[i] && !(s.p[i] & 0x80), "quoted");
+				check(s.p[i] != '\r' && s.p[i] != '\n' && s.p[i] &&
+					      !(s.p[i] & 0x80),
+				      "quoted");
 				i += s.p[i] == '\\';
 			}
 			check(i < s.n, "quote ends");
@@ -60,7 +67,9 @@ static void check_wire(str s)
 			str rest = str_from(s, i + 1);
 			uint64_t n;
 
-			check(str_to_u64(str_cut(&rest, '}'), s.n, &n) == ERR_OK && str_starts(rest, S("\r\n")), "literal");
+			check(str_to_u64(str_cut(&rest, '}'), s.n, &n) == ERR_OK &&
+				      str_starts(rest, S("\r\n")),
+			      "literal");
 			check(n + 2 <= rest.n, "literal length");
 			check(!memchr(rest.p + 2, 0, n), "no NUL");
 			i = s.n - rest.n + 2 + n - 1;
@@ -106,11 +115,14 @@ static void addresses(str s, struct arena *a)
 	struct buf b;
 
 	buf_init(&b, 4096);
-	if (addr_parse_path(&rest, ADDR_ALLOW_NULL | ADDR_ALLOW_UTF8, a, &spec) == ERR_OK && !addr_is_null(spec)) {
+	if (addr_parse_path(&rest, ADDR_ALLOW_NULL | ADDR_ALLOW_UTF8, a, &spec) == ERR_OK &&
+	    !addr_is_null(spec)) {
 		addr_write(spec, &b);
 		copy = buf_str(&b);
-		check(addr_spec_parse(copy, ADDR_ALLOW_UTF8, a, &again) == ERR_OK, "a written address parses");
-		check(str_eq(spec.local, again.local) && str_eq(spec.domain, again.domain), "and is the same");
+		check(addr_spec_parse(copy, ADDR_ALLOW_UTF8, a, &again) == ERR_OK,
+		      "a written address parses");
+		check(str_eq(spec.local, again.local) && str_eq(spec.domain, again.domain),
+		      "and is the same");
 	}
 	buf_free(&b);
 }

@@ -1,13 +1,13 @@
 /* The MIME tree (RFC 2046).
  *
- * One cursor goes through the message once. Lines are found with memchr, and only a line that begins
- * with "--" is looked at: it is compared with the boundaries that are open, at most MIME_DEPTH_MAX of
- * them, which are a stack. A match closes every part inside of the boundary's multipart (also those that
- * forgot their own end) and opens the next part, or the epilogue.
+ * One cursor goes through the message once. Lines are found with memchr, and only a line that
+ * begins with "--" is looked at: it is compared with the boundaries that are open, at most
+ * MIME_DEPTH_MAX of them, which are a stack. A match closes every part inside of the boundary's
+ * multipart (also those that forgot their own end) and opens the next part, or the epilogue.
  *
  * A boundary matches when the line begins with it, as RFC 2046 5.1.1 says; where several match, the
- * longest wins, so that an outer "abc" does not end an inner "abcd". It is also recognised inside of a
- * header, where a part ended before its blank line.
+ * longest wins, so that an outer "abc" does not end an inner "abcd". It is also recognised inside
+ * of a header, where a part ended before its blank line.
  *
  * Line ends are counted as the cursor passes them, so a part's lines are a subtraction. Sizes are
  * offsets. Recursion is used nowhere here. */
@@ -80,8 +80,9 @@ static struct boundary *boundary_of(struct parser *s, str line, bool *is_last)
 		if ((best && best->text.n >= b->text.n) || !str_starts(text, b->text))
 			continue;
 		best = b;
+		/* Exactly this one: "foo--" ends "foo", even if "foo--" is open further out. */
 		if (b->text.n == bare.n || b->text.n == text.n)
-			break; /* exactly this one: "foo--" ends "foo", even if "foo--" is open further out */
+			break;
 	}
 	if (best)
 		*is_last = str_starts(str_from(text, best->text.n), S("--"));
@@ -90,7 +91,8 @@ static struct boundary *boundary_of(struct parser *s, str line, bool *is_last)
 
 static bool may_be_boundary(const struct parser *s, size_t at)
 {
-	return s->open_count && s->message.n - at >= 2 && s->message.p[at] == '-' && s->message.p[at + 1] == '-';
+	return s->open_count && s->message.n - at >= 2 && s->message.p[at] == '-' &&
+	       s->message.p[at + 1] == '-';
 }
 
 /* Ends the body of the current part and goes up to its parent. */
@@ -99,7 +101,8 @@ static void close_part(struct parser *s, size_t end, size_t lines)
 	struct mime_part *p = s->part;
 
 	p->body_len = end > p->body_at ? end - p->body_at : 0;
-	p->lines = lines > p->lines ? lines - p->lines : 0; /* it held the count at the body's start */
+	/* Until now it held the count at the body's start. */
+	p->lines = lines > p->lines ? lines - p->lines : 0;
 	s->part = p->parent;
 }
 
@@ -122,8 +125,8 @@ static void begin_body(struct parser *s)
 	s->part->lines = s->lines;
 }
 
-/* The cursor is on a boundary line. Closes what it ends; true when a new part begins behind it. What lies
- * before `from` was a header or another boundary, and keeps its line end. */
+/* The cursor is on a boundary line. Closes what it ends; true when a new part begins behind it.
+ * What lies before `from` was a header or another boundary, and keeps its line end. */
 static bool take_boundary(struct parser *s, struct boundary *b, bool is_last, size_t from)
 {
 	bool complete;
@@ -149,7 +152,8 @@ static struct boundary *boundary_here(struct parser *s)
 	bool is_last;
 	size_t next;
 
-	return may_be_boundary(s, s->at) ? boundary_of(s, line_at(s, s->at, &next), &is_last) : NULL;
+	return may_be_boundary(s, s->at) ? boundary_of(s, line_at(s, s->at, &next), &is_last)
+					 : NULL;
 }
 
 /* Reads fields up to the blank line, a boundary or the end. */
@@ -178,8 +182,8 @@ static enum err read_header(struct parser *s)
 	return ERR_OK;
 }
 
-/* A header with a boundary directly behind it: its last line end, be it the blank line's, belongs to the
- * boundary, and there is no body. */
+/* A header with a boundary directly behind it: its last line end, be it the blank line's, belongs
+ * to the boundary, and there is no body. */
 static void cut_header(struct parser *s)
 {
 	struct mime_part *p = s->part;
@@ -202,7 +206,8 @@ static void settle_kind(struct parser *s)
 	bool deep = p->depth + 1 >= MIME_DEPTH_MAX || s->parts >= MIME_PARTS_MAX;
 
 	if (!p->is_mime) {
-		/* RFC 2045 4: without MIME-Version it is plain text; Content-Type alone counts as MIME too. */
+		/* RFC 2045 4: without MIME-Version it is plain text; Content-Type alone counts as
+		 * MIME too. */
 		struct mime_part plain = {
 			.header_at = p->header_at,
 			.header_len = p->header_len,
@@ -219,7 +224,8 @@ static void settle_kind(struct parser *s)
 	if ((!s->fields.has_type || !p->is_mime) && p->parent && p->parent->is_digest)
 		p->kind = MIME_MESSAGE;
 	if (p->kind == MIME_MULTIPART) {
-		/* RFC 2046 5.1.1 requires a boundary; without one there is a multipart without parts. */
+		/* RFC 2046 5.1.1 requires a boundary; without one there is a multipart without
+		 * parts. */
 		if (deep)
 			p->kind = MIME_OTHER;
 		else if (s->fields.boundary.p)
@@ -257,7 +263,8 @@ static bool find_boundary(struct parser *s, struct boundary **b, bool *is_last)
 	while (s->at < s->message.n) {
 		size_t next;
 
-		if (may_be_boundary(s, s->at) && (*b = boundary_of(s, line_at(s, s->at, &next), is_last)))
+		if (may_be_boundary(s, s->at) &&
+		    (*b = boundary_of(s, line_at(s, s->at, &next), is_last)))
 			return true;
 		(void)line_at(s, s->at, &next);
 		s->lines += s->message.p[next - 1] == '\n';

@@ -1,11 +1,11 @@
 /* The MIME tree of a message (RFC 2045, 2046).
  *
- * `mime_parse` reads a whole message in one pass, in time linear in its length whatever it holds, and
- * never fails but for memory: what is not MIME is text. Slices borrow from the message or live in the
- * arena; the tree lives as long as both. Offsets are from the beginning of the message.
+ * `mime_parse` reads a whole message in one pass, in time linear in its length whatever it holds,
+ *and never fails but for memory: what is not MIME is text. Slices borrow from the message or live
+ *in the arena; the tree lives as long as both. Offsets are from the beginning of the message.
  *
- * The message should have CRLF line ends, as everything that Posthorn stores has; with bare LF the tree is
- * the same and sizes count the bytes that are there.
+ * The message should have CRLF line ends, as everything that Posthorn stores has; with bare LF the
+ *tree is the same and sizes count the bytes that are there.
  *
  *	struct mime_part *root;
  *	if ((err = mime_parse(message, a, &root))) ...
@@ -17,12 +17,16 @@
 #include "mime/address.h"
 #include "text/rfc2231.h"
 
-/* How deep parts nest, and how many there are. Real mail stays below 10 and 200; what lies deeper is
- * shown as the text it is. 100 bounds the recursion of those who walk the tree and the boundaries that
- * a line is compared with; 10,000 parts are at most 5 MB of tree. Dovecot's limits are the same, so the
- * same clients meet the same structures. */
+/* How deep parts nest, and how many there are. Real mail stays below 10 and 200; what lies deeper
+ * is shown as the text it is. 100 bounds the recursion of those who walk the tree and the
+ * boundaries that a line is compared with; 10,000 parts are at most 5 MB of tree. Dovecot's limits
+ * are the same, so the same clients meet the same structures. */
 #define MIME_DEPTH_MAX 100
 #define MIME_PARTS_MAX 10000
+
+/* Parameters and addresses that are read in all of a message; later ones are left out. Without a
+ * limit a message made of them would need forty times its size in memory. */
+#define MIME_ITEMS_MAX 50000
 
 /* RFC 2046 5.1.1 allows 70; longer boundaries are compared by this much. */
 #define MIME_BOUNDARY_MAX 80
@@ -50,7 +54,7 @@ struct mime_part {
 	enum mime_kind kind;
 	bool is_mime;	/* has MIME-Version or Content-Type, or is inside of a multipart */
 	bool is_cut;	/* a boundary ended its header: there is no body */
-	bool is_digest; /* multipart/digest: its parts are messages where they do not say otherwise */
+	bool is_digest; /* multipart/digest: its parts are messages unless they say otherwise */
 	/* As written, not lowered; p is NULL where absent. */
 	str type, subtype;
 	struct mime_params params;
@@ -64,14 +68,17 @@ struct mime_part {
 	size_t body_at, body_len;
 	size_t lines; /* line ends in the body */
 
-	const struct mime_envelope *envelope; /* of a message: the root and the child of MIME_MESSAGE */
+	const struct mime_envelope
+		*envelope; /* of a message: the root and the child of MIME_MESSAGE */
 	struct mime_part *parent, *next, *children, *last_child;
 	uint32_t child_count;
 	uint32_t depth; /* 0 for the root */
 };
 
-/* ERR_NO_MEMORY when the arena's budget is used up. A budget of 16 MB is enough for any message of up to
- * 50 MB; see MIME_PARTS_MAX. */
+/* The budget that every message fits into, whatever it holds. */
+#define MIME_BUDGET(message_size) ((size_t)32 * 1024 * 1024 + 2 * (size_t)(message_size))
+
+/* ERR_NO_MEMORY when the arena's budget is used up, which MIME_BUDGET rules out. */
 MUST_USE enum err mime_parse(str message, struct arena *a, struct mime_part **root);
 
 static inline str mime_part_header(const struct mime_part *p, str message)
@@ -84,8 +91,8 @@ static inline str mime_part_body(const struct mime_part *p, str message)
 	return str_sub(message, p->body_at, p->body_len);
 }
 
-/* The value of a Content-Type parameter as UTF-8 (extended forms decoded); p NULL when absent or without
- * memory. */
+/* The value of a Content-Type parameter as UTF-8 (extended forms decoded); p NULL when absent or
+ * without memory. */
 str mime_param(const struct mime_params *params, str name, struct arena *a);
 
 /* Is the Content-Type this one? An empty subtype means any; no Content-Type is text/plain. */

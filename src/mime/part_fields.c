@@ -1,9 +1,9 @@
 /* The fields that MIME parts and envelopes are made of (RFC 2045 3, RFC 2183, RFC 2557, RFC 1864,
  * RFC 3282).
  *
- * A Content- field that comes twice counts once, the first time; an address field that comes twice is
- * read as one long list, so that what a filter sees is what every reader sees; of the other fields of an
- * envelope the last one counts. That is how Dovecot has it. */
+ * A Content- field that comes twice counts once, the first time; an address field that comes twice
+ * is read as one long list, so that what a filter sees is what every reader sees; of the other
+ * fields of an envelope the last one counts. That is how Dovecot has it. */
 #include "mime/lexer.h"
 #include "mime/part_priv.h"
 #include "text/utf8.h"
@@ -13,7 +13,8 @@ enum { PARAMS_MAX = 1000, LANGUAGES_MAX = 100 };
 
 static str keep(struct part_fields *pf, size_t from)
 {
-	return buf_failed(&pf->scratch) ? STR_EMPTY : arena_str(pf->a, str_from(buf_str(&pf->scratch), from));
+	return buf_failed(&pf->scratch) ? STR_EMPTY
+					: arena_str(pf->a, str_from(buf_str(&pf->scratch), from));
 }
 
 /* RFC 2045 5.1: parameter := attribute "=" value. LEX_END when there is nothing more to read. */
@@ -36,7 +37,8 @@ static enum lex read_param(struct part_fields *pf, struct lexer *x, size_t *name
 	if (*x->p == '"')
 		return lexer_quoted(x, b) == LEX_BROKEN ? LEX_BROKEN : LEX_MORE;
 	if (*x->p == '=') {
-		/* name==?utf-8?b?...?= : an encoded word without quotes, as many programs write it */
+		/* name==?utf-8?b?...?= : an encoded word without quotes, as many programs write it
+		 */
 		while (x->p != x->end && *x->p != ';' && !ascii_is_space(*x->p))
 			buf_add_char(b, *x->p++);
 		return LEX_MORE;
@@ -52,7 +54,8 @@ static enum err read_params(struct part_fields *pf, struct lexer *x, struct mime
 	enum lex l;
 	enum err err;
 
-	while ((l = read_param(pf, x, &name_end)) != LEX_END && count < PARAMS_MAX) {
+	while ((l = read_param(pf, x, &name_end)) != LEX_END && count < PARAMS_MAX &&
+	       pf->items < MIME_ITEMS_MAX) {
 		if (l == LEX_BROKEN) {
 			if (x->p == x->end)
 				break;
@@ -79,6 +82,7 @@ static enum err read_params(struct part_fields *pf, struct lexer *x, struct mime
 		if (!items[count].name.p || !items[count].value.p)
 			return ERR_NO_MEMORY;
 		count++;
+		pf->items++;
 	}
 	if ((err = rfc2231_join(items, &count, pf->a)))
 		return err;
@@ -98,7 +102,8 @@ static void set_kind(struct mime_part *p)
 	}
 }
 
-/* RFC 2045 5.1: type "/" subtype, to the end or a ';'. A type alone is taken as one of unknown subtype. */
+/* RFC 2045 5.1: type "/" subtype, to the end or a ';'. A type alone is taken as one of unknown
+ * subtype. */
 static bool read_type_name(struct part_fields *pf, struct mime_part *p, struct lexer *x)
 {
 	enum lex l;
@@ -227,6 +232,18 @@ static enum err content_field(struct part_fields *pf, struct mime_part *p, str n
 	return ERR_OK;
 }
 
+static enum err read_addresses(struct part_fields *pf, str value, struct address_list *list)
+{
+	size_t before = list->count;
+	enum err err;
+
+	if (pf->items >= MIME_ITEMS_MAX)
+		return ERR_OK;
+	err = address_list_parse(value, pf->a, list);
+	pf->items += list->count - before;
+	return err;
+}
+
 static enum err envelope_field(struct part_fields *pf, str name, str value)
 {
 	struct mime_envelope *e = pf->envelope;
@@ -251,7 +268,7 @@ static enum err envelope_field(struct part_fields *pf, str name, str value)
 		if (!str_case_eq(name, fields[i].name))
 			continue;
 		if (fields[i].list)
-			return address_list_parse(value, pf->a, fields[i].list);
+			return read_addresses(pf, value, fields[i].list);
 		*fields[i].text = value.p ? value : S("");
 	}
 	return ERR_OK;

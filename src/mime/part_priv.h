@@ -9,11 +9,13 @@ struct part_fields {
 	struct arena *a;
 	struct buf scratch;
 	struct mime_envelope *envelope; /* where the part is a message's beginning, else NULL */
+	size_t items; /* parameters and addresses so far, in the whole message */
 	bool has_type;
 	str boundary; /* of a multipart, p NULL when it names none */
 };
 
 /* Takes note of one field of the part. */
-MUST_USE enum err part_field(struct part_fields *pf, struct mime_part *p, const struct header_field *f);
+MUST_USE enum err part_field(struct part_fields *pf, struct mime_part *p,
+			     const struct header_field *f);
 
 #endif

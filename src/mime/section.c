@@ -1,14 +1,15 @@
 /* Sections of a message (RFC 3501 6.4.5).
  *
- * Numbers walk the tree: a multipart's number n is its child n; anything else has the number 1 alone,
- * which is itself. Inside of a message/rfc822 the numbers go on in the message that it holds: 2.1 is
- * the first part of the message in part 2. HEADER and TEXT of a part exist only where the part is a
- * message, and then mean the inner one's. */
+ * Numbers walk the tree: a multipart's number n is its child n; anything else has the number 1
+ * alone, which is itself. Inside of a message/rfc822 the numbers go on in the message that it
+ * holds: 2.1 is the first part of the message in part 2. HEADER and TEXT of a part exist only where
+ * the part is a message, and then mean the inner one's. */
 #include "mime/section.h"
 
 #include "mime/header.h"
 
-const struct mime_part *section_part(const struct mime_part *root, const uint32_t *path, size_t depth)
+const struct mime_part *section_part(const struct mime_part *root, const uint32_t *path,
+				     size_t depth)
 {
 	const struct mime_part *p = root;
 
@@ -35,11 +36,12 @@ const struct mime_part *section_part(const struct mime_part *root, const uint32_
 	return p;
 }
 
-/* The header to choose fields from. Where a boundary ended it, the line end that went to the boundary is
- * needed to end the last field. */
+/* The header to choose fields from. Where a boundary ended it, the line end that went to the
+ * boundary is needed to end the last field. */
 static str fields_of(const struct mime_part *p, str message)
 {
-	str header = mime_part_header(p, message), rest = str_from(message, p->header_at + header.n);
+	str header = mime_part_header(p, message),
+	    rest = str_from(message, p->header_at + header.n);
 
 	if (p->is_cut && str_starts(rest, S("\r\n")))
 		header.n += 2;
@@ -48,8 +50,8 @@ static str fields_of(const struct mime_part *p, str message)
 	return header;
 }
 
-enum err section_find(const struct mime_part *root, str message, const struct section *s, struct buf *built,
-		      str *out)
+enum err section_find(const struct mime_part *root, str message, const struct section *s,
+		      struct buf *built, str *out)
 {
 	const struct mime_part *p = section_part(root, s->path, s->depth);
 	size_t before;
@@ -81,10 +83,13 @@ enum err section_find(const struct mime_part *root, str message, const struct se
 		return ERR_OK;
 	}
 	before = buf_len(built);
-	header_select(fields_of(p, message), s->fields, s->field_count, s->what == SECTION_FIELDS, built);
-	/* RFC 3501 6.4.5: the blank line is included "except in the case of a message which has no body and no
-	 * blank line"; a list of a whole message's fields has one even then, as clients know it. */
-	if (s->depth == 0 && s->what == SECTION_FIELDS && !header_has_end(mime_part_header(p, message)))
+	header_select(fields_of(p, message), s->fields, s->field_count, s->what == SECTION_FIELDS,
+		      built);
+	/* RFC 3501 6.4.5: the blank line is included "except in the case of a message which has no
+	 * body and no blank line"; a list of a whole message's fields has one even then, as clients
+	 * know it. */
+	if (s->depth == 0 && s->what == SECTION_FIELDS &&
+	    !header_has_end(mime_part_header(p, message)))
 		buf_add(built, S("\r\n"));
 	*out = str_from(buf_str(built), before);
 	return buf_failed(built) ? ERR_NO_MEMORY : ERR_OK;

@@ -1,7 +1,7 @@
 /* BODY and BODYSTRUCTURE (RFC 3501 and RFC 9051 7.4.2).
  *
- * The recursion is as deep as the tree, which part.c bounds. Where a message says nothing, the defaults
- * of RFC 2045 5.2 are written out, since clients expect them. */
+ * The recursion is as deep as the tree, which part.c bounds. Where a message says nothing, the
+ * defaults of RFC 2045 5.2 are written out, since clients expect them. */
 #include "mime/envelope.h"
 
 static void write_params(const struct mime_params *params, bool default_charset, struct buf *out)
@@ -65,9 +65,7 @@ static void write_multipart(const struct mime_part *p, bool extended, struct buf
 		mime_write_structure(child, extended, out);
 	/* RFC 3501 9: body-type-mpart has at least one part, so an empty text stands for none. */
 	if (!p->children)
-		buf_add(out, extended ? S("(\"text\" \"plain\" (\"charset\" \"us-ascii\") NIL NIL \"7bit\" 0 0"
-					  " NIL NIL NIL NIL)")
-				      : S("(\"text\" \"plain\" (\"charset\" \"us-ascii\") NIL NIL \"7bit\" 0 0)"));
+		mime_write_structure(&(const struct mime_part){ 0 }, extended, out);
 	buf_add_char(out, ' ');
 	imap_write_nstring(p->subtype.p ? p->subtype : S("x-unknown"), out);
 	if (!extended)
@@ -94,10 +92,12 @@ static bool is_plain(const struct mime_part *p)
 	const struct param *first = p->params.items;
 
 	return !p->parent && p->kind == MIME_TEXT && mime_type_is(p, S("text"), S("plain")) &&
-	       (p->params.count == 0 || (p->params.count == 1 && str_case_eq(first->name, S("charset")) &&
-					 str_case_eq(first->value, S("us-ascii")))) &&
-	       !p->id.p && !p->description.p && (!p->encoding.p || str_case_eq(p->encoding, S("7bit"))) &&
-	       !p->md5.p && !p->disposition.p && !p->language_count && !p->location.p;
+	       (p->params.count == 0 ||
+		(p->params.count == 1 && str_case_eq(first->name, S("charset")) &&
+		 str_case_eq(first->value, S("us-ascii")))) &&
+	       !p->id.p && !p->description.p &&
+	       (!p->encoding.p || str_case_eq(p->encoding, S("7bit"))) && !p->md5.p &&
+	       !p->disposition.p && !p->language_count && !p->location.p;
 }
 
 static void write_single(const struct mime_part *p, bool extended, struct buf *out)

@@ -17,6 +17,7 @@
 #include "auth/sasl.h"
 #include "conf/conf.h"
 #include "roles/role.h"
+#include "store/types.h"
 
 enum {
 	AUTH_CONNS_MAX = 100000,	/* exchanges, and connections that are logged in to send */
@@ -65,8 +66,8 @@ struct auth_role {
 	str directory_path;
 	struct directory *directory;
 	struct resolver *resolver;
-	struct login_cache *cache;
-	struct penalties *penalties;
+	struct logincache *cache;
+	struct penalty *penalty;
 	enum password_scheme scheme;
 	struct lru conns, txns, tickets;
 	size_t rcpt_bytes;

@@ -1,6 +1,6 @@
 /* A role: what every process but the supervisor is.
  *
- * The supervisor executes `posthorn role NAME`, with descriptor 3 as the channel to itself. role_main
+ * The supervisor executes `posthorn role NAME`, with descriptor 3 (ROLE_CONTROL_FD) as the channel to itself. role_main
  * takes from it the configuration, files, listeners and channels; then the role's hooks are
  * called in this order:
  *
@@ -27,7 +27,7 @@ struct conf;
 struct role;
 
 struct role_ops {
-	enum role kind;
+	enum role_kind kind;
 	/* What its sandbox allows beyond the common set. */
 	unsigned sandbox; /* enum sandbox_allow */
 	enum err (*init)(struct role *r);
@@ -47,7 +47,7 @@ struct role_ops {
 
 struct role {
 	const struct role_ops *ops;
-	enum role kind;
+	enum role_kind kind;
 	unsigned index;	   /* which of its kind */
 	unsigned instance; /* unique in the server */
 	struct loop *loop;
@@ -60,17 +60,22 @@ struct role {
 
 /* The channel to a peer role; the same pointer for the life of the role, up or down. NULL when this server
  * has no such peer. */
-struct chan *role_peer(struct role *r, enum role kind, unsigned index);
-unsigned role_peers(struct role *r, enum role kind); /* how many of it */
+struct chan *role_peer(struct role *r, enum role_kind kind, unsigned index);
+unsigned role_peers(struct role *r, enum role_kind kind); /* how many of it */
 /* The instance of that peer, as the supervisor told: ids it makes carry it (msgid_instance). */
-unsigned role_peer_instance(struct role *r, enum role kind, unsigned index);
+unsigned role_peer_instance(struct role *r, const struct chan *peer);
 
 /* An event of a message's history, for `posthorn trace`. Never fails, never blocks. */
 void role_trace(struct role *r, uint64_t message, unsigned event, str sender, str recipient, const char *fmt, ...)
 	PRINTF_LIKE(6, 7);
 
-/* The whole life of the process; the exit status. */
+/* The whole life of the process; the exit status: 0 when told to stop, ROLE_EXIT_CONFIG when starting again would
+ * not help. */
+enum { ROLE_CONTROL_FD = 3, ROLE_EXIT_CONFIG = 78, ROLE_INDEX_MAX = 64 };
 int role_main(const struct role_ops *ops, int control_fd);
+
+/* The operations of a role that has a process, NULL for the supervisor and the tool. */
+const struct role_ops *role_ops_of(enum role_kind kind);
 
 extern const struct role_ops role_front_ops, role_keys_ops, role_auth_ops, role_lookup_ops, role_store_ops,
 	role_checkpoint_ops, role_session_ops, role_filter_ops, role_queue_ops, role_out_ops, role_dns_ops,

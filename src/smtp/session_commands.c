@@ -187,6 +187,7 @@ void smtp_do_mail(struct smtp_session *s, const struct smtp_command *c)
 		return;
 	}
 	t->id = msgid_next(s->server->msgids, os_wall_us());
+	t->auth_life = s->server->auth_lives;
 	t->is_utf8 = c->mail.smtputf8;
 	t->sender = address_text(c->mail.sender, t->arena);
 	s->txn = t; /* from here on its end is smtp_transaction_end */
@@ -241,6 +242,9 @@ void smtp_do_rcpt(struct smtp_session *s, const struct smtp_command *c)
 	}
 	err = CALL(s->server->auth, auth_rcpt, auth_verdict, &v, s->work, smtp_deadline(s, SMTP_AUTH_SECONDS),
 		   .txn = t->id, .address = r->address, .notify = (uint8_t)c->rcpt.notify, .orcpt = c->rcpt.orcpt);
+	/* A new auth has never heard of the transaction, and says so; that is no fault of the recipient. */
+	if (!err && !smtp_is_known_to_auth(s))
+		err = ERR_CLOSED;
 	if (!is_granted(s, err, &v, &a)) {
 		rcpt_refused(s, r->address, a);
 		return;

@@ -100,6 +100,8 @@ static enum err hand_over(struct smtp_session *s, struct msg_txn_reply *reply, b
 	enum err err;
 
 	*asked = false;
+	if (!smtp_is_known_to_auth(s))
+		return ERR_CLOSED;
 	if ((err = send_filter(s)) || (err = chan_wait_room(server->store, smtp_deadline(s, SMTP_AUTH_SECONDS))))
 		return err;
 	if ((err = SEND(server->auth, auth_commit, .txn = t->id)))
@@ -155,10 +157,10 @@ static void unanswered(struct smtp_session *s, enum err err, bool asked)
 
 	log_error(s->server->log, "commit-failed", "msg=%.*s why=%s asked=%s", STR_ARGS(msgid_text(t->id, id)),
 		  err_name(err), asked ? "yes" : "no");
-	if (asked) {
+	if (asked)
 		smtp_trace(s, t->id, TRACE_OUTCOME_UNKNOWN, t->sender, STR_EMPTY, "%s", err_text(err));
-		(void)!SEND(s->server->store, txn_cancel, .txn = t->id);
-	}
+	/* What the others have told the store under this number waits for nothing now. */
+	(void)!SEND(s->server->store, txn_cancel, .txn = t->id);
 	smtp_refuse_message(s, away());
 }
 

@@ -22,6 +22,7 @@ struct smtp_accepted {
 struct smtp_transaction {
 	struct arena *arena;
 	uint64_t id; /* the message id */
+	uint32_t auth_life; /* server->auth_lives at MAIL: auth knows it only in that life */
 	str sender;
 	bool is_utf8;
 	unsigned refused; /* RCPTs that were */
@@ -81,6 +82,12 @@ void smtp_await_client(struct smtp_session *s);
 int64_t smtp_deadline(const struct smtp_session *s, int seconds);
 str smtp_client(const struct smtp_session *s, char text[ADDR_TEXT_MAX]);
 str smtp_session_service(const struct smtp_session *s);
+
+/* Does auth still know this transaction (and this login)? */
+static inline bool smtp_is_known_to_auth(const struct smtp_session *s)
+{
+	return s->txn->auth_life == s->server->auth_lives;
+}
 
 /* The one end of a transaction: every way out of it, good or bad, comes here. `tell_auth`: it has not been told by
  * auth_commit. No transaction: nothing happens. The state becomes IDLE (or stays NEW). */

@@ -14,6 +14,7 @@
 #include "store/overlay.h"
 #include "store/records_priv.h"
 
+#include <errno.h>
 #include <lmdb.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -53,8 +54,6 @@ static enum err err_from_mdb(int rc)
 {
 	if (rc == 0)
 		return ERR_OK;
-	if (rc == ENOSPC || rc == EDQUOT)
-		return ERR_FULL;
 	return rc > 0 ? err_from_errno(rc) : rc == MDB_NOTFOUND ? ERR_NOT_FOUND : ERR_DAMAGED;
 }
 

@@ -58,6 +58,18 @@ struct blob_place {
 	uint32_t segment, offset;
 };
 enum { BLOB_PLACE_SIZE = 8 };
+/* In memory alone, until the frame is laid out. Segment 0 and offset 0: a file of its own (a body), or nothing (a cold row). */
+#define PLACE_UNKNOWN ((struct blob_place){ 0, UINT32_MAX })
+
+static inline bool place_is_unknown(struct blob_place p)
+{
+	return p.segment == 0 && p.offset == UINT32_MAX;
+}
+
+static inline bool place_is_file(struct blob_place p)
+{
+	return p.segment == 0 && p.offset == 0;
+}
 
 struct counters {
 	uint64_t body, queue; /* the next ids */

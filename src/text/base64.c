@@ -1,8 +1,8 @@
 /* Base64 (RFC 4648 4).
  *
- * One table maps a byte to its six bits, to "foreign" or to "padding". The strict decoder refuses what
- * a canonical encoder would not have written, so that a string has one reading (RFC 4648 3.5: spare
- * bits must be zero); the lenient one follows RFC 2045 6.8 and ignores foreign bytes. */
+ * One table maps a byte to its six bits, to "foreign" or to "padding". The strict decoder refuses
+ * what a canonical encoder would not have written, so that a string has one reading (RFC 4648 3.5:
+ * spare bits must be zero); the lenient one follows RFC 2045 6.8 and ignores foreign bytes. */
 #include "text/base64.h"
 
 enum { FOREIGN = 64, PADDING = 65 };

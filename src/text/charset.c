@@ -1,9 +1,9 @@
 /* Charsets to UTF-8.
  *
- * iconv does the work, but for ASCII and UTF-8, which are most of the mail and where only the repair
- * of bad bytes is left to do. A stream keeps the bytes of an unfinished character between two pieces.
- * iconv is never asked for names that hold '/': that is where its options ("//TRANSLIT") begin, and
- * the name comes from a message.
+ * iconv does the work, but for ASCII and UTF-8, which are most of the mail and where only the
+ * repair of bad bytes is left to do. A stream keeps the bytes of an unfinished character between
+ * two pieces. iconv is never asked for names that hold '/': that is where its options
+ * ("//TRANSLIT") begin, and the name comes from a message.
  *
  * Names that mail uses wrongly are mapped first: "iso-8859-1" of the web and of Outlook means
  * windows-1252 (its 0x80-0x9F are punctuation, not controls), as every mail reader takes it. */
@@ -30,13 +30,27 @@ struct charset {
 static const struct {
 	const char *name, *means;
 } aliases[] = {
-	{ "iso-8859-1", "windows-1252" }, { "latin1", "windows-1252" },	 { "ansi_x3.110-1983", "windows-1252" },
-	{ "x-unknown", "utf-8" },	  { "unknown-8bit", "utf-8" },	 { "utf8", "utf-8" },
-	{ "default", "utf-8" },		  { "us-ascii", "utf-8" },	 { "ascii", "utf-8" },
-	{ "ks_c_5601-1987", "cp949" },	  { "ks_c_5601-1989", "cp949" }, { "euc-kr", "cp949" },
-	{ "gb2312", "gb18030" },	  { "gbk", "gb18030" },		 { "x-gbk", "gb18030" },
-	{ "shift_jis", "cp932" },	  { "x-sjis", "cp932" },	 { "iso-8859-8-i", "iso-8859-8" },
-	{ "iso-8859-9", "windows-1254" }, { "iso-8859-11", "tis-620" },	 { "x-mac-roman", "macintosh" },
+	{ "iso-8859-1", "windows-1252" },
+	{ "latin1", "windows-1252" },
+	{ "ansi_x3.110-1983", "windows-1252" },
+	{ "x-unknown", "utf-8" },
+	{ "unknown-8bit", "utf-8" },
+	{ "utf8", "utf-8" },
+	{ "default", "utf-8" },
+	{ "us-ascii", "utf-8" },
+	{ "ascii", "utf-8" },
+	{ "ks_c_5601-1987", "cp949" },
+	{ "ks_c_5601-1989", "cp949" },
+	{ "euc-kr", "cp949" },
+	{ "gb2312", "gb18030" },
+	{ "gbk", "gb18030" },
+	{ "x-gbk", "gb18030" },
+	{ "shift_jis", "cp932" },
+	{ "x-sjis", "cp932" },
+	{ "iso-8859-8-i", "iso-8859-8" },
+	{ "iso-8859-9", "windows-1254" },
+	{ "iso-8859-11", "tis-620" },
+	{ "x-mac-roman", "macintosh" },
 	{ "unicode-1-1-utf-7", "utf-7" },
 };
 
@@ -91,7 +105,8 @@ static void add_replacement(struct buf *out)
 	buf_add(out, S("\xEF\xBF\xBD"));
 }
 
-/* Copies the valid parts of s. Returns how many bytes at its end may be the beginning of a character. */
+/* Copies the valid parts of s. Returns how many bytes at its end may be the beginning of a
+ * character. */
 static size_t utf8_repair(str s, struct buf *out)
 {
 	while (s.n) {
@@ -103,7 +118,10 @@ static size_t utf8_repair(str s, struct buf *out)
 		if (s.n == 0)
 			break;
 		lead = (unsigned char)s.p[0];
-		if (lead >= 0xC2 && lead <= 0xF4 && s.n < (lead < 0xE0 ? 2u : lead < 0xF0 ? 3u : 4u)) {
+		if (lead >= 0xC2 && lead <= 0xF4 &&
+		    s.n < (lead < 0xE0	 ? 2u
+			   : lead < 0xF0 ? 3u
+					 : 4u)) {
 			size_t tail = 1;
 
 			while (tail < s.n && (s.p[tail] & 0xC0) == 0x80)
@@ -150,7 +168,8 @@ static size_t convert_any(struct charset *c, str s, struct buf *out)
 
 void charset_feed(struct charset *c, str piece, struct buf *out)
 {
-	/* The unfinished character is completed byte by byte, then the rest of the piece goes at once. */
+	/* The unfinished character is completed byte by byte, then the rest of the piece goes at
+	 * once. */
 	while (c->rest_count && piece.n) {
 		char joined[CHARACTER_MAX];
 		size_t n = c->rest_count;
@@ -193,14 +212,14 @@ enum err charset_to_utf8(str name, str bytes, struct buf *out)
 }
 
 static const char *const preloaded[] = {
-	"iso-8859-1",	"iso-8859-2",	"iso-8859-3",	"iso-8859-4",	"iso-8859-5",	"iso-8859-6",
-	"iso-8859-7",	"iso-8859-8",	"iso-8859-9",	"iso-8859-10",	"iso-8859-13",	"iso-8859-14",
-	"iso-8859-15",	"iso-8859-16",	"tis-620",	"windows-1250", "windows-1251", "windows-1252",
-	"windows-1253", "windows-1254", "windows-1255", "windows-1256", "windows-1257", "windows-1258",
-	"koi8-r",	"koi8-u",	"macintosh",	"cp437",	"cp850",	"cp866",
-	"cp932",	"euc-jp",	"iso-2022-jp",	"cp949",	"iso-2022-kr",	"gb18030",
-	"hz-gb-2312",	"iso-2022-cn",	"big5",		"big5-hkscs",	"utf-7",	"utf-16",
-	"utf-16le",	"utf-16be",	"utf-32",
+	"iso-8859-1", "iso-8859-2", "iso-8859-3", "iso-8859-4", "iso-8859-5",
+	"iso-8859-6", "iso-8859-7", "iso-8859-8", "iso-8859-9", "iso-8859-10",
+	"iso-8859-13", "iso-8859-14", "iso-8859-15", "iso-8859-16", "tis-620",
+	"windows-1250", "windows-1251", "windows-1252", "windows-1253", "windows-1254",
+	"windows-1255", "windows-1256", "windows-1257", "windows-1258", "koi8-r",
+	"koi8-u", "macintosh", "cp437", "cp850", "cp866", "cp932", "euc-jp",
+	"iso-2022-jp", "cp949", "iso-2022-kr", "gb18030", "hz-gb-2312", "iso-2022-cn",
+	"big5", "big5-hkscs", "utf-7", "utf-16", "utf-16le", "utf-16be", "utf-32",
 };
 
 struct charset_preload {

@@ -26,7 +26,8 @@ void charset_free(struct charset *c); /* NULL is allowed */
 void charset_feed(struct charset *c, str piece, struct buf *out);
 void charset_end(struct charset *c, struct buf *out); /* an unfinished character becomes U+FFFD */
 
-/* Loads the charsets that mail uses; they stay loaded until charset_preload_free. NULL without memory.
+/* Loads the charsets that mail uses; they stay loaded until charset_preload_free. NULL without
+ * memory.
  */
 struct charset_preload;
 struct charset_preload *charset_preload(void);

@@ -1,11 +1,11 @@
 /* Dates of mail.
  *
- * Days are counted with the civil-calendar arithmetic of the proleptic Gregorian calendar (years that
- * begin in March, so that the leap day comes last), which needs no table and no libc: mktime and
- * strptime depend on the machine's zone and locale.
+ * Days are counted with the civil-calendar arithmetic of the proleptic Gregorian calendar (years
+ * that begin in March, so that the leap day comes last), which needs no table and no libc: mktime
+ * and strptime depend on the machine's zone and locale.
  *
- * The RFC 5322 parser reads tokens and skips comments; what it does not need (the day's name) it does
- * not check, since wrong ones are common. */
+ * The RFC 5322 parser reads tokens and skips comments; what it does not need (the day's name) it
+ * does not check, since wrong ones are common. */
 #include "text/date.h"
 
 static const char month_names[12][4] = { "Jan", "Feb", "Mar", "Apr", "May", "Jun",
@@ -22,7 +22,8 @@ static int64_t days_from_civil(struct civil c)
 	int64_t era = y / 400, year_of_era = y - era * 400;
 	int64_t day_of_year = (153 * (c.month + (c.month > 2 ? -3 : 9)) + 2) / 5 + c.day - 1;
 
-	return era * 146097 + year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year - 719468;
+	return era * 146097 + year_of_era * 365 + year_of_era / 4 - year_of_era / 100 +
+	       day_of_year - 719468;
 }
 
 static struct civil civil_from_days(int64_t days)
@@ -30,7 +31,8 @@ static struct civil civil_from_days(int64_t days)
 	int64_t z = days + 719468, era = (z >= 0 ? z : z - 146096) / 146097, doe = z - era * 146097;
 	int64_t yoe = (doe - doe / 1460 + doe / 36524 - doe / 146096) / 365;
 	int64_t doy = doe - (365 * yoe + yoe / 4 - yoe / 100), m = (5 * doy + 2) / 153;
-	struct civil c = { .day = (int)(doy - (153 * m + 2) / 5 + 1), .month = (int)(m < 10 ? m + 3 : m - 9) };
+	struct civil c = { .day = (int)(doy - (153 * m + 2) / 5 + 1),
+			   .month = (int)(m < 10 ? m + 3 : m - 9) };
 
 	c.year = (int)(yoe + era * 400 + (c.month <= 2));
 	return c;
@@ -65,11 +67,12 @@ struct clock {
 
 static enum err assemble(struct civil day, struct clock t, int zone, struct date *out)
 {
-	if (!civil_is_valid(day) || t.hour > 23 || t.minute > 59 || t.second > 60 || zone > DATE_ZONE_MAX ||
-	    zone < -DATE_ZONE_MAX)
+	if (!civil_is_valid(day) || t.hour > 23 || t.minute > 59 || t.second > 60 ||
+	    zone > DATE_ZONE_MAX || zone < -DATE_ZONE_MAX)
 		return ERR_RANGE;
 	out->zone = (int16_t)zone;
-	out->seconds = days_from_civil(day) * 86400 + t.hour * 3600 + t.minute * 60 + t.second - zone * 60;
+	out->seconds = days_from_civil(day) * 86400 + t.hour * 3600 + t.minute * 60 + t.second -
+		       zone * 60;
 	return ERR_OK;
 }
 
@@ -93,7 +96,8 @@ static void skip_cfws(str *s)
 	}
 }
 
-/* The digits at the front as a number of at most 9999; how many there were, 0 for none or too many. */
+/* The digits at the front as a number of at most 9999; how many there were, 0 for none or too many.
+ */
 static size_t take_number(str *s, int *out)
 {
 	size_t n = 0;
@@ -120,7 +124,8 @@ static str take_word(str *s)
 	return word;
 }
 
-/* RFC 5322 4.3: obs-zone; letters of the military say nothing that can be trusted and read as UTC. */
+/* RFC 5322 4.3: obs-zone; letters of the military say nothing that can be trusted and read as UTC.
+ */
 static int zone_of_name(str name)
 {
 	static const struct {
@@ -236,8 +241,8 @@ void date_format_rfc5322(struct date d, struct buf *out)
 	int64_t days;
 	struct civil c = split(d, &t, &days);
 
-	buf_printf(out, "%s, %d %s %04d %02d:%02d:%02d ", day_names[days - floor_div(days, 7) * 7], c.day,
-		   month_names[c.month - 1], c.year, t.hour, t.minute, t.second);
+	buf_printf(out, "%s, %d %s %04d %02d:%02d:%02d ", day_names[days - floor_div(days, 7) * 7],
+		   c.day, month_names[c.month - 1], c.year, t.hour, t.minute, t.second);
 	add_zone(d.zone, out);
 }
 
@@ -247,8 +252,8 @@ void date_format_imap(struct date d, struct buf *out)
 	int64_t days;
 	struct civil c = split(d, &t, &days);
 
-	buf_printf(out, "%2d-%s-%04d %02d:%02d:%02d ", c.day, month_names[c.month - 1], c.year, t.hour, t.minute,
-		   t.second);
+	buf_printf(out, "%2d-%s-%04d %02d:%02d:%02d ", c.day, month_names[c.month - 1], c.year,
+		   t.hour, t.minute, t.second);
 	add_zone(d.zone, out);
 }
 
@@ -286,7 +291,8 @@ enum err date_parse_imap(str s, struct date *out)
 	int zone = 0;
 	enum err err;
 
-	/* RFC 3501 9: date-day-fixed = (SP DIGIT) / 2DIGIT; one digit without the space is common. */
+	/* RFC 3501 9: date-day-fixed = (SP DIGIT) / 2DIGIT; one digit without the space is common.
+	 */
 	if (s.n && s.p[0] == ' ')
 		s = str_from(s, 1);
 	if ((err = take_imap_day(&s, &day)))
@@ -294,7 +300,8 @@ enum err date_parse_imap(str s, struct date *out)
 	if (s.n != 15 || s.p[0] != ' ' || s.p[3] != ':' || s.p[6] != ':' || s.p[9] != ' ')
 		return ERR_SYNTAX;
 	s = str_from(s, 1);
-	if (take_number(&s, &t.hour) != 2 || (s = str_from(s, 1), take_number(&s, &t.minute) != 2) ||
+	if (take_number(&s, &t.hour) != 2 ||
+	    (s = str_from(s, 1), take_number(&s, &t.minute) != 2) ||
 	    (s = str_from(s, 1), take_number(&s, &t.second) != 2))
 		return ERR_SYNTAX;
 	s = str_from(s, 1);

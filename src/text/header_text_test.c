@@ -27,20 +27,26 @@ static void test_decode(void)
 	STR_EQ(decoded(S("(=?ISO-8859-1?Q?a?= b)")), S("(a b)"));
 	STR_EQ(decoded(S("=?ISO-8859-1?Q?a?=  =?ISO-8859-1?Q?b?=")), S("ab"));
 	STR_EQ(decoded(S("=?ISO-8859-1?Q?a?=\r\n  =?ISO-8859-1?Q?b_c?=")), S("ab c"));
-	STR_EQ(decoded(S("=?utf-8?b?4oI=?= =?utf-8?b?rA==?=")), S("\xE2\x82\xAC")); /* split character */
+	STR_EQ(decoded(S("=?utf-8?b?4oI=?= =?utf-8?b?rA==?=")),
+	       S("\xE2\x82\xAC")); /* split character */
 	STR_EQ(decoded(S("=?utf-8*en?q?=c3=a9?=")), S("\xC3\xA9"));
 	STR_EQ(decoded(S("=?x-no-such?q?a?= b")), S("=?x-no-such?q?a?= b"));
 	STR_EQ(decoded(S("=?utf-8?x?a?= =? ==?")), S("=?utf-8?x?a?= =? ==?"));
 	STR_EQ(decoded(S("=?utf-8?q?a")), S("=?utf-8?q?a"));
 	STR_EQ(decoded(S("raw \xe9 b\r\n c")), S("raw \xEF\xBF\xBD b c"));
-	STR_EQ(decoded(S("=?utf-8?q?" "?=x")), S("x"));
+	STR_EQ(decoded(S("=?utf-8?q?"
+			 "?=x")),
+	       S("x"));
 	STR_EQ(decoded(S("")), S(""));
 }
 
 static void test_encode(void)
 {
-	str long_text = S("\xC3\xA9 wort \xE2\x82\xAC\xE2\x82\xAC\xE2\x82\xAC\xE2\x82\xAC\xE2\x82\xAC\xE2\x82\xAC\xE2"
-			  "\x82\xAC und noch mehr davon, bis die Zeile voll ist und noch eine \xC3\xA4\xC3\xB6\xC3\xBC");
+	str long_text = S(
+		"\xC3\xA9 wort "
+		"\xE2\x82\xAC\xE2\x82\xAC\xE2\x82\xAC\xE2\x82\xAC\xE2\x82\xAC\xE2\x82\xAC\xE2"
+		"\x82\xAC und noch mehr davon, bis die Zeile voll ist und noch eine "
+		"\xC3\xA4\xC3\xB6\xC3\xBC");
 	struct buf copy;
 	str rest;
 
@@ -54,9 +60,10 @@ static void test_encode(void)
 	rest = buf_str(&copy);
 	for (bool first = true; rest.n; first = false)
 		OK(str_cut_line(&rest).n + (first ? 70 : 0) <= 76);
-	STR_EQ(str_trim(decoded(buf_str(&copy))), S("\xC3\xA9 wort \xE2\x82\xAC\xE2\x82\xAC\xE2\x82\xAC\xE2\x82\xAC\xE2\x82\xAC\xE2"
-					  "\x82\xAC\xE2\x82\xAC und noch mehr davon, bis die Zeile voll ist und noch "
-					  "eine \xC3\xA4\xC3\xB6\xC3\xBC"));
+	STR_EQ(str_trim(decoded(buf_str(&copy))),
+	       S("\xC3\xA9 wort \xE2\x82\xAC\xE2\x82\xAC\xE2\x82\xAC\xE2\x82\xAC\xE2\x82\xAC\xE2"
+		 "\x82\xAC\xE2\x82\xAC und noch mehr davon, bis die Zeile voll ist und noch "
+		 "eine \xC3\xA4\xC3\xB6\xC3\xBC"));
 	buf_free(&copy);
 }
 
@@ -64,8 +71,12 @@ static void test_params(void)
 {
 	struct arena *a = arena_new(100000);
 	struct param p[] = {
-		{ S("title*1*"), S("%2a%2a") }, { S("x"), S("y") },	       { S("title*2"), S("isn't 100%") },
-		{ S("title*0*"), S("us-ascii'en'This%20is") }, { S("gap*1"), S("b") }, { S("name*"), S("utf-8''%e2%82%ac") },
+		{ S("title*1*"), S("%2a%2a") },
+		{ S("x"), S("y") },
+		{ S("title*2"), S("isn't 100%") },
+		{ S("title*0*"), S("us-ascii'en'This%20is") },
+		{ S("gap*1"), S("b") },
+		{ S("name*"), S("utf-8''%e2%82%ac") },
 	};
 	size_t n = ARRAY_LEN(p);
 
@@ -121,13 +132,15 @@ static void test_dates(void)
 	int32_t day = 0;
 
 	tap_group("dates");
-	STR_EQ(reformatted(S("Fri, 21 Nov 1997 09:55:06 -0600")), S("Fri, 21 Nov 1997 09:55:06 -0600"));
+	STR_EQ(reformatted(S("Fri, 21 Nov 1997 09:55:06 -0600")),
+	       S("Fri, 21 Nov 1997 09:55:06 -0600"));
 	/* RFC 5322 A.5, A.6.2 */
 	STR_EQ(reformatted(S("Thu,\r\n      13\r\n        Feb\r\n          1969\r\n      23:32\r\n"
 			     "               -0330 (Newfoundland Time)")),
 	       S("Thu, 13 Feb 1969 23:32:00 -0330"));
 	STR_EQ(reformatted(S("21 Nov 97 09:55:06 GMT")), S("Fri, 21 Nov 1997 09:55:06 +0000"));
-	STR_EQ(reformatted(S("Fri, 21 Nov 1997 09(comment):   55  :  06 -0600")), S("Fri, 21 Nov 1997 09:55:06 -0600"));
+	STR_EQ(reformatted(S("Fri, 21 Nov 1997 09(comment):   55  :  06 -0600")),
+	       S("Fri, 21 Nov 1997 09:55:06 -0600"));
 	STR_EQ(reformatted(S("1 Jan 103 0:00 PST")), S("Wed, 1 Jan 2003 00:00:00 -0800"));
 	STR_EQ(reformatted(S("29 Feb 2023 00:00:00 +0000")), S("RANGE"));
 	STR_EQ(reformatted(S("29 Feb 2024 00:00:00 +0000")), S("Thu, 29 Feb 2024 00:00:00 +0000"));

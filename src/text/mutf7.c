@@ -43,7 +43,8 @@ static enum err add_unit(struct utf16 *state, uint32_t unit, struct buf *out)
 	} else if (unit >= 0xDC00 && unit <= 0xDFFF) {
 		return ERR_SYNTAX;
 	}
-	/* RFC 3501 5.1.3: base64 must not represent printing characters that can represent themselves. */
+	/* RFC 3501 5.1.3: base64 must not represent printing characters that can represent
+	 * themselves. */
 	if (is_direct(code) || code == 0)
 		return ERR_SYNTAX;
 	buf_add(out, str_of(bytes, utf8_encode(code, bytes)));

@@ -1,6 +1,6 @@
-/* NFC (UAX 15) through libunistring, which knows the tables. ASCII is its own normal form and is most
- * of what comes here. The invariant: what is written is valid UTF-8 and normal, so a second pass changes
- * nothing. */
+/* NFC (UAX 15) through libunistring, which knows the tables. ASCII is its own normal form and is
+ * most of what comes here. The invariant: what is written is valid UTF-8 and normal, so a second
+ * pass changes nothing. */
 #include "text/nfc.h"
 
 #include "text/utf8.h"

@@ -118,7 +118,8 @@ static void encode_line(str line, struct buf *out)
 		bool last = i + 1 == line.n;
 
 		/* RFC 2045 6.7 (5): 76 characters, the "=" of a soft break among them. */
-		if (column + width_of(line.p[i], column, last) > (size_t)(last ? QP_LINE : QP_LINE - 1)) {
+		if (column + width_of(line.p[i], column, last) >
+		    (size_t)(last ? QP_LINE : QP_LINE - 1)) {
 			buf_add(out, S("=\r\n"));
 			column = 0;
 		}
@@ -137,8 +138,10 @@ void qp_encode(str s, struct buf *out)
 	while (s.n) {
 		bool ended = memchr(s.p, '\n', s.n) != NULL;
 
-		encode_line(str_cut_line(&s), out);
-		if (ended)
-			buf_add(out, S("\r\n"));
+		/* Behind the last line end every byte is text, a CR too. */
+		encode_line(ended ? str_cut_line(&s) : s, out);
+		if (!ended)
+			return;
+		buf_add(out, S("\r\n"));
 	}
 }

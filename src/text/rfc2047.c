@@ -171,7 +171,8 @@ static void fold_plain(str text, size_t column, struct buf *out)
 
 static bool q_is_plain(char c)
 {
-	return ascii_is_alnum(c) || c == '-' || c == '.' || c == '/' || c == '!' || c == '*' || c == '+';
+	return ascii_is_alnum(c) || c == '-' || c == '.' || c == '/' || c == '!' || c == '*' ||
+	       c == '+';
 }
 
 static size_t q_length(str s)
@@ -226,7 +227,9 @@ static void encode_words(str text, size_t column, struct buf *out)
 
 	while (text.n) {
 		/* RFC 2047 2: a word of 75 characters, a line of 76. */
-		size_t room = column + frame + 12 > 76 ? 0 : MIN((size_t)75 - frame, 76 - column - frame);
+		size_t room = column + frame + 12 > 76
+				      ? 0
+				      : MIN((size_t)75 - frame, 76 - column - frame);
 		size_t n = fit(text, q, room);
 
 		if (n == 0) {
@@ -255,8 +258,9 @@ void rfc2047_encode(str text, size_t column, struct buf *out)
 		buf_add_char(&clean, text.p[i] == '\r' || text.p[i] == '\n' ? ' ' : text.p[i]);
 	plain = utf8_is_ascii(text) && str_find(text, S("=?")) == STR_NONE;
 	for (size_t i = 0; i < text.n; i++)
-		plain = plain && text.p[i] != 0x7F && (text.p[i] >= ' ' || text.p[i] == '\t' ||
-						       text.p[i] == '\r' || text.p[i] == '\n');
+		plain = plain && text.p[i] != 0x7F &&
+			(text.p[i] >= ' ' || text.p[i] == '\t' || text.p[i] == '\r' ||
+			 text.p[i] == '\n');
 	if (buf_failed(&clean))
 		out->failed = true;
 	else if (plain)

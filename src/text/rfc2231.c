@@ -1,9 +1,10 @@
 /* Parameter continuations and charsets (RFC 2231).
  *
- * Joining happens in two steps: the parameters with a '*' in their name are split into name, index and
- * whether they are extended, and sorted by name and index; then each run of one name with all its
- * indexes from 0 becomes one parameter. A run with a gap stays apart, so nothing is lost. A joined
- * value of which some pieces are extended is extended as a whole: in the others '%' is escaped. */
+ * Joining happens in two steps: the parameters with a '*' in their name are split into name, index
+ * and whether they are extended, and sorted by name and index; then each run of one name with all
+ * its indexes from 0 becomes one parameter. A run with a gap stays apart, so nothing is lost. A
+ * joined value of which some pieces are extended is extended as a whole: in the others '%' is
+ * escaped. */
 #include "text/rfc2231.h"
 
 #include "text/charset.h"
@@ -93,7 +94,8 @@ static enum err add_run(const struct piece *run, size_t count, struct param **to
 	}
 	if (!whole) {
 		for (size_t i = 0; i < count; i++, (*to)++) {
-			**to = (struct param){ arena_printf(a, "%.*s*%u%s", STR_ARGS(run[i].name), run[i].index,
+			**to = (struct param){ arena_printf(a, "%.*s*%u%s", STR_ARGS(run[i].name),
+							    run[i].index,
 							    run[i].extended ? "*" : ""),
 					       run[i].value };
 			if (!(*to)->name.p)
@@ -159,7 +161,8 @@ void rfc2231_decode(str value, struct buf *out)
 
 		if (c == '%' && i + 2 < text.n && ascii_hex_value(text.p[i + 1]) >= 0 &&
 		    ascii_hex_value(text.p[i + 2]) >= 0) {
-			c = (char)(ascii_hex_value(text.p[i + 1]) << 4 | ascii_hex_value(text.p[i + 2]));
+			c = (char)(ascii_hex_value(text.p[i + 1]) << 4 |
+				   ascii_hex_value(text.p[i + 2]));
 			i += 2;
 		}
 		buf_add_char(&bytes, c);

@@ -1,5 +1,5 @@
-/* Everything in this folder on any bytes, with what must hold: decoders give the same in pieces as at once,
- * what encodes decodes to the same, what is said to be UTF-8 is. */
+/* Everything in this folder on any bytes, with what must hold: decoders give the same in pieces as
+ * at once, what encodes decodes to the same, what is said to be UTF-8 is. */
 #include "text/base64.h"
 #include "text/charset.h"
 #include "text/date.h"
@@ -61,7 +61,8 @@ static void charset(str name, str s, size_t piece)
 		charset_end(c, &two);
 	charset_free(c);
 	check(utf8_is_valid(buf_str(&one)), "charset writes UTF-8");
-	/* Bad bytes at a cut may count differently in stateful charsets; UTF-8 is ours and exact. */
+	/* Bad bytes at a cut may count differently in stateful charsets; UTF-8 is ours and exact.
+	 */
 	if (str_eq(name, S("utf-8")))
 		check(str_eq(buf_str(&one), buf_str(&two)), "charset pieces");
 	buf_free(&one);
@@ -76,17 +77,20 @@ static void round_trips(str s)
 	buf_init(&one, MAX);
 	buf_init(&two, MAX);
 	base64_encode(s, 0, &one);
-	check(base64_decode(buf_str(&one), &two) == ERR_OK && str_eq(buf_str(&two), s), "base64 round trip");
+	check(base64_decode(buf_str(&one), &two) == ERR_OK && str_eq(buf_str(&two), s),
+	      "base64 round trip");
 	buf_clear(&one);
 	buf_clear(&two);
 	if (mutf7_decode(s, &one) == ERR_OK) {
 		check(utf8_is_valid(buf_str(&one)), "mutf7 writes UTF-8");
-		check(mutf7_encode(buf_str(&one), &two) == ERR_OK && str_eq(buf_str(&two), s), "mutf7 has one form");
+		check(mutf7_encode(buf_str(&one), &two) == ERR_OK && str_eq(buf_str(&two), s),
+		      "mutf7 has one form");
 	}
 	buf_clear(&one);
 	buf_clear(&two);
 	if (mutf7_encode(s, &one) == ERR_OK)
-		check(mutf7_decode(buf_str(&one), &two) == ERR_OK && str_eq(buf_str(&two), s), "mutf7 round trip");
+		check(mutf7_decode(buf_str(&one), &two) == ERR_OK && str_eq(buf_str(&two), s),
+		      "mutf7 round trip");
 	buf_clear(&one);
 	buf_clear(&two);
 	if (s.n && !memchr(s.p, '\n', s.n)) {
@@ -98,7 +102,9 @@ static void round_trips(str s)
 	buf_clear(&one);
 	buf_clear(&two);
 	if (nfc_normalise(s, &one) == ERR_OK)
-		check(nfc_normalise(buf_str(&one), &two) == ERR_OK && str_eq(buf_str(&one), buf_str(&two)), "nfc twice");
+		check(nfc_normalise(buf_str(&one), &two) == ERR_OK &&
+			      str_eq(buf_str(&one), buf_str(&two)),
+		      "nfc twice");
 	buf_free(&one);
 	buf_free(&two);
 }
@@ -127,11 +133,13 @@ static void header_text(str s)
 	buf_clear(&out);
 	if (date_parse_rfc5322(s, &d) == ERR_OK || date_parse_imap(s, &d) == ERR_OK) {
 		date_format_rfc5322(d, &out);
-		check(date_parse_rfc5322(buf_str(&out), &e) == ERR_OK && d.seconds == e.seconds && d.zone == e.zone,
+		check(date_parse_rfc5322(buf_str(&out), &e) == ERR_OK && d.seconds == e.seconds &&
+			      d.zone == e.zone,
 		      "date round trip");
 		buf_clear(&out);
 		date_format_imap(d, &out);
-		check(date_parse_imap(buf_str(&out), &e) == ERR_OK && d.seconds == e.seconds, "IMAP date round trip");
+		check(date_parse_imap(buf_str(&out), &e) == ERR_OK && d.seconds == e.seconds,
+		      "IMAP date round trip");
 	}
 	buf_free(&out);
 	buf_free(&again);
@@ -139,7 +147,8 @@ static void header_text(str s)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-	static const char *const names[] = { "utf-8", "iso-8859-1", "iso-2022-jp", "utf-7", "gb18030", "utf-16" };
+	static const char *const names[] = { "utf-8", "iso-8859-1", "iso-2022-jp",
+					     "utf-7", "gb18030",    "utf-16" };
 	str s;
 	size_t piece;
 

@@ -106,10 +106,13 @@ static void test_qp(void)
 	qp_encode(S("a=b \r\n.\nx\xe9"), &out);
 	STR_EQ(buf_str(&out), S("a=3Db=20\r\n=2E\r\nx=E9"));
 	clear();
-	qp_encode(S("1234567890123456789012345678901234567890123456789012345678901234567890123456"), &out);
+	qp_encode(S("1234567890123456789012345678901234567890123456789012345678901234567890123456"),
+		  &out);
 	EQ(buf_len(&out), 76);
 	clear();
-	qp_encode(S("12345678901234567890123456789012345678901234567890123456789012345678901234567"), &out);
+	qp_encode(
+		S("12345678901234567890123456789012345678901234567890123456789012345678901234567"),
+		&out);
 	EQ(buf_len(&out), 77 + 3);
 }
 
@@ -164,7 +167,10 @@ static bool same_fold(str a, str b)
 static void test_fold(void)
 {
 	tap_group("fold");
-	OK(same_fold(S("Stra\xC3\x9F""e"), S("sTRA\xC3\x9F""E")));
+	OK(same_fold(S("Stra\xC3\x9F"
+		       "e"),
+		     S("sTRA\xC3\x9F"
+		       "E")));
 	OK(same_fold(S("\xC3\xA9"), S("E\xCC\x81"))); /* e acute, and E with a combining acute */
 	OK(same_fold(S("\xEF\xBC\xA1"), S("a")));     /* fullwidth A */
 	OK(same_fold(S("\xD0\xB6"), S("\xD0\x96")));  /* Cyrillic zhe */
@@ -186,17 +192,21 @@ static void test_mutf7(void)
 	tap_group("modified UTF-7");
 	/* RFC 3501 5.1.3 */
 	EQ(decode7(S("~peter/mail/&U,BTFw-/&ZeVnLIqe-")), ERR_OK);
-	STR_EQ(buf_str(&out), S("~peter/mail/\xE5\x8F\xB0\xE5\x8C\x97/\xE6\x97\xA5\xE6\x9C\xAC\xE8\xAA\x9E"));
+	STR_EQ(buf_str(&out),
+	       S("~peter/mail/\xE5\x8F\xB0\xE5\x8C\x97/\xE6\x97\xA5\xE6\x9C\xAC\xE8\xAA\x9E"));
 	clear();
-	EQ(mutf7_encode(S("~peter/mail/\xE5\x8F\xB0\xE5\x8C\x97/\xE6\x97\xA5\xE6\x9C\xAC\xE8\xAA\x9E"), &out), ERR_OK);
+	EQ(mutf7_encode(
+		   S("~peter/mail/\xE5\x8F\xB0\xE5\x8C\x97/\xE6\x97\xA5\xE6\x9C\xAC\xE8\xAA\x9E"),
+		   &out),
+	   ERR_OK);
 	STR_EQ(buf_str(&out), S("~peter/mail/&U,BTFw-/&ZeVnLIqe-"));
-	EQ(decode7(S("&Jjo!")), ERR_SYNTAX);	    /* no end */
+	EQ(decode7(S("&Jjo!")), ERR_SYNTAX);		  /* no end */
 	EQ(decode7(S("&U,BTFw-&ZeVnLIqe-")), ERR_SYNTAX); /* superfluous shift */
-	EQ(decode7(S("&AGE-")), ERR_SYNTAX);	    /* an 'a' needs no shift */
-	EQ(decode7(S("&2D0-")), ERR_SYNTAX);	    /* half a pair */
-	EQ(decode7(S("&3gDYPQ-")), ERR_SYNTAX);	    /* the halves in the wrong order */
-	EQ(decode7(S("&IKx-")), ERR_SYNTAX);	    /* spare bits */
-	EQ(decode7(S("&IKwA-")), ERR_SYNTAX);	    /* a digit too many */
+	EQ(decode7(S("&AGE-")), ERR_SYNTAX);		  /* an 'a' needs no shift */
+	EQ(decode7(S("&2D0-")), ERR_SYNTAX);		  /* half a pair */
+	EQ(decode7(S("&3gDYPQ-")), ERR_SYNTAX);		  /* the halves in the wrong order */
+	EQ(decode7(S("&IKx-")), ERR_SYNTAX);		  /* spare bits */
+	EQ(decode7(S("&IKwA-")), ERR_SYNTAX);		  /* a digit too many */
 	EQ(decode7(S("caf\xC3\xA9")), ERR_SYNTAX);
 	EQ(decode7(S("a&-b&-")), ERR_OK);
 	STR_EQ(buf_str(&out), S("a&b&"));

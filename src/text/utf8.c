@@ -1,8 +1,8 @@
 /* UTF-8 (RFC 3629).
  *
- * ASCII is tested eight bytes at a time, since nearly all mail is ASCII. What is left is decoded with
- * the table of RFC 3629 section 4: the second byte's range depends on the first, which rules out
- * overlong forms, surrogates and values above U+10FFFF in one comparison. */
+ * ASCII is tested eight bytes at a time, since nearly all mail is ASCII. What is left is decoded
+ * with the table of RFC 3629 section 4: the second byte's range depends on the first, which rules
+ * out overlong forms, surrogates and values above U+10FFFF in one comparison. */
 #include "text/utf8.h"
 
 #define HIGH_BITS 0x8080808080808080u

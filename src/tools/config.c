@@ -167,15 +167,46 @@ static bool check_file(const struct tool *t, enum conf_id id)
 	return true;
 }
 
+/* Tries each port as the server will. Somebody may take one in between; this is for the message before anything is begun. */
+static bool check_ports(const struct tool *t)
+{
+	const struct conf_listen *listens;
+	bool is_good = true;
+	size_t n;
+
+	listens = conf_listens(t->conf, &n);
+	for (size_t i = 0; i < n; i++) {
+		char text[ADDR_TEXT_MAX];
+		enum err err;
+		int fd;
+
+		if (listens[i].address.family == ADDR_UNIX)
+			continue;
+		err = os_listen(&listens[i].address, OS_LISTEN_V6ONLY, &fd);
+		if (!err) {
+			os_close(fd);
+			continue;
+		}
+		is_good = false;
+		tool_complain("%.*s for %.*s: %s", STR_ARGS(addr_text(&listens[i].address, text)),
+			      STR_ARGS(listens[i].service),
+			      err == ERR_BUSY	? "the port is in use" :
+			      err == ERR_DENIED ? "only root may listen there" :
+						  err_text(err));
+	}
+	return is_good;
+}
+
 int command_check(struct tool *t)
 {
+	bool ports = t->n == 2 && str_eq(t->args[1], S("--ports"));
 	int status = tool_load_config(t);
 	struct buf problems;
 	bool is_good;
 
 	if (status)
 		return status;
-	if (t->n > 1)
+	if (t->n > 1 && !ports)
 		return tool_usage(t);
 	buf_init(&problems, CONF_PROBLEMS_MAX);
 	is_good = !conf_check(t->conf, &problems);
@@ -186,6 +217,8 @@ int command_check(struct tool *t)
 	is_good &= check_file(t, CONF_tls_key_file);
 	if (!is_good)
 		return TOOL_CONFIG;
+	if (ports && !check_ports(t))
+		return TOOL_FAILED;
 	tool_print(arena_printf(t->arena, "%.*s: good\n", STR_ARGS(t->config_path)));
 	return TOOL_DONE;
 }

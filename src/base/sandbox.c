@@ -1,0 +1,244 @@
+/* seccomp and Landlock.
+ *
+ * The seccomp program is built from sandbox.def: the architecture first, then one comparison for each call that this role may
+ * make, with a look at the arguments where only some are harmless. The kernel caches the calls that are allowed whatever their
+ * arguments, so the length of the list costs nothing on the hot ones. The default is EPERM rather than a kill: a library that asks for
+ * something it can do without goes on, and a probe (tests/sandbox) can tell what it met. */
+#include "base/sandbox.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/audit.h>
+#include <linux/filter.h>
+#include <linux/landlock.h>
+#include <linux/seccomp.h>
+#include <sched.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#if defined(__x86_64__)
+#define AUDIT_ARCH_OURS AUDIT_ARCH_X86_64
+#elif defined(__aarch64__)
+#define AUDIT_ARCH_OURS AUDIT_ARCH_AARCH64
+#else
+#error "sandbox.c: name this machine's AUDIT_ARCH"
+#endif
+
+enum check { ANY, EMPTY_PATH, NO_EXEC, INTERNET, NO_NAMESPACE, DEATH_SIGNAL };
+
+struct call {
+	int number;
+	unsigned sets;
+	enum check check;
+};
+
+/* Calls that this architecture does not have get number -1. */
+static const struct call calls[] = {
+#ifndef __NR_epoll_wait
+#define __NR_epoll_wait -1
+#endif
+#ifndef __NR_poll
+#define __NR_poll -1
+#endif
+#ifndef __NR_open
+#define __NR_open -1
+#define __NR_stat -1
+#define __NR_lstat -1
+#define __NR_access -1
+#define __NR_readlink -1
+#define __NR_unlink -1
+#define __NR_rename -1
+#define __NR_mkdir -1
+#define __NR_rmdir -1
+#endif
+#define CALL(name, sets, check) { __NR_##name, (sets), (check) },
+#include "base/sandbox.def"
+#undef CALL
+};
+
+#define ARG(n) ((unsigned)offsetof(struct seccomp_data, args[n])) /* its low half: little-endian machines */
+#define LOAD(at) BPF_STMT(BPF_LD | BPF_W | BPF_ABS, (at))
+#define ALLOW	 BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW)
+#define REFUSE	 BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM)
+
+enum { PROGRAM_MAX = 1024, BLOCK_MAX = 10 };
+
+/* What follows the comparison with the call's number; always ends in a return. */
+static unsigned argument_check(enum check check, struct sock_filter block[BLOCK_MAX])
+{
+	unsigned n = 0;
+
+	switch (check) {
+	case ANY:
+		break;
+	case EMPTY_PATH: /* newfstatat(fd, "", st, AT_EMPTY_PATH) */
+		block[n++] = (struct sock_filter)LOAD(ARG(3));
+		block[n++] = (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JSET | BPF_K, AT_EMPTY_PATH, 1, 0);
+		block[n++] = (struct sock_filter)REFUSE;
+		break;
+	case NO_EXEC:
+		block[n++] = (struct sock_filter)LOAD(ARG(2));
+		block[n++] = (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JSET | BPF_K, PROT_EXEC, 0, 1);
+		block[n++] = (struct sock_filter)REFUSE;
+		break;
+	case INTERNET:
+		block[n++] = (struct sock_filter)LOAD(ARG(0));
+		block[n++] = (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, AF_INET, 2, 0);
+		block[n++] = (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, AF_INET6, 1, 0);
+		block[n++] = (struct sock_filter)REFUSE;
+		break;
+	case NO_NAMESPACE:
+		block[n++] = (struct sock_filter)LOAD(ARG(0));
+		block[n++] = (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JSET | BPF_K,
+							  CLONE_NEWUSER | CLONE_NEWNET | CLONE_NEWNS | CLONE_NEWPID |
+								  CLONE_NEWIPC | CLONE_NEWUTS | CLONE_NEWCGROUP,
+							  0, 1);
+		block[n++] = (struct sock_filter)REFUSE;
+		break;
+	case DEATH_SIGNAL:
+		block[n++] = (struct sock_filter)LOAD(ARG(0));
+		block[n++] = (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, PR_SET_PDEATHSIG, 1, 0);
+		block[n++] = (struct sock_filter)REFUSE;
+		break;
+	}
+	block[n++] = (struct sock_filter)ALLOW;
+	return n;
+}
+
+static bool is_listed_freely(unsigned i, unsigned allow)
+{
+	for (unsigned k = 0; k < ARRAY_LEN(calls); k++)
+		if (k != i && calls[k].number == calls[i].number && calls[k].check == ANY && (calls[k].sets & allow))
+			return true;
+	return false;
+}
+
+static unsigned build(unsigned allow, struct sock_filter *program)
+{
+	unsigned n = 0;
+
+	program[n++] = (struct sock_filter)LOAD(offsetof(struct seccomp_data, arch));
+	program[n++] = (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, AUDIT_ARCH_OURS, 1, 0);
+	program[n++] = (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_KILL_PROCESS);
+	program[n++] = (struct sock_filter)LOAD(offsetof(struct seccomp_data, nr));
+	/* glibc falls back to clone, whose flags can be looked at, when there is no clone3. */
+	program[n++] = (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, __NR_clone3, 0, 1);
+	program[n++] = (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | ENOSYS);
+	for (unsigned i = 0; i < ARRAY_LEN(calls); i++) {
+		const struct call *c = &calls[i];
+		struct sock_filter block[BLOCK_MAX];
+		unsigned size;
+
+		if (c->number < 0 || (c->sets && !(c->sets & allow)))
+			continue;
+		if (c->check != ANY && is_listed_freely(i, allow))
+			continue;
+		size = argument_check(c->check, block);
+		if (n + 1 + size + 1 > PROGRAM_MAX)
+			panic("sandbox: the program is too long");
+		program[n++] = (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, (unsigned)c->number, 0,
+							    (unsigned char)size);
+		memcpy(program + n, block, size * sizeof(*block));
+		n += size;
+	}
+	program[n++] = (struct sock_filter)REFUSE;
+	return n;
+}
+
+static enum err seccomp_lock(unsigned allow)
+{
+	struct sock_filter program[PROGRAM_MAX];
+	struct sock_fprog fprog = { .filter = program };
+
+	fprog.len = (unsigned short)build(allow, program);
+	if (syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_TSYNC, &fprog))
+		return ERR_UNSUPPORTED;
+	return ERR_OK;
+}
+
+/* Newer than Debian 12's headers: the kernel says by its ABI version how much of it it knows. */
+struct ruleset_attr {
+	uint64_t fs, net, scoped;
+};
+
+static const struct {
+	int abi;
+	uint64_t fs, net, scoped;
+	size_t size;
+} landlock_versions[] = {
+	{ 1, (1u << 13) - 1, 0, 0, 8 },	  { 2, (1u << 14) - 1, 0, 0, 8 },  { 3, (1u << 15) - 1, 0, 0, 8 },
+	{ 4, (1u << 15) - 1, 3, 0, 16 },  { 5, (1u << 16) - 1, 3, 0, 16 }, { 6, (1u << 16) - 1, 3, 3, 24 },
+};
+
+enum { LANDLOCK_READ = LANDLOCK_ACCESS_FS_READ_FILE | LANDLOCK_ACCESS_FS_READ_DIR };
+
+static bool landlock_paths(int ruleset, const char *const *paths, uint64_t rights)
+{
+	for (; paths && *paths; paths++) {
+		struct landlock_path_beneath_attr rule = { .allowed_access = rights };
+		int failed;
+
+		rule.parent_fd = open(*paths, O_PATH | O_CLOEXEC);
+		if (rule.parent_fd < 0)
+			return false;
+		failed = (int)syscall(SYS_landlock_add_rule, ruleset, LANDLOCK_RULE_PATH_BENEATH, &rule, 0);
+		close(rule.parent_fd);
+		if (failed)
+			return false;
+	}
+	return true;
+}
+
+/* The version in force, 0 without. */
+static int landlock_lock(const struct sandbox *s)
+{
+	long abi = syscall(SYS_landlock_create_ruleset, NULL, 0, LANDLOCK_CREATE_RULESET_VERSION);
+	struct ruleset_attr attr = { 0 };
+	size_t size = 0;
+	int ruleset, used = 0;
+	bool good;
+
+	for (unsigned i = 0; i < ARRAY_LEN(landlock_versions) && landlock_versions[i].abi <= abi; i++) {
+		attr.fs = landlock_versions[i].fs;
+		attr.net = landlock_versions[i].net;
+		attr.scoped = landlock_versions[i].scoped;
+		size = landlock_versions[i].size;
+		used = landlock_versions[i].abi;
+	}
+	if (!used)
+		return 0;
+	if (s->allow & SANDBOX_BIND_UDP)
+		attr.net = 0;
+	else if (s->allow & SANDBOX_CONNECT)
+		attr.net &= 1; /* binding alone is taken away */
+	ruleset = (int)syscall(SYS_landlock_create_ruleset, &attr, size, 0);
+	if (ruleset < 0)
+		return 0;
+	good = landlock_paths(ruleset, s->write_paths, attr.fs & ~(uint64_t)LANDLOCK_ACCESS_FS_EXECUTE) &&
+	       landlock_paths(ruleset, s->read_paths, LANDLOCK_READ) &&
+	       syscall(SYS_landlock_restrict_self, ruleset, 0) == 0;
+	close(ruleset);
+	return good ? used : 0;
+}
+
+enum err sandbox_lock(const struct sandbox *s, char text[SANDBOX_TEXT_MAX])
+{
+	int landlock;
+	enum err err;
+
+	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) || prctl(PR_SET_DUMPABLE, 0, 0, 0, 0))
+		return ERR_UNSUPPORTED;
+	landlock = landlock_lock(s);
+	if ((err = seccomp_lock(s->allow)))
+		return err;
+	if (landlock)
+		snprintf(text, SANDBOX_TEXT_MAX, "seccomp, Landlock %d", landlock);
+	else
+		snprintf(text, SANDBOX_TEXT_MAX, "seccomp, no Landlock (this kernel has none)");
+	return ERR_OK;
+}

@@ -1,0 +1,433 @@
+/* STORE, EXPUNGE, CLOSE, COPY, MOVE (RFC 3501 6.4.2 to 6.4.7, RFC 4315, RFC 6851).
+ *
+ * Each is one commit in the store (a set of very many ranges: a few), answered when it is durable. The view
+ * follows: when the store's MODSEQ went on by exactly this change, it is applied to the rows in memory, which
+ * saves a message; otherwise something else changed as well and the rows are asked for again.
+ */
+#include "imap/session_priv.h"
+
+/* ---- UIDs for the store ---- */
+
+void imap_uids_begin(struct imap_uids *u)
+{
+	*u = (struct imap_uids){ 0 };
+	buf_init(&u->records, (IMAP_RANGES_MAX + 1) * 8);
+}
+
+static void close_range(struct imap_uids *u)
+{
+	if (u->first)
+		rec_uid_range_put(&u->records, &(struct rec_uid_range){ .first = u->first, .last = u->last });
+}
+
+void imap_uids_add(struct imap_uids *u, uint32_t uid)
+{
+	if (u->first && uid == u->last + 1) {
+		u->last = uid;
+		return;
+	}
+	close_range(u);
+	u->ranges++;
+	u->first = u->last = uid;
+}
+
+str imap_uids_done(struct imap_uids *u)
+{
+	close_range(u);
+	u->first = 0;
+	return buf_str(&u->records);
+}
+
+bool imap_uids_are_full(const struct imap_uids *u)
+{
+	return u->ranges >= IMAP_RANGES_MAX;
+}
+
+void imap_uids_clear(struct imap_uids *u)
+{
+	buf_clear(&u->records);
+	u->ranges = 0;
+	u->first = u->last = 0;
+}
+
+void imap_uids_free(struct imap_uids *u)
+{
+	buf_free(&u->records);
+}
+
+/* Calls `act` for pieces of the set; `wanted` chooses messages (NULL: all). */
+typedef enum err (*piece_fn)(struct imap_session *s, void *arg, str uids);
+
+static enum err for_pieces(struct imap_session *s, const struct imap_set *set, uint64_t wanted_flag, piece_fn act,
+			   void *arg)
+{
+	struct imap_uids uids;
+	enum err err = ERR_OK;
+
+	imap_uids_begin(&uids);
+	for (size_t i = 0; i < set->count && !err; i++) {
+		for (uint32_t seq = set->ranges[i].first; seq <= set->ranges[i].last && !err; seq++) {
+			const struct imap_row *row = imap_selected_row(&s->selected, seq);
+
+			if (row->is_gone || (row->flags[0] & wanted_flag) != wanted_flag)
+				continue;
+			imap_uids_add(&uids, row->uid);
+			if (imap_uids_are_full(&uids)) {
+				err = act(s, arg, imap_uids_done(&uids));
+				imap_uids_clear(&uids);
+			}
+		}
+	}
+	if (!err && uids.ranges)
+		err = act(s, arg, imap_uids_done(&uids));
+	imap_uids_free(&uids);
+	return err;
+}
+
+/* ---- the view follows ---- */
+
+/* Is the view exactly one change behind `modseq`? Then the caller applies it; otherwise it is asked for again. */
+static bool follows(struct imap_session *s, uint64_t modseq)
+{
+	struct imap_view *v = s->selected.view;
+
+	imap_account_touched(s->account, v->mailbox, modseq);
+	if (modseq != v->modseq + 1 || v->is_refreshing)
+		return false;
+	v->modseq = modseq;
+	return true;
+}
+
+static void apply_flags(struct imap_view *v, str uids, enum imap_flags_mode mode, const uint64_t flags[2], uint64_t modseq)
+{
+	struct rec_uid_range range;
+
+	while (!rec_uid_range_get(&uids, &range)) {
+		for (size_t i = imap_view_find(v, range.first); i < v->count && v->rows[i].uid <= range.last; i++) {
+			uint64_t new[2];
+
+			for (size_t w = 0; w < 2; w++) {
+				uint64_t old = v->rows[i].flags[w];
+
+				new[w] = mode == IMAP_FLAGS_ADD	   ? old | flags[w] :
+					 mode == IMAP_FLAGS_REMOVE ? old & ~flags[w] :
+								     flags[w];
+			}
+			imap_view_set_flags(v, i, new, modseq);
+		}
+	}
+}
+
+static void apply_expunge(struct imap_view *v, str uids)
+{
+	struct rec_uid_range range;
+
+	while (!rec_uid_range_get(&uids, &range))
+		imap_view_expunge(v, range.first, range.last);
+}
+
+/* The other connections that watch this mailbox in IDLE. */
+static void tell_others(struct imap_session *s)
+{
+	if (s->account->on_change)
+		s->account->on_change(s->account->arg, s->selected.view);
+}
+
+enum err imap_commit_flags(struct imap_session *s, str uids, enum imap_flags_mode mode, const uint64_t flags[2])
+{
+	struct imap_view *v = s->selected.view;
+	struct msg_st_commit_reply reply;
+	enum err err;
+
+	err = imap_commit(s,
+			  &(struct msg_st_commit){ .op = STORE_OP_FLAGS,
+						   .mailbox = v->mailbox,
+						   .uids = uids,
+						   .mode = (uint8_t)mode,
+						   .flags0 = flags[0],
+						   .flags1 = flags[1],
+						   .expected = v->uidvalidity },
+			  &reply);
+	if (err)
+		return err;
+	s->own = reply.modseq;
+	if (!follows(s, reply.modseq))
+		return imap_account_refresh(s->account, v);
+	apply_flags(v, uids, mode, flags, reply.modseq);
+	tell_others(s);
+	return ERR_OK;
+}
+
+/* ---- STORE ---- */
+
+struct store_command {
+	enum imap_flags_mode mode;
+	uint64_t flags[2];
+};
+
+static enum err store_piece(struct imap_session *s, void *arg, str uids)
+{
+	struct store_command *store = arg;
+
+	return imap_commit_flags(s, uids, store->mode, store->flags);
+}
+
+static enum err keywords_to_flags(struct imap_session *s, const struct imap_command *c, uint64_t flags[2])
+{
+	flags[0] = c->set_flags.system;
+	flags[1] = 0;
+	for (size_t i = 0; i < c->set_flags.count; i++) {
+		unsigned number;
+		enum err err = imap_account_keyword(s->account, c->set_flags.keywords[i], c->mode != IMAP_FLAGS_REMOVE,
+						    &number);
+
+		if (err == ERR_NOT_FOUND)
+			continue; /* nobody has it: there is nothing to remove */
+		if (err)
+			return err;
+		flags[number / 64] |= (uint64_t)1 << (number % 64);
+	}
+	return ERR_OK;
+}
+
+/* RFC 3501 6.4.6: the new flags of every message, asked for or not changed at all. */
+static enum err tell_flags(struct imap_session *s, const struct imap_set *set, bool with_uid)
+{
+	enum err err;
+
+	if (s->keywords_told != s->account->keyword_changes)
+		imap_write_flag_list(s);
+	for (size_t i = 0; i < set->count; i++) {
+		for (uint32_t seq = set->ranges[i].first; seq <= set->ranges[i].last; seq++) {
+			if (imap_selected_row(&s->selected, seq)->is_gone)
+				continue;
+			imap_write_fetch_flags(s, seq, with_uid, &s->out);
+			if (buf_len(&s->out) > 32 * 1024 && (err = imap_send(s)))
+				return err;
+		}
+	}
+	return imap_send(s);
+}
+
+/* The command's set in sequence numbers; answers BAD or NO itself. */
+static bool resolve(struct imap_session *s, const struct imap_command *c, struct imap_set *set)
+{
+	enum err err = imap_selected_set(&s->selected, &c->set, c->is_uid, s->arena, set);
+
+	if (err == ERR_RANGE)
+		imap_bad(s, "Invalid message set: there is no such message.");
+	else if (err)
+		imap_failed(s, err);
+	return !err;
+}
+
+static bool refuse_read_only(struct imap_session *s)
+{
+	if (!s->selected.is_read_only)
+		return false;
+	imap_no(s, "[READ-ONLY] Mailbox is read-only.");
+	return true;
+}
+
+void imap_do_store(struct imap_session *s, const struct imap_command *c)
+{
+	struct store_command store = { .mode = c->mode };
+	struct imap_set set;
+	enum err err;
+
+	if (refuse_read_only(s) || !resolve(s, c, &set))
+		return;
+	err = keywords_to_flags(s, c, store.flags);
+	if (!err)
+		err = for_pieces(s, &set, 0, store_piece, &store);
+	if (!err && !c->is_silent)
+		err = tell_flags(s, &set, c->is_uid);
+	if (err)
+		imap_failed(s, err);
+	else
+		imap_ok(s, "Store completed.");
+}
+
+/* ---- EXPUNGE, CLOSE ---- */
+
+static enum err expunge_piece(struct imap_session *s, void *arg, str uids)
+{
+	struct imap_view *v = s->selected.view;
+	struct msg_st_commit_reply reply;
+	enum err err;
+
+	(void)arg;
+	err = imap_commit(s,
+			  &(struct msg_st_commit){ .op = STORE_OP_EXPUNGE,
+						   .mailbox = v->mailbox,
+						   .uids = uids,
+						   .expected = v->uidvalidity },
+			  &reply);
+	if (err || !follows(s, reply.modseq))
+		return err;
+	apply_expunge(v, uids);
+	tell_others(s);
+	return ERR_OK;
+}
+
+static enum err expunge(struct imap_session *s, const struct imap_set *set)
+{
+	enum err err;
+
+	/* Flags that others set since are part of the decision. */
+	if ((err = imap_account_refresh(s->account, s->selected.view)))
+		return err;
+	return for_pieces(s, set, MSG_FLAG_DELETED, expunge_piece, NULL);
+}
+
+static struct imap_set all_messages(struct imap_session *s, struct imap_range *range)
+{
+	*range = (struct imap_range){ 1, s->selected.exists };
+	return (struct imap_set){ .ranges = range, .count = s->selected.exists ? 1 : 0 };
+}
+
+void imap_do_expunge(struct imap_session *s, const struct imap_command *c)
+{
+	struct imap_range range;
+	struct imap_set set = all_messages(s, &range);
+	enum err err;
+
+	if (refuse_read_only(s) || (c->has_set && !resolve(s, c, &set)))
+		return;
+	if ((err = expunge(s, &set)))
+		imap_failed(s, err);
+	else
+		imap_ok(s, "Expunge completed.");
+}
+
+void imap_do_close(struct imap_session *s, const struct imap_command *c)
+{
+	struct imap_range range;
+	struct imap_set set = all_messages(s, &range);
+	/* RFC 3501 6.4.2: no expunge, and no error, where it was opened with EXAMINE. */
+	enum err err = s->selected.is_read_only ? ERR_OK : expunge(s, &set);
+
+	(void)c;
+	if (err) {
+		imap_failed(s, err);
+		return;
+	}
+	imap_session_close_mailbox(s);
+	imap_ok(s, "Close completed.");
+}
+
+/* ---- COPY, MOVE ---- */
+
+struct copy_command {
+	uint32_t target, target_uidvalidity;
+	enum store_op op;
+	struct imap_set_builder from, to;
+};
+
+static enum err collect_uids(struct imap_set_builder *b, str records)
+{
+	struct rec_uid_range range;
+	enum err err;
+
+	while (!(err = rec_uid_range_get(&records, &range)))
+		imap_set_add(b, range.first, range.last);
+	return err == ERR_EOF && !b->failed ? ERR_OK : ERR_PROTOCOL;
+}
+
+static enum err copy_piece(struct imap_session *s, void *arg, str uids)
+{
+	struct copy_command *copy = arg;
+	struct imap_view *v = s->selected.view;
+	struct msg_st_commit_reply reply;
+	enum err err;
+
+	err = imap_commit(s,
+			  &(struct msg_st_commit){ .op = (uint8_t)copy->op,
+						   .mailbox = v->mailbox,
+						   .target = copy->target,
+						   .uids = uids,
+						   .expected = v->uidvalidity },
+			  &reply);
+	if (err)
+		return err;
+	if ((err = collect_uids(&copy->from, reply.from)) || (err = collect_uids(&copy->to, reply.to)))
+		return err;
+	copy->target_uidvalidity = reply.uidvalidity;
+	imap_account_touched(s->account, copy->target, reply.modseq);
+	if (copy->op == STORE_OP_MOVE && copy->target != v->mailbox && follows(s, reply.modseq)) {
+		apply_expunge(v, reply.from);
+		tell_others(s);
+	} else {
+		imap_account_touched(s->account, v->mailbox, reply.modseq);
+	}
+	return ERR_OK;
+}
+
+static enum err find_target(struct imap_session *s, const struct imap_command *c, uint32_t *id)
+{
+	struct imap_mailbox *m;
+	enum err err;
+
+	if (!c->mailbox_is_valid)
+		return ERR_SYNTAX;
+	if ((err = imap_account_list(s->account)) || (err = imap_account_mailbox(s->account, c->mailbox, &m)))
+		return err;
+	*id = m->record.id;
+	return ERR_OK;
+}
+
+/* RFC 4315 3: "[COPYUID 38505 304,319:320 3956:3958] " */
+static void write_copyuid(const struct copy_command *copy, struct buf *out)
+{
+	buf_printf(out, "[COPYUID %u ", copy->target_uidvalidity);
+	imap_set_write(&copy->from.set, out);
+	buf_add_char(out, ' ');
+	imap_set_write(&copy->to.set, out);
+	buf_add(out, S("] "));
+}
+
+static void copy_or_move(struct imap_session *s, const struct imap_command *c, enum store_op op)
+{
+	struct copy_command copy = { .op = op, .from.arena = s->arena, .to.arena = s->arena };
+	struct imap_set set;
+	enum err err;
+	str text;
+
+	if (!resolve(s, c, &set))
+		return;
+	if ((err = find_target(s, c, &copy.target)) == ERR_NOT_FOUND) {
+		/* RFC 3501 6.4.7 */
+		imap_no(s, "[TRYCREATE] Mailbox doesn't exist.");
+		return;
+	}
+	if (!err)
+		err = for_pieces(s, &set, 0, copy_piece, &copy);
+	if (err) {
+		imap_failed(s, err);
+		return;
+	}
+	if (copy.from.set.count)
+		write_copyuid(&copy, &s->out);
+	text = arena_str(s->arena, buf_str(&s->out));
+	buf_clear(&s->out);
+	s->result = "OK";
+	if (op == STORE_OP_MOVE) {
+		/* RFC 6851 4.3: untagged, before the expunges. */
+		if (text.n)
+			conn_printf(s->conn, "* OK %.*sMoved UIDs.\r\n", STR_ARGS(text));
+		s->text = S("Move completed.");
+	} else {
+		s->text = arena_printf(s->arena, "%.*sCopy completed.", STR_ARGS(text));
+	}
+}
+
+void imap_do_copy(struct imap_session *s, const struct imap_command *c)
+{
+	copy_or_move(s, c, STORE_OP_COPY);
+}
+
+void imap_do_move(struct imap_session *s, const struct imap_command *c)
+{
+	if (!refuse_read_only(s))
+		copy_or_move(s, c, STORE_OP_MOVE);
+}

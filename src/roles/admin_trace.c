@@ -1,0 +1,180 @@
+/* `posthorn trace ID|ADDRESS [--json]`: the history in plain words.
+ *
+ * The sentences are base/trace.def's; %s, %r and %t in them are the event's sender, recipient and text. */
+#include "roles/admin_priv.h"
+
+#include "base/trace.h"
+
+#include <stdio.h>
+#include <time.h>
+
+static const char *sentence_of(uint16_t event)
+{
+	static const char *const sentences[] = {
+#define TRACE(name, number, sentence) [number] = (sentence),
+#include "base/trace.def"
+#undef TRACE
+	};
+	const char *s = event < ARRAY_LEN(sentences) ? sentences[event] : NULL;
+
+	return s ? s : "%t (an event that this version does not know)";
+}
+
+static const char *name_of(uint16_t event)
+{
+	static const char *const names[] = {
+#define TRACE(name, number, sentence) [number] = #name,
+#include "base/trace.def"
+#undef TRACE
+	};
+	const char *s = event < ARRAY_LEN(names) ? names[event] : NULL;
+
+	return s ? s : "UNKNOWN";
+}
+
+static void put_time(struct buf *b, int64_t us)
+{
+	time_t t = (time_t)(us / 1000000);
+	struct tm tm;
+
+	localtime_r(&t, &tm);
+	buf_printf(b, "%04d-%02d-%02d %02d:%02d:%02d.%03d", tm.tm_year + 1900, tm.tm_mon + 1, tm.tm_mday, tm.tm_hour,
+		   tm.tm_min, tm.tm_sec, (int)(us % 1000000 / 1000));
+}
+
+/* Text of the network for a terminal: no control characters. */
+static void put_clean(struct buf *b, str s)
+{
+	for (size_t i = 0; i < s.n; i++) {
+		unsigned char c = (unsigned char)s.p[i];
+
+		if (c < 0x20 || c == 0x7f)
+			buf_printf(b, "\\x%02x", c);
+		else
+			buf_add_char(b, (char)c);
+	}
+}
+
+static void put_sentence(struct buf *b, const struct trace_found *e)
+{
+	for (const char *p = sentence_of(e->event); *p; p++) {
+		if (*p != '%' || !p[1]) {
+			buf_add_char(b, *p);
+			continue;
+		}
+		p++;
+		if (*p == 's')
+			put_clean(b, e->sender);
+		else if (*p == 'r')
+			put_clean(b, e->recipient);
+		else if (*p == 't')
+			put_clean(b, e->text);
+		else
+			buf_add_char(b, *p);
+	}
+}
+
+static void put_json_string(struct buf *b, const char *name, str s)
+{
+	buf_printf(b, ",\"%s\":\"", name);
+	for (size_t i = 0; i < s.n; i++) {
+		unsigned char c = (unsigned char)s.p[i];
+
+		if (c == '"' || c == '\\')
+			buf_printf(b, "\\%c", c);
+		else if (c < 0x20 || c == 0x7f)
+			buf_printf(b, "\\u%04x", c);
+		else
+			buf_add_char(b, (char)c);
+	}
+	buf_add_char(b, '"');
+}
+
+static void print_events(struct admin_command *c, const struct trace_found *e, size_t n, bool json)
+{
+	char id[MSGID_TEXT + 1];
+	uint64_t message = 0;
+
+	for (size_t i = 0; i < n; i++, e++) {
+		if (json) {
+			buf_printf(&c->out, "{\"at\":%lld.%06lld,\"event\":\"%s\"", (long long)(e->at_us / 1000000),
+				   (long long)(e->at_us % 1000000), name_of(e->event));
+			if (e->message)
+				put_json_string(&c->out, "message", msgid_text(e->message, id));
+			put_json_string(&c->out, "sender", e->sender);
+			put_json_string(&c->out, "recipient", e->recipient);
+			put_json_string(&c->out, "text", e->text);
+			buf_add(&c->out, S("}\n"));
+			continue;
+		}
+		if (e->message && e->message != message)
+			buf_printf(&c->out, "message %s\n", msgid_text(e->message, id).p);
+		message = e->message;
+		buf_add(&c->out, message ? S("  ") : STR_EMPTY);
+		put_time(&c->out, e->at_us);
+		buf_add(&c->out, S("  "));
+		put_sentence(&c->out, e);
+		buf_add_char(&c->out, '\n');
+	}
+}
+
+/* All of each message that concerns the address, the oldest message first; what has no message stands where it happened. */
+static enum err print_address(struct admin_command *c, str address, bool json, size_t *count)
+{
+	struct trace_found *e, *of_message;
+	size_t n, m;
+	enum err err = trace_log_find_address(c->admin->trace, address, c->arena, &e, &n);
+
+	*count = n;
+	for (size_t i = 0; !err && i < n; i++) {
+		bool is_seen = false;
+
+		if (!e[i].message) {
+			print_events(c, &e[i], 1, json);
+			continue;
+		}
+		for (size_t k = 0; k < i && !is_seen; k++)
+			is_seen = e[k].message == e[i].message;
+		if (is_seen)
+			continue;
+		if (!(err = trace_log_find_message(c->admin->trace, e[i].message, c->arena, &of_message, &m)))
+			print_events(c, of_message, m, json);
+	}
+	return err;
+}
+
+void admin_trace(struct admin_command *c)
+{
+	struct trace_found *e;
+	bool json = false;
+	str what = STR_EMPTY;
+	uint64_t message;
+	size_t n = 0;
+	enum err err;
+
+	for (size_t i = 1; i < c->n; i++) {
+		if (str_eq(c->args[i], S("--json")))
+			json = true;
+		else
+			what = c->args[i];
+	}
+	if (!what.n) {
+		buf_add(&c->err, S("posthorn trace ID|ADDRESS [--json]\n"));
+		c->exit = 2;
+		return;
+	}
+	if (msgid_parse(what, &message) == ERR_OK) {
+		err = trace_log_find_message(c->admin->trace, message, c->arena, &e, &n);
+		if (!err)
+			print_events(c, e, n, json);
+	} else {
+		err = print_address(c, what, json, &n);
+	}
+	if (err) {
+		buf_printf(&c->err, "the history cannot be read: %s\n", err_text(err));
+		c->exit = 1;
+	} else if (n == 0) {
+		buf_printf(&c->err, "nothing is known of %.*s\n", STR_ARGS(what));
+		c->exit = 1;
+	}
+}

@@ -1,0 +1,439 @@
+/* Role auth: decides. Logins, who may send as whom, what an address resolves to, limits and penalties.
+ *
+ * It answers fronts and queue on who may send and to whom (auth_mail.c), fronts on logins (auth_login.c), the session zygote
+ * on which account a ticket opens, and the posthorn command on domains, accounts and aliases. It reads no mail and has
+ * no network: its one file is the directory. Only hashes take long, and they are computed by the lookup
+ * workers (auth_lookup.c), so that nothing here ever waits for one.
+ *
+ * A ticket is 16 random bytes that stand for "this login may open that account": auth tells the zygote, and the front
+ * passes it with the connection. The zygote comes back with it when it needs the store for that account, and
+ * auth alone tells the store which account a channel is for. A ticket is good for one binding and a minute.
+ */
+#include "base/os.h"
+#include "roles/auth_priv.h"
+
+#include <stdlib.h>
+
+enum { TICKET_SIZE = 16, TICK_SECONDS = 1 };
+
+struct auth_ticket {
+	struct lru_node node;
+	uint8_t ticket[TICKET_SIZE];
+	uint64_t account, quota;
+	int64_t until;
+	struct buf address;
+};
+
+/* ---- callers ---- */
+
+static uint32_t *epoch_of(struct auth_role *a, const struct chan *c)
+{
+	return &a->epochs[chan_peer(c)][MIN(chan_peer_index(c), (unsigned)AUTH_INDEX_MAX - 1)];
+}
+
+struct auth_caller auth_caller(struct auth_role *a, struct chan *c, uint32_t id)
+{
+	return (struct auth_caller){ .auth = a, .chan = c, .id = id, .epoch = *epoch_of(a, c) };
+}
+
+bool auth_caller_is_there(const struct auth_caller *caller)
+{
+	return caller->chan && chan_is_up(caller->chan) && *epoch_of(caller->auth, caller->chan) == caller->epoch;
+}
+
+/* ---- tickets ---- */
+
+static void ticket_free(struct auth_role *a, struct auth_ticket *t)
+{
+	(void)lru_remove(&a->tickets, &t->node);
+	buf_free(&t->address);
+	free(t);
+}
+
+static void tickets_expire(struct auth_role *a, int64_t now)
+{
+	struct lru_node *n;
+
+	while ((n = lru_oldest(&a->tickets, 0)) != NULL) {
+		struct auth_ticket *t = CONTAINER_OF(n, struct auth_ticket, node);
+
+		if (t->until > now)
+			return;
+		ticket_free(a, t);
+	}
+}
+
+enum err auth_ticket_issue(struct auth_role *a, uint64_t account, str address, uint64_t quota, uint8_t ticket[TICKET_SIZE])
+{
+	struct chan *zygote = role_peer(a->role, ROLE_SESSION, 0);
+	struct auth_ticket *t;
+	struct msg_session_open open = { .account = account, .address = address };
+
+	tickets_expire(a, loop_now(a->role->loop));
+	if (!zygote || !chan_is_up(zygote))
+		return ERR_CLOSED;
+	if (lru_is_full(&a->tickets))
+		return ERR_BUSY;
+	t = calloc(1, sizeof(*t));
+	if (!t)
+		return ERR_NO_MEMORY;
+	os_random(t->ticket, sizeof(t->ticket));
+	t->account = account;
+	t->quota = quota;
+	t->until = loop_now(a->role->loop) + SECONDS(AUTH_TICKET_SECONDS);
+	buf_init(&t->address, 512);
+	buf_add(&t->address, address);
+	lru_insert(&a->tickets, &t->node, str_of(t->ticket, sizeof(t->ticket)), 0);
+	memcpy(ticket, t->ticket, sizeof(t->ticket));
+	memcpy(open.ticket, t->ticket, sizeof(t->ticket));
+	return chan_send(zygote, MSG_session_open, 0, &open);
+}
+
+static void bound(void *arg, enum err err, struct msg *reply)
+{
+	struct auth_caller *caller = arg;
+
+	if (!err && reply->type == MSG_failed)
+		err = reply->u.failed.err > 0 && reply->u.failed.err < ERR_COUNT ? (enum err)reply->u.failed.err :
+										   ERR_TEMPORARY;
+	if (auth_caller_is_there(caller)) {
+		if (err)
+			err = REPLY_FAILED(caller->chan, caller->id, err, STR_EMPTY);
+		else
+			err = REPLY(caller->chan, caller->id, done);
+		if (err)
+			log_warn(&caller->auth->role->log, "bind-answer-lost", "error=%s", err_name(err));
+	}
+	free(caller);
+}
+
+/* The zygote opens an account that a login's ticket names: the store is told, then the zygote. */
+static void session_bind(struct auth_role *a, struct chan *from, uint32_t id, const struct msg_session_bind *m)
+{
+	struct lru_node *n = lru_find(&a->tickets, str_of(m->ticket, sizeof(m->ticket)));
+	struct auth_ticket *t = n ? CONTAINER_OF(n, struct auth_ticket, node) : NULL;
+	struct auth_caller *caller = malloc(sizeof(*caller));
+	struct msg_store_bind bind = { .account = m->account };
+	enum err err = ERR_OK;
+
+	if (!caller)
+		err = ERR_NO_MEMORY;
+	else if (!t || t->account != m->account || t->until <= loop_now(a->role->loop))
+		err = ERR_DENIED;
+	if (!err) {
+		*caller = auth_caller(a, from, id);
+		bind.address = buf_str(&t->address);
+		bind.quota = t->quota;
+		memcpy(bind.ticket, t->ticket, sizeof(t->ticket));
+		err = chan_call_async(role_peer(a->role, ROLE_STORE, 0), MSG_store_bind, &bind,
+				      loop_now(a->role->loop) + SECONDS(AUTH_TICKET_SECONDS), bound, caller);
+		ticket_free(a, t);
+	}
+	if (err) {
+		free(caller);
+		err = REPLY_FAILED(from, id, err, S("no such ticket"));
+		if (err)
+			log_warn(&a->role->log, "bind-answer-lost", "error=%s", err_name(err));
+	}
+}
+
+/* ---- commands ---- */
+
+/* A command runs on a fiber, since it may wait for a worker's hash. */
+struct running_command {
+	struct auth_caller caller;
+	struct buf args, input;
+	uint64_t cursor;
+	struct fiber *fiber;
+	struct arena *arena;
+	enum err hash_err;
+	struct password_record made;
+	bool is_made;
+};
+
+static void command_hashed(void *arg, enum err err, const struct msg_lookup_hash_reply *made)
+{
+	struct running_command *r = arg;
+
+	r->hash_err = err;
+	if (!err) {
+		r->made.hash = arena_str(r->arena, made->stored);
+		r->made.scram = arena_str(r->arena, made->scram);
+		if (!r->made.hash.p || !r->made.scram.p)
+			r->hash_err = ERR_NO_MEMORY;
+	}
+	r->is_made = true;
+	fiber_wake(r->caller.auth->role->loop, r->fiber);
+}
+
+static enum err command_make_password(void *arg, enum password_scheme scheme, str password, struct arena *arena,
+				      struct password_record *out)
+{
+	struct running_command *r = arg;
+	struct auth_role *a = r->caller.auth;
+	enum err err;
+
+	r->arena = arena;
+	r->is_made = false;
+	r->fiber = fiber_current(a->role->loop);
+	err = auth_job_hash(a, password_scheme_name(scheme), password, command_hashed, r);
+	/* The job always ends: by its answer, its deadline or its worker's death. */
+	while (!err && !r->is_made) {
+		enum err waited = fiber_suspend(a->role->loop, LOOP_NEVER);
+
+		if (waited && waited != ERR_CANCELLED)
+			panic("a wait without a deadline ended: %s", err_name(waited));
+	}
+	if (!err)
+		err = r->hash_err;
+	if (!err)
+		*out = r->made;
+	return err;
+}
+
+static size_t split_args(str joined, str *args, size_t max)
+{
+	size_t n = 0;
+
+	while (joined.n > 0 && n < max)
+		args[n++] = str_cut(&joined, '\0');
+	return n;
+}
+
+static void command_run(void *arg)
+{
+	struct running_command *r = arg;
+	struct auth_role *a = r->caller.auth;
+	struct directory_command c = {
+		.directory = a->directory, .scheme = a->scheme, .make_password = command_make_password, .arg = r
+	};
+	struct directory_result result = { .exit = 0 };
+	struct arena *arena = arena_new(DIRECTORY_COMMAND_ARENA);
+	str args[128];
+	enum err err = arena ? ERR_OK : ERR_NO_MEMORY;
+
+	buf_init(&result.out, DIRECTORY_COMMAND_OUT);
+	buf_init(&result.err, DIRECTORY_COMMAND_ERR);
+	if (!err)
+		directory_command_run(&c, args, split_args(buf_str(&r->args), args, ARRAY_LEN(args)), buf_str(&r->input),
+				      r->cursor, arena, &result);
+	if (auth_caller_is_there(&r->caller))
+		err = err ? REPLY_FAILED(r->caller.chan, r->caller.id, err, STR_EMPTY) :
+			    REPLY(r->caller.chan, r->caller.id, command_output, .out = buf_str(&result.out),
+				  .err = buf_str(&result.err), .exit = (uint8_t)result.exit, .more = result.more,
+				  .cursor = result.cursor);
+	if (err)
+		log_warn(&a->role->log, "command-answer-lost", "error=%s", err_name(err));
+	arena_free(arena);
+	buf_free(&result.out);
+	buf_free(&result.err);
+	if (r->input.p)
+		explicit_bzero(r->input.p, r->input.size);
+	buf_free(&r->args);
+	buf_free(&r->input);
+	free(r);
+}
+
+static void command(struct auth_role *a, struct chan *from, uint32_t id, const struct msg_command *m)
+{
+	struct running_command *r = calloc(1, sizeof(*r));
+	enum err err = ERR_NO_MEMORY;
+
+	if (r) {
+		r->caller = auth_caller(a, from, id);
+		r->cursor = m->cursor;
+		buf_init(&r->args, m->args.n + 1);
+		buf_init(&r->input, m->input.n + 1);
+		buf_add(&r->args, m->args);
+		buf_add(&r->input, m->input);
+		err = buf_failed(&r->args) || buf_failed(&r->input) ? ERR_NO_MEMORY :
+								      fiber_spawn(a->role->loop, command_run, r);
+		if (err) {
+			buf_free(&r->args);
+			buf_free(&r->input);
+			free(r);
+		}
+	}
+	if (err && (err = REPLY_FAILED(from, id, err, STR_EMPTY)))
+		log_warn(&a->role->log, "command-answer-lost", "error=%s", err_name(err));
+}
+
+/* ---- the role ---- */
+
+static void tick(void *arg)
+{
+	struct auth_role *a = arg;
+
+	tickets_expire(a, loop_now(a->role->loop));
+	auth_jobs_run(a);
+	loop_timer_set(a->role->loop, &a->tick, loop_now(a->role->loop) + SECONDS(TICK_SECONDS), tick, a);
+}
+
+enum err auth_resolver_make(struct auth_role *a)
+{
+	struct resolver_options options = { .delimiters = conf_str(a->role->conf, CONF_recipient_delimiter),
+					    .postmaster = conf_str(a->role->conf, CONF_postmaster),
+					    .cache_max = RESOLVE_CACHE_MAX };
+	uint8_t seed[RESOLVE_SEED_SIZE];
+	struct resolver *resolver;
+	enum err err;
+
+	os_random(seed, sizeof(seed));
+	if ((err = resolver_new(a->directory, &options, seed, &resolver)))
+		return err;
+	resolver_free(a->resolver);
+	a->resolver = resolver;
+	return password_scheme_find(conf_str(a->role->conf, CONF_password_scheme), &a->scheme);
+}
+
+static enum err auth_init(struct role *r)
+{
+	struct auth_role *a = calloc(1, sizeof(*a));
+	uint8_t seeds[4][LRU_SEED_SIZE], key[LOGINCACHE_KEY_SIZE];
+	enum err err;
+
+	if (!a)
+		return ERR_NO_MEMORY;
+	r->state = a;
+	a->role = r;
+	auth_jobs_init(a);
+	os_random(seeds, sizeof(seeds));
+	os_random(key, sizeof(key));
+	a->arena = arena_new(AUTH_ARENA);
+	a->cache = logincache_new(LOGINCACHE_MAX, key);
+	explicit_bzero(key, sizeof(key));
+	a->penalty = penalty_new(PENALTY_MAX, seeds[3]);
+	if (!a->arena || !a->cache || !a->penalty)
+		return ERR_NO_MEMORY;
+	if ((err = lru_init(&a->conns, AUTH_CONNS_MAX, seeds[0])) || (err = lru_init(&a->txns, AUTH_TXNS_MAX, seeds[1])))
+		return err;
+	return lru_init(&a->tickets, AUTH_TICKETS_MAX, seeds[2]);
+}
+
+/* The supervisor hands over the folder of the directory; SQLite opens what is in it by name, below Landlock's rule. */
+static enum err auth_file(struct role *r, str name, str path, int fd)
+{
+	struct auth_role *a = r->state;
+
+	os_close(fd);
+	if (!str_eq(name, S("directory")))
+		return ERR_UNSUPPORTED;
+	a->directory_path = arena_printf(a->arena, "%.*s/directory.db", STR_ARGS(path));
+	return a->directory_path.p ? ERR_OK : ERR_NO_MEMORY;
+}
+
+static enum err auth_prepare(struct role *r)
+{
+	struct auth_role *a = r->state;
+	struct directory_options options = { .create = true };
+	char why[DIRECTORY_WHY_SIZE];
+	enum err err;
+
+	if (!a->directory_path.p)
+		return ERR_CONFIG;
+	os_random(options.secret, sizeof(options.secret));
+	err = directory_open(a->directory_path.p, &options, &a->directory, why);
+	if (err) {
+		log_error(&r->log, "directory-failed", "path=%.*s reason=\"%s\"", STR_ARGS(a->directory_path), why);
+		return err;
+	}
+	arena_reset(a->arena);
+	a->directory_path = STR_EMPTY;
+	return auth_resolver_make(a);
+}
+
+static enum err auth_start(struct role *r)
+{
+	tick(r->state);
+	return ERR_OK;
+}
+
+static void auth_message(struct role *r, struct chan *from, struct msg *m)
+{
+	struct auth_role *a = r->state;
+
+	switch (m->type) {
+	case MSG_auth_sasl:
+		auth_sasl_begin(a, from, m->id, &m->u.auth_sasl);
+		break;
+	case MSG_auth_sasl_step:
+		auth_sasl_continue(a, from, m->id, &m->u.auth_sasl_step);
+		break;
+	case MSG_auth_conn_end:
+		auth_conn_forget(a, from, m->u.auth_conn_end.conn);
+		break;
+	case MSG_auth_mail:
+		auth_mail(a, from, m->id, &m->u.auth_mail);
+		break;
+	case MSG_auth_rcpt:
+		auth_rcpt(a, from, m->id, &m->u.auth_rcpt);
+		break;
+	case MSG_auth_commit:
+		auth_commit(a, from, &m->u.auth_commit);
+		break;
+	case MSG_auth_reset:
+		auth_reset(a, from, m->u.auth_reset.txn);
+		break;
+	case MSG_session_bind:
+		session_bind(a, from, m->id, &m->u.session_bind);
+		break;
+	case MSG_command:
+		command(a, from, m->id, &m->u.command);
+		break;
+	default:
+		log_error(&r->log, "unexpected-message", "type=%s", msg_name(m->type));
+	}
+	arena_reset(a->arena);
+}
+
+static void auth_peer_up(struct role *r, struct chan *peer)
+{
+	if (chan_peer(peer) == ROLE_LOOKUP)
+		auth_jobs_run(r->state);
+}
+
+/* What came from a peer that is gone is gone with it: nobody waits for it any more. */
+static void auth_peer_down(struct role *r, struct chan *peer)
+{
+	struct auth_role *a = r->state;
+
+	++*epoch_of(a, peer);
+	if (chan_peer(peer) == ROLE_FRONT)
+		auth_conns_drop(a, peer);
+	if (chan_peer(peer) == ROLE_FRONT || chan_peer(peer) == ROLE_QUEUE)
+		auth_txns_drop(a, peer);
+}
+
+static void auth_reload(struct role *r)
+{
+	enum err err = auth_resolver_make(r->state);
+
+	if (err)
+		log_error(&r->log, "reload-failed", "error=%s", err_name(err));
+}
+
+static void auth_status(struct role *r, struct buf *out)
+{
+	const struct auth_role *a = r->state;
+
+	buf_printf(out,
+		   "\"logins\":%llu,\"logins_refused\":%llu,\"hashes\":%llu,\"hashes_waiting\":%zu,\"logins_remembered\":%zu,"
+		   "\"addresses_penalized\":%zu,\"connections\":%zu,\"transactions\":%zu,\"addresses_remembered\":%zu",
+		   (unsigned long long)a->logins, (unsigned long long)a->refused_logins,
+		   (unsigned long long)a->jobs.computed, a->jobs.count, logincache_count(a->cache),
+		   penalty_addresses(a->penalty), a->conns.count, a->txns.count, resolver_cached(a->resolver));
+}
+
+const struct role_ops role_auth_ops = {
+	.kind = ROLE_AUTH,
+	.sandbox = SANDBOX_FILES | SANDBOX_SYNC,
+	.init = auth_init,
+	.file = auth_file,
+	.prepare = auth_prepare,
+	.start = auth_start,
+	.message = auth_message,
+	.peer_up = auth_peer_up,
+	.peer_down = auth_peer_down,
+	.reload = auth_reload,
+	.status = auth_status,
+};

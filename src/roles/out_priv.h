@@ -1,0 +1,77 @@
+/* What out.c and out_deliver.c share. */
+#ifndef ROLES_OUT_PRIV_H
+#define ROLES_OUT_PRIV_H
+
+#include "queue/list.h"
+#include "queue/route.h"
+#include "roles/role.h"
+#include "smtp/client.h"
+#include "store/body.h"
+
+enum {
+	OUT_JOBS_MAX = 512,
+	OUT_IDLE_MAX = 100,	      /* connections kept, and for how long: */
+	OUT_IDLE_SECONDS = 4,	      /* short, since a server's patience is not ours to use up */
+	OUT_TRANSACTIONS_MAX = 100,   /* over one connection */
+	OUT_SESSIONS_MAX = 2,	      /* servers that may answer one job: a second opinion, not a poll */
+	OUT_OWN_MAX = 64,
+	OUT_JOB_BUDGET = 4 * 1024 * 1024,
+	OUT_JOB_SECONDS = 3000,	      /* of a whole job: below what its leases are good for (queue.c) */
+	OUT_REMOTE_MAX = 256,
+};
+
+struct tls_context;
+
+struct out_role {
+	struct role *role;
+	struct tls_context *tls;
+	struct body_cipher *cipher;
+	struct link idle; /* struct out_session, the oldest first */
+	unsigned idle_count;
+	struct link jobs;
+	unsigned job_count;
+	bool queue_knows; /* it asked for out_jobs since it came up */
+	bool is_stopping;
+	struct timer stop_timer;
+	struct addr own[OUT_OWN_MAX]; /* where we take mail */
+	size_t own_count;
+	uint64_t connections, reused, delivered, deferred, failed;
+};
+
+struct out_rcpt {
+	struct rec_out_rcpt r;
+	struct smtp_result result;
+	str remote;
+	bool tls;
+	bool is_final; /* no other server is to be asked */
+};
+
+struct out_job {
+	struct link in_jobs;
+	struct out_role *out;
+	uint32_t call;
+	bool is_late;	  /* the queue process that gave it is gone */
+	bool is_finished; /* waits for a queue process that wants to know */
+	struct arena *arena;
+	struct msg_out_deliver m;
+	struct out_rcpt *rcpts;
+	size_t count;
+	struct route_hop hop;
+	/* The message. */
+	struct rec_body_location location;
+	int file;
+	str prefix;
+	uint64_t read_at;
+	bool needs_utf8;
+	/* Its whole time. */
+	struct timer timer;
+	bool is_over;
+	struct conn *conn; /* being used, to be cancelled then */
+};
+
+/* In a fiber: sets the result of every recipient. */
+void out_deliver(struct out_job *job);
+/* Closes idle connections. */
+void out_drop_idle(struct out_role *o);
+
+#endif

@@ -1,0 +1,410 @@
+/* The store's life, and what all changes have in common: the commit that waits to be durable, and whom it tells.
+ *
+ * A change is computed from the pending state, so that two deliveries in one frame get two UIDs; it is told to anybody only
+ * when it is durable. Hints, replies and the queue's wake-up therefore hang on the commit (struct pending) and go out
+ * from there.
+ */
+#include "store/store_priv.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+static struct kv_options kv_options_of(const struct store_options *o)
+{
+	return (struct kv_options){
+		.dir = o->dir,
+		.path = o->path,
+		.log = o->log,
+		.segment_size = o->segment_size ? o->segment_size : SEGMENT_SIZE,
+		.min_free = o->min_free ? o->min_free : 256u * 1024 * 1024,
+		.checkpoint_bytes = o->checkpoint_bytes ? o->checkpoint_bytes : 128u * 1024 * 1024,
+		.checkpoint_memory = o->checkpoint_memory ? o->checkpoint_memory : 64u * 1024 * 1024,
+		.checkpoint_ns = (int64_t)(o->checkpoint_seconds ? o->checkpoint_seconds : 30) * 1000000000,
+	};
+}
+
+enum err store_prepare(const struct store_options *options)
+{
+	struct kv_options o = kv_options_of(options);
+
+	return kv_prepare(&o);
+}
+
+enum err store_open(const struct store_options *options, struct store **out)
+{
+	struct kv_options o = kv_options_of(options);
+	struct store *s = calloc(1, sizeof(*s));
+	enum err err = ERR_NO_MEMORY;
+
+	if (!s)
+		return err;
+	s->options = *options;
+	if (!s->options.txn_seconds)
+		s->options.txn_seconds = 900;
+	buf_init(&s->value, RECORD_VALUE_MAX);
+	buf_init(&s->cold, 128 * 1024);
+	for (size_t i = 0; i < SEGMENT_FDS; i++)
+		s->fds[i].fd = -1;
+	s->bodies = body_cipher_new();
+	s->hasher = hasher_new();
+	if (s->bodies && s->hasher)
+		err = kv_open(&o, &s->kv);
+	if (err)
+		store_close(s);
+	else
+		*out = s;
+	return err;
+}
+
+void store_close(struct store *s)
+{
+	if (!s)
+		return;
+	kv_close(s->kv);
+	txns_free(s);
+	leases_free(s);
+	segment_fds_close(s);
+	store_index_close(s->index);
+	body_cipher_free(s->bodies);
+	hasher_free(s->hasher);
+	buf_free(&s->value);
+	buf_free(&s->cold);
+	free(s);
+}
+
+void store_flush(struct store *s)
+{
+	kv_flush(s->kv);
+}
+
+int store_sync_fd(const struct store *s)
+{
+	return kv_sync_fd(s->kv);
+}
+
+void store_sync_ready(struct store *s)
+{
+	kv_sync_ready(s->kv);
+}
+
+enum err store_settle(struct store *s)
+{
+	struct os_event event;
+	unsigned n;
+	int poll;
+	enum err err = os_poll_new(&poll);
+
+	if (err)
+		return err;
+	err = os_poll_add(poll, kv_sync_fd(s->kv), s);
+	while (!err && !kv_is_idle(s->kv)) {
+		kv_flush(s->kv);
+		kv_sync_ready(s->kv);
+		if (!kv_is_idle(s->kv) && s->kv->is_syncing)
+			err = os_poll_wait(poll, &event, 1, 10 * 1000 * 1000, &n);
+	}
+	os_close(poll);
+	return err;
+}
+
+/* Checkpoints. */
+
+struct store_index {
+	struct identity identity;
+	struct index_writer *writer;
+};
+
+enum err store_index_open(const struct store_options *options, struct store_index **out)
+{
+	struct store_index *x = calloc(1, sizeof(*x));
+	enum err err;
+
+	if (!x)
+		return ERR_NO_MEMORY;
+	err = kv_identity(options->dir, false, &x->identity);
+	if (!err)
+		err = index_writer_open(options->dir, options->path, &x->identity, options->log, &x->writer);
+	if (err)
+		free(x);
+	else
+		*out = x;
+	return err;
+}
+
+void store_index_close(struct store_index *x)
+{
+	if (!x)
+		return;
+	index_writer_close(x->writer);
+	free(x);
+}
+
+enum err store_index_run(struct store_index *x, uint64_t position, uint64_t *covered, uint64_t *records)
+{
+	struct log_place place;
+	enum err err = index_bring_up(x->writer, position, &place, records);
+
+	if (!err)
+		*covered = place.position;
+	return err;
+}
+
+bool store_checkpoint_due(struct store *s, bool force, uint64_t *position)
+{
+	return kv_checkpoint_due(s->kv, os_monotonic_ns(), force, position);
+}
+
+/* Segments in which nothing is alive, oldest first: the oldest can have nothing that it must still end; a later one, only if
+ * it ends nothing. */
+static void segments_recycle(struct store *s)
+{
+	struct arena *a = arena_new(16 * 1024 * 1024);
+	struct segment_usage u;
+	uint32_t *numbers;
+	size_t count;
+
+	if (!a || segment_list(s->options.dir, a, &numbers, &count))
+		count = 0;
+	for (size_t i = 0; i < count && numbers[i] < position_segment(s->kv->covered); i++) {
+		if (index_usage(s->kv->index, numbers[i], &u) || u.records || u.blobs)
+			break;
+		for (size_t f = 0; f < SEGMENT_FDS; f++) {
+			if (s->fds[f].segment == numbers[i]) {
+				os_close(s->fds[f].fd);
+				s->fds[f] = (struct segment_fd){ .fd = -1 };
+			}
+		}
+		if (log_writer_recycle(&s->kv->writer, numbers[i]))
+			break;
+		s->freed_segments++;
+	}
+	kv_release(s->kv);
+	arena_free(a);
+}
+
+void store_checkpoint_done(struct store *s, uint64_t position)
+{
+	kv_checkpoint_done(s->kv, position);
+	segments_recycle(s);
+}
+
+void store_checkpoint_failed(struct store *s)
+{
+	kv_checkpoint_failed(s->kv);
+}
+
+enum err store_checkpoint(struct store *s)
+{
+	uint64_t position, covered, records;
+	enum err err = ERR_OK;
+
+	if (!s->index)
+		err = store_index_open(&s->options, &s->index);
+	if (!err)
+		err = store_settle(s);
+	if (err || !store_checkpoint_due(s, true, &position))
+		return err;
+	err = store_index_run(s->index, position, &covered, &records);
+	if (err)
+		store_checkpoint_failed(s);
+	else
+		store_checkpoint_done(s, covered);
+	return err;
+}
+
+/* Pending commits. */
+
+struct pending *pending_new(struct store *s, store_done *done, void *arg)
+{
+	struct pending *p = calloc(1, sizeof(*p));
+
+	if (!p)
+		return NULL;
+	p->store = s;
+	p->done = done;
+	p->arg = arg;
+	buf_init(&p->from, 16384);
+	buf_init(&p->to, 16384);
+	return p;
+}
+
+void pending_free(struct pending *p)
+{
+	if (!p)
+		return;
+	buf_free(&p->from);
+	buf_free(&p->to);
+	free(p->hints);
+	free(p->dropped);
+	free(p);
+}
+
+void pending_hint(struct pending *p, uint64_t account, uint32_t mailbox, uint64_t modseq)
+{
+	struct hint *last = p->hint_count ? &p->hints[p->hint_count - 1] : NULL;
+
+	if (last && last->account == account && last->mailbox == mailbox)
+		return;
+	if (p->hint_count == p->hint_room) {
+		size_t room = p->hint_room ? p->hint_room * 2 : 4;
+		struct hint *hints = realloc(p->hints, room * sizeof(*hints));
+
+		if (!hints) {
+			kv_fail(p->store->kv, ERR_NO_MEMORY);
+			return;
+		}
+		p->hints = hints;
+		p->hint_room = room;
+	}
+	p->hints[p->hint_count++] = (struct hint){ account, modseq, mailbox };
+}
+
+void pending_drop_body(struct pending *p, uint64_t body)
+{
+	if (p->dropped_count == p->dropped_room) {
+		size_t room = p->dropped_room ? p->dropped_room * 2 : 4;
+		uint64_t *dropped = realloc(p->dropped, room * sizeof(*dropped));
+
+		if (!dropped) {
+			kv_fail(p->store->kv, ERR_NO_MEMORY);
+			return;
+		}
+		p->dropped = dropped;
+		p->dropped_room = room;
+	}
+	p->dropped[p->dropped_count++] = body;
+}
+
+static void files_drop(struct pending *p)
+{
+	char name[40];
+
+	for (size_t i = 0; i < p->dropped_count; i++) {
+		body_file_name(name, p->dropped[i]);
+		if (os_unlink(p->store->options.dir, name) && p->store->options.log)
+			log_warn(p->store->options.log, "store-file-left", "file=%s", name);
+	}
+}
+
+static void pending_done(void *arg, enum err err)
+{
+	struct pending *p = arg;
+	const struct store_hooks *hooks = &p->store->options.hooks;
+
+	if (!err) {
+		files_drop(p);
+		for (size_t i = 0; i < p->hint_count && hooks->changed; i++)
+			hooks->changed(hooks->arg, p->hints[i].account, p->hints[i].mailbox, p->hints[i].modseq);
+		if (p->wakes_queue && hooks->queued)
+			hooks->queued(hooks->arg);
+	}
+	if (p->finish)
+		p->finish(p, err);
+	if (p->done) {
+		p->reply.from = buf_str(&p->from);
+		p->reply.to = buf_str(&p->to);
+		p->done(p->arg, err, &p->reply);
+	}
+	pending_free(p);
+}
+
+enum err pending_end(struct pending *p)
+{
+	struct kv *kv = p->store->kv;
+	enum err err;
+
+	if (buf_failed(&p->from) || buf_failed(&p->to))
+		kv_fail(kv, ERR_TOO_MANY);
+	if (!kv_has_changes(kv)) {
+		/* What it asked for is so already, as far as is pending: true when that is durable. */
+		kv_cancel(kv);
+		if (!kv_wait(kv, pending_done, p))
+			pending_done(p, ERR_OK);
+		return ERR_OK;
+	}
+	err = kv_end(kv, pending_done, p);
+	if (err)
+		pending_free(p);
+	return err;
+}
+
+static void uid_list_put(struct uid_list *l)
+{
+	struct rec_uid_range r = { .first = l->first, .last = l->last };
+
+	if (l->first)
+		rec_uid_range_put(l->out, &r);
+}
+
+void uid_list_add(struct uid_list *l, uint32_t uid)
+{
+	if (l->first && uid == l->last + 1) {
+		l->last = uid;
+		return;
+	}
+	uid_list_put(l);
+	l->count++;
+	l->first = l->last = uid;
+}
+
+enum err uid_list_end(struct uid_list *l)
+{
+	uid_list_put(l);
+	return buf_failed(l->out) || l->count > RANGES_MAX ? ERR_TOO_MANY : ERR_OK;
+}
+
+/* Counters of the store. */
+
+static void counters_load(struct store *s, struct counters *c)
+{
+	struct key k = key_make(KIND_COUNTERS);
+	str value;
+	enum err err = kv_get(s->kv, KV_PENDING, &k, &value);
+
+	*c = (struct counters){ .body = 1, .queue = 1 };
+	if (!err)
+		err = counters_get(value, c);
+	if (err && err != ERR_NOT_FOUND)
+		kv_fail(s->kv, err);
+}
+
+static void counters_save(struct store *s, const struct counters *c)
+{
+	struct key k = key_make(KIND_COUNTERS);
+
+	buf_clear(&s->value);
+	counters_put(&s->value, c);
+	kv_put(s->kv, &k, buf_str(&s->value));
+}
+
+uint64_t next_body(struct store *s)
+{
+	struct counters c;
+
+	counters_load(s, &c);
+	c.body++;
+	counters_save(s, &c);
+	return c.body - 1;
+}
+
+uint64_t next_queue(struct store *s)
+{
+	struct counters c;
+
+	counters_load(s, &c);
+	c.queue++;
+	counters_save(s, &c);
+	return c.queue - 1;
+}
+
+/* RFC 9051 2.3.1.1: UIDVALIDITY grows; by time, so that it does even if a store is begun anew. */
+uint32_t next_uidvalidity(struct store *s)
+{
+	struct counters c;
+	uint32_t now = (uint32_t)(os_wall_us() / 1000000);
+
+	counters_load(s, &c);
+	c.uidvalidity = MAX(c.uidvalidity + 1, now);
+	counters_save(s, &c);
+	return c.uidvalidity;
+}

@@ -1,0 +1,238 @@
+/* Frames on their way to the disk: group commit.
+ *
+ * While one frame is synced, the next one gathers; when the sync returns, all who waited for it are told, and the next one
+ * goes. There is no timer: one commit alone goes at once, and under load the frames grow by themselves to what
+ * the disk's speed asks for.
+ *
+ * A frame that could not be written or synced takes down everything behind it, because that was computed from it.
+ * Its segment is abandoned (segment.c says why).
+ */
+#include "store/kv_priv.h"
+
+#include "store/crc32c.h"
+
+#include <assert.h>
+#include <stdlib.h>
+
+static void frame_free(struct kv_frame *f)
+{
+	for (size_t i = 0; i < f->blob_count; i++)
+		free(f->blobs[i].p);
+	buf_free(&f->records);
+	free(f->blobs);
+	free(f->patches);
+	free(f->touched);
+	free(f->waiters);
+	free(f);
+}
+
+static struct kv_frame *frame_take(struct kv *kv)
+{
+	struct kv_frame *f = kv->first;
+
+	kv->first = f->next;
+	if (!kv->first)
+		kv->last = NULL;
+	return f;
+}
+
+static void latency_count(struct kv *kv, int64_t ns)
+{
+	uint64_t us = ns > 0 ? (uint64_t)ns / 1000 : 0;
+	unsigned slot = us ? 64u - (unsigned)__builtin_clzll(us) : 0;
+
+	kv->counts.latency[MIN(slot, KV_LATENCIES - 1u)]++;
+}
+
+static void waiters_tell(struct kv *kv, struct kv_frame *f, enum err err)
+{
+	int64_t now = os_monotonic_ns();
+
+	for (size_t i = 0; i < f->waiter_count; i++) {
+		if (!err)
+			latency_count(kv, now - f->waiters[i].since);
+		f->waiters[i].done(f->waiters[i].arg, err);
+	}
+}
+
+/* Everything that is pending did not happen. */
+static void pending_fail(struct kv *kv, enum err err)
+{
+	struct kv_frame *failed = kv->first;
+
+	for (struct kv_frame *f = failed; f; f = f->next)
+		for (size_t i = 0; i < f->touched_count; i++)
+			overlay_pop(f->touched[i], kv->durable_serial);
+	kv->first = kv->last = NULL;
+	kv->pending_bytes = 0;
+	/* Serials are not used again; what a checkpoint waits for, and was taken back, must not be waited for. */
+	kv->serial++;
+	kv->durable_serial = kv->serial;
+	kv->counts.failed++;
+	while (failed) {
+		struct kv_frame *next = failed->next;
+
+		waiters_tell(kv, failed, err);
+		frame_free(failed);
+		failed = next;
+	}
+}
+
+/* Places are known now: into the records, and into the overlay's copy. */
+static void frame_patch(struct kv_frame *f, struct log_place at)
+{
+	uint32_t segment = position_segment(at.position);
+	uint64_t offset = position_offset(at.position) + FRAME_HEADER_SIZE + buf_len(&f->records);
+	size_t next = 0;
+	unsigned blob = 0;
+
+	while (next < f->patch_count) {
+		struct kv_patch *p = &f->patches[next];
+		char *value = f->records.p + f->records.start + p->at;
+
+		/* Patches come in the order of their blobs, but for several records of one blob. */
+		if (p->blob < blob) {
+			offset = position_offset(at.position) + FRAME_HEADER_SIZE + buf_len(&f->records);
+			blob = 0;
+		}
+		for (; blob < p->blob; blob++)
+			offset += f->blobs[blob].size;
+		put_le32(value, segment);
+		put_le32(value + 4, u32_of(offset));
+		memcpy(p->version->value, value, 8);
+		next++;
+	}
+}
+
+static void frame_header_fill(struct kv *kv, struct kv_frame *f, char bytes[FRAME_HEADER_SIZE], uint32_t *crc)
+{
+	str records = buf_str(&f->records);
+	struct frame_header h = { .chain = kv->writer.place.chain,
+				  .position = kv->writer.place.position,
+				  .number = kv->writer.place.number + 1,
+				  .durable = kv->writer.durable,
+				  .records_size = u32_of(records.n),
+				  .record_count = f->record_count,
+				  .blobs_size = u32_of(f->blobs_size),
+				  .time_us = os_wall_us(),
+				  .store = get_le64(kv->identity.store) };
+
+	os_random(h.iv, sizeof(h.iv));
+	if (records.n)
+		log_cipher_run(kv->cipher, h.iv, records, f->records.p + f->records.start);
+	for (size_t i = 0; i < f->blob_count; i++)
+		h.blobs_crc = crc32c(h.blobs_crc, str_of(f->blobs[i].p, f->blobs[i].size));
+	frame_header_put(bytes, &h);
+	*crc = crc32c(crc32c(0, str_of(bytes + 8, FRAME_HEADER_SIZE - 8)), records);
+	put_le32(bytes + 4, *crc);
+}
+
+static enum err frame_write(struct kv *kv, struct kv_frame *f)
+{
+	static const char zeros[LOG_BLOCK];
+	char header[FRAME_HEADER_SIZE];
+	struct iovec iov[KV_BLOBS_MAX + 3];
+	uint64_t used = FRAME_HEADER_SIZE + buf_len(&f->records) + f->blobs_size;
+	uint64_t size = (used + LOG_BLOCK - 1) / LOG_BLOCK * LOG_BLOCK;
+	unsigned n = 0;
+	uint32_t crc;
+	enum err err = log_writer_room(&kv->writer, size, !f->has_ordinary);
+
+	if (err)
+		return err;
+	f->begin = kv->writer.place;
+	frame_patch(f, f->begin);
+	frame_header_fill(kv, f, header, &crc);
+	iov[n++] = (struct iovec){ header, sizeof(header) };
+	iov[n++] = (struct iovec){ f->records.p + f->records.start, buf_len(&f->records) };
+	for (size_t i = 0; i < f->blob_count; i++)
+		iov[n++] = (struct iovec){ f->blobs[i].p, f->blobs[i].size };
+	if (size > used)
+		iov[n++] = (struct iovec){ (void *)(uintptr_t)zeros, (size_t)(size - used) };
+	err = os_pwritev_all(kv->writer.fd, iov, n, position_offset(f->begin.position));
+	if (err) {
+		log_writer_abandon(&kv->writer, &f->begin);
+		return err;
+	}
+	kv->writer.place.position += size;
+	kv->writer.place.number++;
+	kv->writer.place.chain = crc;
+	kv->counts.frames++;
+	kv->counts.bytes += size;
+	return ERR_OK;
+}
+
+static void frame_done(struct kv *kv)
+{
+	struct kv_frame *f = frame_take(kv);
+
+	kv->durable_serial = MAX(f->serial, kv->durable_serial);
+	kv->writer.durable = kv->writer.place.position;
+	kv->pending_bytes = kv->first ? kv->pending_bytes - MIN(kv->pending_bytes, buf_len(&f->records) + f->blobs_size) : 0;
+	waiters_tell(kv, f, ERR_OK);
+	frame_free(f);
+}
+
+void kv_flush(struct kv *kv)
+{
+	enum err err;
+
+	assert(!kv->is_open);
+	kv_release(kv);
+	while (!kv->is_syncing && kv->first) {
+		struct kv_frame *f = kv->first;
+
+		f->is_closed = true;
+		if (f->record_count == 0) {
+			/* Waiters alone, or a commit that was taken back. */
+			frame_done(kv);
+			continue;
+		}
+		err = frame_write(kv, f);
+		if (err) {
+			if (kv->options.log)
+				log_error(kv->options.log, "store-write-failed", "error=%s", err_name(err));
+			if (err == ERR_FULL)
+				kv->is_full = true;
+			pending_fail(kv, err == ERR_FULL ? ERR_FULL : ERR_TEMPORARY);
+			return;
+		}
+		kv->is_syncing = true;
+		kv->counts.syncs++;
+		os_sync_start(kv->syncer, kv->writer.fd);
+	}
+}
+
+int kv_sync_fd(const struct kv *kv)
+{
+	return os_syncer_fd(kv->syncer);
+}
+
+void kv_sync_ready(struct kv *kv)
+{
+	enum err err;
+
+	if (!kv->is_syncing)
+		return;
+	err = os_sync_result(kv->syncer);
+	if (err == ERR_AGAIN)
+		return;
+	kv->is_syncing = false;
+	if (err) {
+		if (kv->options.log)
+			log_error(kv->options.log, "store-sync-failed", "error=%s", err_name(err));
+		log_writer_abandon(&kv->writer, &kv->first->begin);
+		pending_fail(kv, ERR_TEMPORARY);
+		return;
+	}
+	frame_done(kv);
+	kv_flush(kv);
+}
+
+void kv_pending_drop(struct kv *kv)
+{
+	if (kv->syncer)
+		os_syncer_free(kv->syncer);
+	kv->syncer = NULL;
+	pending_fail(kv, ERR_CLOSED);
+}

@@ -1,0 +1,167 @@
+/* Inside the store: what its files share. */
+#ifndef STORE_STORE_PRIV_H
+#define STORE_STORE_PRIV_H
+
+#include "store/body.h"
+#include "store/engine.h"
+#include "store/kv_priv.h"
+#include "store/records_priv.h"
+
+enum {
+	LARGE_BODY_MIN = 1024 * 1024, /* bodies from here on lie in files of their own */
+	BODY_SIZE_MAX = 1024 * 1024 * 1024,
+	SEGMENT_FDS = 32,
+	INBOX_ID = 1,
+	RANGES_MAX = 2000, /* uid ranges in a reply: 16 KB */
+	LEASES_MAX = 65536,
+	TXNS_MAX = 4096,
+	REPLY_ROWS_MAX = 56 * 1024,
+};
+
+struct segment_fd {
+	uint32_t segment;
+	int fd;
+};
+
+struct lease {
+	struct lease *next; /* in its slot */
+	uint64_t id, token;
+	int64_t until_us;
+	bool is_settling; /* its outcome is pending */
+};
+enum { LEASE_SLOTS = 4096 };
+
+struct txn;
+
+struct store {
+	struct store_options options;
+	struct kv *kv;
+	struct body_cipher *bodies;
+	struct hasher *hasher;
+	struct segment_fd fds[SEGMENT_FDS];
+	unsigned fd_next;
+	struct buf value; /* a value under construction */
+	struct buf cold;
+	struct lease *leases[LEASE_SLOTS];
+	size_t lease_count;
+	struct txn **txns; /* slots */
+	size_t txn_count;
+	uint64_t txn_bytes;
+	uint64_t file_number; /* of temporary body files */
+	struct store_index *index; /* store_checkpoint's */
+	uint64_t freed_segments;
+};
+
+/* What a change tells when it is durable. */
+struct hint {
+	uint64_t account, modseq;
+	uint32_t mailbox;
+};
+
+struct pending {
+	struct store *store;
+	store_done *done;
+	void *arg;
+	struct msg_st_commit_reply reply;
+	struct buf from, to;
+	struct hint *hints;
+	size_t hint_count, hint_room;
+	uint64_t *dropped; /* bodies whose files go when this is durable */
+	size_t dropped_count, dropped_room;
+	bool wakes_queue;
+	/* For what is not a commit of an account. */
+	void (*finish)(struct pending *p, enum err err);
+	void *finish_arg;
+	uint64_t finish_id;
+};
+
+MUST_USE struct pending *pending_new(struct store *s, store_done *done, void *arg);
+void pending_free(struct pending *p);
+void pending_hint(struct pending *p, uint64_t account, uint32_t mailbox, uint64_t modseq);
+void pending_drop_body(struct pending *p, uint64_t body);
+/* Ends the commit in progress. Frees p on error. */
+MUST_USE enum err pending_end(struct pending *p);
+/* Appends one uid to a list of rec_uid_range that is being built: see uid_list. */
+struct uid_list {
+	struct buf *out;
+	uint32_t first, last;
+	unsigned count;
+};
+void uid_list_add(struct uid_list *l, uint32_t uid);
+MUST_USE enum err uid_list_end(struct uid_list *l);
+
+/* A change of one account: its record is read at the beginning and written at the end. */
+struct change {
+	struct store *store;
+	struct pending *pending;
+	uint64_t id;
+	struct account account;
+	uint64_t modseq; /* of this commit */
+	bool is_new;
+	char address[512];
+};
+/* Inside kv_begin. ERR_NOT_FOUND: no such account (unless `create`). */
+MUST_USE enum err change_begin(struct store *s, struct pending *p, uint64_t account, bool create, struct change *c);
+void change_end(struct change *c);
+
+/* counters */
+uint64_t next_body(struct store *s);
+uint64_t next_queue(struct store *s);
+uint32_t next_uidvalidity(struct store *s);
+
+/* mailboxes */
+MUST_USE enum err mailbox_load(struct store *s, enum kv_state state, uint64_t account, uint32_t id, struct mailbox *m);
+void mailbox_save(struct change *c, const struct mailbox *m);
+void mailbox_new(struct change *c, str name, enum mailbox_special special, bool is_subscribed, struct mailbox *m);
+void account_mailboxes_create(struct change *c);
+MUST_USE enum err mailbox_operation(struct change *c, const struct msg_st_commit *in);
+
+/* messages */
+MUST_USE enum err message_operation(struct change *c, const struct msg_st_commit *in, uint64_t quota);
+/* All rows of a mailbox, into another (0: away). */
+MUST_USE enum err messages_move_all(struct change *c, uint32_t from, struct mailbox *to);
+void row_save(struct change *c, uint32_t mailbox, const struct row *r);
+/* Adds a row for a body: the UID, ids and counters. */
+struct new_row {
+	uint64_t body, size; /* size: of the body */
+	const uint8_t *key;
+	struct msg_flags flags;
+	int64_t received_us;
+	int32_t zone;
+	str cold; /* the encoded rec_row_cold, empty for none */
+	uint64_t prefix_size;
+};
+MUST_USE enum err message_add(struct change *c, struct mailbox *m, const struct new_row *n, struct row *out);
+MUST_USE enum err body_refer(struct store *s, struct pending *p, uint64_t body, int64_t by);
+void flags_count(struct mailbox *m, struct msg_flags flags, int by);
+
+/* bodies on the way in */
+struct sealed {
+	char *blob; /* NULL: in a file */
+	uint64_t size, stored, file; /* file: its temporary number */
+	uint8_t key[BODY_KEY_SIZE];
+	uint8_t hash[32];
+};
+struct hasher *hasher_new(void);
+void hasher_free(struct hasher *h);
+MUST_USE enum err body_take(struct store *s, str inline_body, int fd, uint64_t size, bool hash, struct sealed *out);
+void sealed_drop(struct store *s, struct sealed *b);
+/* In a commit: gives it an id and writes its record. What `b` held is the commit's afterwards. */
+MUST_USE enum err body_commit(struct store *s, struct sealed *b, uint64_t references, uint64_t *id);
+void body_file_name(char name[40], uint64_t body);
+
+/* cold rows and segments */
+MUST_USE enum err cold_seal(struct store *s, str plain, char **blob, uint32_t *size);
+MUST_USE enum err cold_read(struct store *s, const struct row *r, char *out); /* cold_size - COLD_HEADER_SIZE bytes */
+void segment_fds_close(struct store *s);
+MUST_USE enum err location_put(struct store *s, struct buf *out, uint64_t body, const uint8_t key[BODY_KEY_SIZE]);
+
+/* queue and transactions */
+MUST_USE enum err queue_add(struct store *s, struct queue_item *q);
+/* Ends a record in the commit in progress. ERR_STALE, ERR_NOT_FOUND. */
+MUST_USE enum err queue_end(struct store *s, struct pending *p, uint64_t id, uint64_t token);
+void leases_free(struct store *s);
+void lease_drop(struct store *s, uint64_t id);
+void txns_free(struct store *s);
+
+#endif

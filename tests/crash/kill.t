@@ -1,0 +1,149 @@
+#!/usr/bin/env python3
+"""kill -9 under load: of each role, and of all at once. A verifier keeps what was acknowledged, and after each kill finds every
+message of it once, whole; the server comes back by itself (or, when all were killed, is started again).
+
+KILLS: how often each (5; ./test --full sets more).
+"""
+import hashlib
+import os
+import smtplib
+import sys
+import threading
+
+TOP = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+sys.path.insert(0, os.path.join(TOP, "tests/lib"))
+import mailtools as mail  # noqa: E402
+from server import Server  # noqa: E402
+from tap import done, eq, note, ok  # noqa: E402
+
+KILLS = int(os.environ.get("KILLS", "5"))
+SENDERS = 4
+BEFORE, AFTER = 10, 10  # acknowledged messages to wait for before and after a kill
+
+
+class Load:
+    """Threads that send over SMTP and append over IMAP until stopped, and keep what was acknowledged."""
+
+    def __init__(self, server):
+        self.server, self.acknowledged, self.uncertain = server, {}, set()
+        self.changed, self.is_over, self.count = threading.Condition(), False, 0
+        self.threads = [threading.Thread(target=self.work, args=(i,), daemon=True) for i in range(SENDERS)]
+        for t in self.threads:
+            t.start()
+
+    def work(self, number):
+        deliver = self.by_smtp if number % 2 == 0 else self.by_append
+        while not self.is_over:
+            try:
+                deliver()
+            except (OSError, smtplib.SMTPException, mail.imaplib.IMAP4.error, RuntimeError):
+                pass  # a server that is being killed may refuse, close, or say try again
+
+    def one(self):
+        with self.changed:
+            self.count += 1
+            key = f"load-{self.count}"
+        return key, mail.message(key, size=500 + 997 * (self.count % 40))
+
+    def note_result(self, key, data, is_acknowledged):
+        with self.changed:
+            if is_acknowledged:
+                self.acknowledged[key] = hashlib.sha256(data).hexdigest()
+            else:
+                self.uncertain.add(key)
+            self.changed.notify_all()
+
+    def attempt(self, act):
+        key, data = self.one()
+        good = False
+        try:
+            good = act(data)
+        finally:
+            self.note_result(key, data, good)
+
+    def by_smtp(self):
+        with smtplib.SMTP("127.0.0.1", self.server.port("smtp"), timeout=30) as client:
+            while not self.is_over:
+                self.attempt(lambda data: client.sendmail("load@example.org", [self.server.mail("alice")], data) == {})
+
+    def by_append(self):
+        client = mail.imap(self.server, "alice")
+        try:
+            while not self.is_over:
+                self.attempt(lambda data: client.append("INBOX", None, None, data)[0] == "OK")
+        finally:
+            client.shutdown()
+
+    def wait_for(self, more):
+        with self.changed:
+            wanted = len(self.acknowledged) + more
+            return self.changed.wait_for(lambda: len(self.acknowledged) >= wanted, 120)
+
+    def stop(self):
+        self.is_over = True
+        for t in self.threads:
+            t.join(60)
+
+
+def verify(server, load, what):
+    """Everything acknowledged is there once and whole; nothing is there that was not sent."""
+    found, torn = {}, []
+    for data in mail.fetch_all(server, "alice").values():
+        data = mail.without_added(data)
+        key = mail.re.search(rb"^Subject: (load-\d+)\r$", data, mail.re.M)
+        if not key:
+            torn.append(data[:200])
+            continue
+        found.setdefault(key.group(1).decode(), []).append(hashlib.sha256(data).hexdigest())
+    with load.changed:
+        acknowledged, uncertain = dict(load.acknowledged), set(load.uncertain)
+    lost = [k for k in acknowledged if k not in found]
+    doubled = [k for k, v in found.items() if len(v) > 1]
+    changed = [k for k, v in acknowledged.items() if k in found and found[k] != [v]]
+    invented = [k for k in found if k not in acknowledged and k not in uncertain]
+    if not ok(not (lost or doubled or changed or torn or invented), f"{what}: {len(acknowledged)} acknowledged are there once, whole"):
+        note(f"lost {lost[:20]} doubled {doubled[:20]} changed {changed[:20]} torn {torn[:5]} invented {invented[:20]}")
+
+
+def kill_role(server, load, role):
+    for turn in range(KILLS):
+        if not ok(load.wait_for(BEFORE), f"{role} {turn + 1}: mail goes in before"):
+            return
+        pids = [pid for name, pid in server.roles() if name == role]
+        if not pids:
+            ok(False, f"{role}: it runs")
+            return
+        os.kill(pids[turn % len(pids)], 9)
+        if not ok(load.wait_for(AFTER), f"{role} {turn + 1}: mail goes in again after kill -9"):
+            return
+
+
+def main():
+    with Server(config=["smtpd_client_connection_count_limit = 100"]) as s:
+        roles = sorted({name for name, _ in s.roles()} - {"supervisor"})
+        ok(len(roles) >= 10, "all roles are there: " + " ".join(roles))
+        for role in roles:
+            load = Load(s)
+            kill_role(s, load, role)
+            load.stop()
+            verify(s, load, role)
+            client = mail.imap(s, "alice")
+            client.select("INBOX")
+            client.store("1:*", "+FLAGS.SILENT", "(\\Deleted)")
+            eq(client.expunge()[0], "OK", f"{role}: the mailbox is emptied")
+            client.logout()
+        load = Load(s)
+        for turn in range(KILLS):
+            if not ok(load.wait_for(BEFORE), f"all {turn + 1}: mail goes in before"):
+                break
+            s.kill()
+            s.start()
+        ok(load.wait_for(AFTER), "all: mail goes in again")
+        load.stop()
+        verify(s, load, "all")
+        log = [line for line in s.log().split("\n") if "AddressSanitizer" in line or "runtime error:" in line or "panic:" in line]
+        eq(log, [], "nothing crashed by itself")
+    done()
+
+
+main()

@@ -1,0 +1,166 @@
+#!/usr/bin/env python3
+"""Debian's clients against Posthorn: swaks, curl, smtplib, imaplib, mbsync, neomutt. What one sends, the others read to the byte."""
+import os
+import sys
+import tempfile
+
+TOP = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+sys.path.insert(0, os.path.join(TOP, "tests/lib"))
+import mailtools as mail  # noqa: E402
+from server import Server  # noqa: E402
+from tap import done, eq, note, ok  # noqa: E402
+
+
+def write(path, data, mode=0o600):
+    with open(path, "wb") as f:
+        f.write(data if isinstance(data, bytes) else data.encode())
+    os.chmod(path, mode)
+
+
+def check_good(result, what):
+    if not ok(result[0] == 0, what):
+        note(result[1].decode(errors="replace")[-3000:])
+
+
+def newest(server, user, mailbox="INBOX"):
+    found = mail.fetch_all(server, user, mailbox)
+    return mail.without_added(found[max(found)]) if found else b""
+
+
+def swaks(s, folder):
+    data = mail.message("by swaks")
+    write(f"{folder}/m.eml", data)
+    base = ["swaks", "--data", f"@{folder}/m.eml", "--from", "me@example.org", "--to", s.mail("alice"), "--ehlo", "client.example.org"]
+    check_good(mail.run(*base, "--server", s.address("smtp")), "swaks: SMTP")
+    eq(newest(s, "alice"), data, "... and it is the same to the byte")
+    check_good(mail.run(*base, "--server", s.address("smtp"), "--tls"), "swaks: SMTP with STARTTLS")
+    check_good(mail.run(*base, "--server", s.address("lmtp"), "--protocol", "LMTP"), "swaks: LMTP")
+    login = ["swaks", "--data", f"@{folder}/m.eml", "--from", s.mail("alice"), "--to", s.mail("bob"), "--auth-user", s.mail("alice"),
+             "--auth-password", s.password("alice")]
+    for how in ("PLAIN", "LOGIN"):
+        check_good(mail.run(*login, "--server", s.address("submission"), "--tls", "--auth", how),
+                   f"swaks: submission with STARTTLS and AUTH {how}")
+    check_good(mail.run(*login, "--server", s.address("submissions"), "--tls-on-connect", "--auth", "PLAIN"),
+               "swaks: submissions with AUTH PLAIN")
+    status, out = mail.run(*login, "--server", s.address("submission"), "--auth", "PLAIN")
+    ok(status != 0 and b"AUTH" not in b"".join(line for line in out.split(b"\n") if line.startswith(b"<-  250")),
+       "without TLS no AUTH is offered")
+    status, out = mail.run("swaks", "--server", s.address("smtp"), "--from", "a@example.org", "--to", "nobody@" + s.domain)
+    ok(b"550 5.1.1" in out, "an unknown recipient is refused at RCPT")
+    status, out = mail.run("swaks", "--server", s.address("smtp"), "--from", "a@example.org", "--to", "x@elsewhere.example")
+    ok(b"554 5.7.1" in out, "no relaying for strangers")
+
+
+def curl(s, folder):
+    data = mail.message("by curl", size=30000)
+    write(f"{folder}/c.eml", data)
+    user = f"{s.mail('bob')}:{s.password('bob')}"
+    check_good(mail.run("curl", "-sS", "-k", "--ssl-reqd", f"smtp://{s.address('submission')}/client.example.org", "--user", user,
+                        "--mail-from", s.mail("bob"), "--mail-rcpt", s.mail("bob"), "--upload-file", f"{folder}/c.eml"),
+               "curl: submission")
+    uid = max(mail.fetch_all(s, "bob"))
+    status, out = mail.run("curl", "-sS", "-k", "--user", user, f"imaps://{s.address('imaps')}/INBOX;UID={uid}")
+    ok(status == 0, "curl: fetch over imaps")
+    eq(mail.without_added(out), data, "... and it is the same to the byte")
+    status, out = mail.run("curl", "-sS", "-k", "--user", user, f"imaps://{s.address('imaps')}/INBOX?SUBJECT%20%22by%20curl%22")
+    ok(status == 0 and b"* SEARCH" in out, "curl: search")
+    check_good(mail.run("curl", "-sS", "-k", "--user", user, f"imaps://{s.address('imaps')}/Drafts", "--upload-file",
+                        f"{folder}/c.eml"), "curl: append to Drafts")
+    eq(newest(s, "bob", "Drafts"), data, "... and it is the same to the byte")
+
+
+def python(s):
+    for service in ("smtp", "lmtp"):
+        data = mail.message(f"by smtplib {service}", size=100000)
+        eq(mail.send(s, data, s.mail("alice"), service=service), {}, f"smtplib: {service}")
+        eq(newest(s, "alice"), data, "... and it is the same to the byte")
+    data = mail.message("by imaplib")
+    for service in ("imap", "imaps"):
+        client = mail.imap(s, "alice", service)
+        eq(client.create(f"Folder-{service}")[0], "OK", f"imaplib: {service}: CREATE")
+        eq(client.append(f"Folder-{service}", "(\\Seen)", None, data)[0], "OK", "APPEND")
+        eq(client.select(f"Folder-{service}")[1], [b"1"], "SELECT")
+        eq(client.store("1", "+FLAGS", "(\\Deleted)")[0], "OK", "STORE")
+        eq(client.copy("1", "INBOX")[0], "OK", "COPY")
+        eq(client.expunge()[1], [b"1"], "EXPUNGE")
+        client.close()
+        client.logout()
+    eq(newest(s, "alice"), data, "what was copied is the same to the byte")
+
+
+def mbsync(s, folder):
+    os.mkdir(f"{folder}/maildir")
+    write(f"{folder}/password", s.password("alice") + "\n")
+    write(f"{folder}/mbsyncrc", f"""
+IMAPAccount posthorn
+Host 127.0.0.1
+Port {s.port('imaps')}
+SSLType IMAPS
+CertificateFile {s.folder}/cert.pem
+User {s.mail('alice')}
+PassCmd "cat {folder}/password"
+IMAPStore far
+Account posthorn
+MaildirStore near
+Path {folder}/maildir/
+Inbox {folder}/maildir/INBOX
+SubFolders Verbatim
+Channel all
+Far :far:
+Near :near:
+Patterns *
+Create Both
+Expunge Both
+SyncState *
+""")
+    check_good(mail.run("mbsync", "-c", f"{folder}/mbsyncrc", "-a", env={**os.environ, "HOME": folder}), "mbsync: everything here")
+    there = sorted(mail.fetch_all(s, "alice").values())
+    here = []
+    for sub in ("cur", "new"):
+        for name in os.listdir(f"{folder}/maildir/INBOX/{sub}"):
+            with open(f"{folder}/maildir/INBOX/{sub}/{name}", "rb") as f:
+                here.append(f.read().replace(b"\r\n", b"\n").replace(b"\n", b"\r\n"))
+    eq(len(here), len(there), "as many messages in the Maildir as in INBOX")
+    ok(sorted(here) == there, "... and each is the same")
+    data = mail.message("by mbsync").replace(b"\r\n", b"\n")
+    write(f"{folder}/maildir/INBOX/cur/1.host:2,S", data)
+    check_good(mail.run("mbsync", "-c", f"{folder}/mbsyncrc", "-a", env={**os.environ, "HOME": folder}), "mbsync: one there")
+    ok(any(b"Subject: by mbsync" in m for m in mail.fetch_all(s, "alice").values()), "... and it is in INBOX")
+
+
+def neomutt(s, folder):
+    write(f"{folder}/muttrc", f"""
+set folder="imaps://127.0.0.1:{s.port('imaps')}/"
+set spoolfile="+INBOX"
+set imap_user="{s.mail('bob')}"
+set imap_pass="{s.password('bob')}"
+set ssl_verify_host=no
+set ssl_verify_dates=no
+set certificate_file="{s.folder}/cert.pem"
+set smtp_url="smtps://{s.mail('bob')}@127.0.0.1:{s.port('submissions')}/"
+set smtp_pass="{s.password('bob')}"
+set from="{s.mail('bob')}"
+set realname="Bob"
+set record="+Sent"
+set mail_check=0
+set quit=yes
+""")
+    env = {**os.environ, "HOME": folder, "TERM": "dumb"}
+    check_good(mail.run("neomutt", "-n", "-F", f"{folder}/muttrc", "-s", "by neomutt", "--", s.mail("alice"),
+                        input=b"Hello from neomutt\n", env=env), "neomutt: sends by submissions and saves to Sent")
+    ok(any(b"Subject: by neomutt" in m for m in mail.fetch_all(s, "alice").values()), "... it arrived")
+    ok(any(b"Subject: by neomutt" in m for m in mail.fetch_all(s, "bob", "Sent").values()), "... and it is in Sent")
+
+
+def main():
+    with Server() as s, tempfile.TemporaryDirectory(prefix="posthorn-interop-") as folder:
+        swaks(s, folder)
+        curl(s, folder)
+        python(s)
+        mbsync(s, folder)
+        neomutt(s, folder)
+        eq(s.crashes(), [], "no role crashed")
+    done()
+
+
+main()
