@@ -39,7 +39,7 @@ LIBS := -lssl -lcrypto -llmdb -lsqlite3 -lunbound -largon2 -lcrypt -lidn2 -lunis
 LDFLAGS_all := -pie -Wl,-z,relro,-z,now,-z,noexecstack,--as-needed
 
 CFLAGS_release := -O2 -D_FORTIFY_SOURCE=3 -fstack-clash-protection -fcf-protection=full \
-	-ftrivial-auto-var-init=zero -Wframe-larger-than=4096
+	-ftrivial-auto-var-init=zero -Wframe-larger-than=10240
 CFLAGS_asan := -O1 -fsanitize=address,undefined -fno-sanitize-recover=undefined
 LDFLAGS_asan := -fsanitize=address,undefined
 CFLAGS_cov := -O0 --coverage

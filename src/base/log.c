@@ -7,7 +7,7 @@
 #include <stdio.h>
 #include <time.h>
 
-enum { LOG_LINE_MAX = 4096 };
+enum { LOG_LINE_MAX = 1900 };
 
 void log_init(struct log *l, enum log_target target, enum log_level level, const char *who)
 {

@@ -10,7 +10,7 @@
  *	fiber_spawn(loop, serve, conn);
  *
  * Rules: nothing thread-local is kept across a yield; no yield between loop_no_yield_begin and _end.
- * Stacks are LOOP_STACK_SIZE with a guard page below; frames stay under 4 KB.
+ * Stacks are LOOP_STACK_SIZE with a guard page below; frames stay under 10 KB.
  *
  * All functions belong to the loop's own thread.
  */

@@ -165,7 +165,7 @@ unsigned os_cores(void)
 enum err os_user_find(const char *name, uint32_t *uid, uint32_t *gid)
 {
 	struct passwd pw, *found = NULL;
-	char room[4096];
+	char room[2048];
 	int failed = getpwnam_r(name, &pw, room, sizeof(room), &found);
 
 	if (failed)

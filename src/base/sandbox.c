@@ -66,7 +66,7 @@ static const struct call calls[] = {
 #define ALLOW	 BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW)
 #define REFUSE	 BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM)
 
-enum { PROGRAM_MAX = 1024, BLOCK_MAX = 10 };
+enum { PROGRAM_MAX = 480, BLOCK_MAX = 10 };
 
 /* What follows the comparison with the call's number; always ends in a return. */
 static unsigned argument_check(enum check check, struct sock_filter block[BLOCK_MAX])
@@ -152,7 +152,7 @@ static unsigned build(unsigned allow, struct sock_filter *program)
 
 static enum err seccomp_lock(unsigned allow)
 {
-	struct sock_filter program[PROGRAM_MAX];
+	struct sock_filter program[PROGRAM_MAX]; /* 3.8 KB; not in a fiber */
 	struct sock_fprog fprog = { .filter = program };
 
 	fprog.len = (unsigned short)build(allow, program);

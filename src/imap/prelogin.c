@@ -73,6 +73,13 @@ static void unlink_from_front(struct imap_prelogin *p)
 		p->next->link = p->link;
 }
 
+/* Where auth is away there is nothing to forget. */
+static void forget_at_auth(struct imap_prelogin *p)
+{
+	if (SEND(p->front->auth, auth_conn_end, .conn = p->id))
+		log_debug(p->front->log, "auth-away", "conn=%llu", (unsigned long long)p->id);
+}
+
 /* The connection is somebody else's already where it was handed over. */
 static void end(struct imap_prelogin *p)
 {
@@ -81,7 +88,7 @@ static void end(struct imap_prelogin *p)
 	bool is_relayed = p->is_handed_over && !p->conn;
 
 	unlink_from_front(p);
-	(void)!SEND(front->auth, auth_conn_end, .conn = p->id);
+	forget_at_auth(p);
 	if (!p->is_handed_over)
 		conn_free(p->conn);
 	imap_input_free(&p->input);
@@ -319,13 +326,13 @@ static void relay_done(void *arg)
 	free(x);
 }
 
-static enum err tell_session(struct imap_prelogin *p, const uint8_t ticket[16], int fd, str input)
+static enum err tell_session(struct imap_prelogin *p, const uint8_t ticket[16], bool is_tls, int fd, str input)
 {
 	char text[ADDR_TEXT_MAX];
 	struct msg_session_conn m = {
 		.service = service_name(p),
 		.client = client_text(p, text),
-		.tls = p->service == IMAP_SERVICE_IMAPS || (p->conn && conn_is_tls(p->conn)),
+		.tls = is_tls,
 		.socket = fd,
 		.input = input,
 	};
@@ -346,7 +353,7 @@ static enum err hand_over_relayed(struct imap_prelogin *p, const uint8_t ticket[
 	if (!err)
 		err = conn_flush(p->conn);
 	if (!err)
-		err = tell_session(p, ticket, pair[1], str_head(input, INPUT_MAX));
+		err = tell_session(p, ticket, conn_is_tls(p->conn), pair[1], str_head(input, INPUT_MAX));
 	os_close(pair[1]);
 	if (err) {
 		os_close(pair[0]);
@@ -378,7 +385,7 @@ static enum err hand_over(struct imap_prelogin *p, const uint8_t ticket[16])
 	} else if (!(err = conn_detach(p->conn, &fd, &late))) {
 		p->is_handed_over = true;
 		buf_add(&input, str_head(buf_str(&late), INPUT_MAX - buf_len(&input)));
-		err = tell_session(p, ticket, fd, buf_str(&input));
+		err = tell_session(p, ticket, false, fd, buf_str(&input));
 		os_close(fd);
 		/* The memory is gone with conn_detach; `end` counts this one itself. */
 	}
@@ -413,7 +420,7 @@ static void exchange(struct imap_prelogin *p, str tag, str user, enum err err, s
 	for (int round = 0; !err && r->state == AUTH_SASL_CONTINUE && round < IMAP_SASL_ROUNDS_MAX; round++) {
 		challenge(p, r->challenge);
 		if (!read_response(p, tag, &response)) {
-			(void)!SEND(p->front->auth, auth_conn_end, .conn = p->id);
+			forget_at_auth(p);
 			return;
 		}
 		err = CALL(p->front->auth, auth_sasl_step, auth_sasl_reply, r, p->arena, auth_deadline(p), .conn = p->id,
@@ -486,7 +493,7 @@ static void login(struct imap_prelogin *p, const struct imap_command *c)
 	err = CALL(p->front->auth, auth_sasl, auth_sasl_reply, &r, p->arena, auth_deadline(p), .conn = p->id,
 		   .service = service_name(p), .client = client_text(p, text), .mechanism = S("PLAIN"),
 		   .has_initial = true, .initial = str_of(plain, n));
-	exchange(p, c->tag, c->user, err, &r);
+	exchange(p, arena_str(p->arena, c->tag), arena_str(p->arena, c->user), err, &r);
 }
 
 /* ---- the other commands ---- */
@@ -645,7 +652,7 @@ static void run(void *arg)
 	if (err == ERR_TIMEOUT)
 		reply(p, STR_EMPTY, "BYE Disconnected for inactivity.");
 	if (!p->is_handed_over)
-		(void)!conn_flush(p->conn);
+		err = conn_flush(p->conn);
 	end(p);
 }
 

@@ -193,9 +193,9 @@ struct parse {
 	unsigned answers_n, authorities_n;
 };
 
-static enum err read_header(struct parse *p, struct dns_packet *out)
+/* The header and the question: *name is what was asked. */
+static enum err read_header(struct parse *p, struct wire_name *name, struct dns_packet *out)
 {
-	struct wire_name name;
 	unsigned flags;
 	size_t at;
 
@@ -208,11 +208,9 @@ static enum err read_header(struct parse *p, struct dns_packet *out)
 	out->rcode = flags & 15;
 	p->answers_n = be16(p->packet.p + 6);
 	p->authorities_n = be16(p->packet.p + 8);
-	if (packet_name(p->packet, HEADER, &name, &at) || p->packet.n - at < 4 ||
+	if (packet_name(p->packet, HEADER, name, &at) || p->packet.n - at < 4 ||
 	    be16(p->packet.p + at) != p->type || be16(p->packet.p + at + 2) != CLASS_IN)
 		return ERR_SYNTAX;
-	memcpy(out->asked, name.p, name.n);
-	out->asked_n = name.n;
 	p->answers = at + 4;
 	return ERR_OK;
 }
@@ -281,10 +279,8 @@ enum err dns_packet_parse(str packet, uint16_t type, struct buf *records, struct
 	size_t at;
 
 	*out = (struct dns_packet){ .rcode = 0 };
-	if (read_header(&p, out))
+	if (read_header(&p, &name, out))
 		return ERR_SYNTAX;
-	memcpy(name.p, out->asked, out->asked_n);
-	name.n = out->asked_n;
 	if (follow_cnames(&p, &name, &cname_ttl, &has_cname))
 		return ERR_SYNTAX;
 	at = p.answers;

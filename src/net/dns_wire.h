@@ -29,8 +29,6 @@ struct dns_packet {
 	uint32_t ttl; /* the least of the records used; without one: of the negative answer (RFC 2308 5) */
 	size_t count;
 	struct dns_name canonical;
-	uint8_t asked[DNS_WIRE_NAME_MAX]; /* the question's name in wire form, */
-	size_t asked_n;
 };
 
 /* Appends a RECORD dns_rdata to *records for each record of the type at the end of the chain of CNAMEs; what would

@@ -324,11 +324,10 @@ static enum err place(struct sched *s, struct sched_destination *d, struct sched
 	return ERR_OK;
 }
 
-enum err sched_add(struct sched *s, const struct rec_queue_record *r, str where, int64_t lease_until_us, int64_t now)
+static enum err hold(struct sched *s, const struct rec_queue_record *r, str where, int64_t lease_until_us, struct sched_rcpt **out)
 {
 	struct sched_rcpt *x = sched_find(s, r->id);
 	struct sched_destination *d;
-	enum err err;
 
 	if (x) {
 		x->r.token = r->token;
@@ -353,12 +352,46 @@ enum err sched_add(struct sched *s, const struct rec_queue_record *r, str where,
 	x->lease_until_us = lease_until_us;
 	s->held++;
 	d->held++;
+	*out = x;
+	return ERR_OK;
+}
+
+enum err sched_add(struct sched *s, const struct rec_queue_record *r, str where, int64_t lease_until_us, int64_t now)
+{
+	struct sched_rcpt *x;
+	struct sched_destination *d;
+	enum err err = hold(s, r, where, lease_until_us, &x);
+
+	if (err)
+		return err;
+	d = x->destination;
 	err = place(s, d, x, now);
 	if (err)
 		sched_free(s, x);
 	else
 		destination_settle(s, d);
 	return err;
+}
+
+enum err sched_hold(struct sched *s, const struct rec_queue_record *r, int64_t lease_until_us, struct sched_rcpt **out)
+{
+	enum err err = hold(s, r, STR_EMPTY, lease_until_us, out);
+
+	if (!err)
+		(*out)->is_kept = true;
+	return err;
+}
+
+void sched_keep(struct sched_job *job, struct sched_rcpt *r)
+{
+	for (uint32_t i = 0; i < job->count; i++) {
+		if (job->rcpts[i] != r)
+			continue;
+		job->rcpts[i] = job->rcpts[--job->count];
+		break;
+	}
+	r->job = NULL;
+	r->is_kept = true;
 }
 
 /* ---- jobs ---- */
@@ -546,7 +579,7 @@ bool sched_forget(struct sched *s, uint64_t id)
 {
 	struct sched_rcpt *x = sched_find(s, id);
 
-	if (!x || x->job)
+	if (!x || x->job || x->is_kept)
 		return false;
 	sched_free(s, x);
 	return true;

@@ -59,6 +59,7 @@ struct sched_rcpt {
 	struct sched_job *job;
 	struct sched_destination *destination;
 	struct sched_rcpt_private *priv;
+	bool is_kept;
 };
 
 struct sched_job {
@@ -89,6 +90,11 @@ uint32_t sched_room(const struct sched *s);
  * ERR_NO_MEMORY. */
 MUST_USE enum err sched_add(struct sched *s, const struct rec_queue_record *r, str where, int64_t lease_until_us, int64_t now);
 
+/* Holds a record that is not to be tried, until sched_free: one whose notice is being written. The same errors. */
+MUST_USE enum err sched_hold(struct sched *s, const struct rec_queue_record *r, int64_t lease_until_us, struct sched_rcpt **out);
+/* The same with one out of a job. */
+void sched_keep(struct sched_job *job, struct sched_rcpt *r);
+
 /* NULL when nothing can begin now. */
 struct sched_job *sched_next(struct sched *s, int64_t now);
 /* Frees the job and its recipients. `last`: the answer that a refusal will quote, NULL with SCHED_DELIVERED. */
@@ -104,7 +110,7 @@ void sched_free(struct sched *s, struct sched_rcpt *r);
 
 /* Held, and perhaps in a job (then r->job is set); NULL when it is not. */
 struct sched_rcpt *sched_find(struct sched *s, uint64_t id);
-/* Forgets a record that waits; false when it is in a job, or not held. */
+/* Forgets a record that waits; false when it is in a job or kept, or not held at all. */
 bool sched_forget(struct sched *s, uint64_t id);
 /* All that wait: the store was restarted and their leases are void. */
 void sched_forget_waiting(struct sched *s);

@@ -318,6 +318,34 @@ static void test_leases(void)
 	sched_free_all(s);
 }
 
+static void test_kept(void)
+{
+	struct sched *s = sched_with(usual);
+	const struct rec_queue_record failed = { .id = 9, .token = 1, .message = 1 };
+	struct sched_rcpt *kept, *held;
+	struct sched_job *job;
+
+	tap_group("kept");
+	add_many(s, 1, 3, 1, "a", 0);
+	job = sched_next(s, 0);
+	kept = job->rcpts[1];
+	sched_keep(job, kept);
+	EQ(job->count, 2);
+	sched_done(s, job, SCHED_DELIVERED, NULL, 0);
+	EQ(sched_counts(s, 0).records, 1);
+	OK(!sched_forget(s, kept->r.id));
+	EQ(add(s, kept->r.id, 1, "a", 0), ERR_EXISTS);
+	OK(!sched_next(s, 0));
+	EQ(sched_hold(s, &failed, 1, &held), ERR_OK);
+	EQ(sched_hold(s, &failed, 1, &held), ERR_EXISTS);
+	OK(!sched_next(s, 0));
+	sched_free(s, kept);
+	sched_free(s, held);
+	EQ(sched_counts(s, 0).records, 0);
+	EQ(sched_counts(s, 0).destinations, 0);
+	sched_free_all(s);
+}
+
 /* A day with many destinations, some of them dead: everything is tried or refused, and nothing is held twice or lost. */
 static void test_day(void)
 {
@@ -365,6 +393,7 @@ int main(void)
 	test_revive();
 	test_limits();
 	test_leases();
+	test_kept();
 	test_day();
 	return tap_done();
 }

@@ -26,15 +26,39 @@
 
 enum { CLASS_IN = 1, RCODE_NO_NAME = 3, PACKET_HEADER = 12, ANCHOR_LINE_MAX = 1024 };
 
-struct resolver {
-	struct ub_ctx *ctx;
-	struct dns_events *events;
-};
-
 struct question {
+	struct resolver *resolver;
+	struct question *next, **back;
 	resolver_fn *fn;
 	void *arg;
 };
+
+struct resolver {
+	struct ub_ctx *ctx;
+	struct dns_events *events;
+	struct question *first; /* all that are under way */
+};
+
+static struct question *question_new(struct resolver *r, resolver_fn *fn, void *arg)
+{
+	struct question *q = malloc(sizeof(*q));
+
+	if (!q)
+		return NULL;
+	*q = (struct question){ .resolver = r, .next = r->first, .back = &r->first, .fn = fn, .arg = arg };
+	if (q->next)
+		q->next->back = &q->next;
+	r->first = q;
+	return q;
+}
+
+static void question_free(struct question *q)
+{
+	*q->back = q->next;
+	if (q->next)
+		q->next->back = q->back;
+	free(q);
+}
 
 static bool set_options(struct ub_ctx *ctx, bool validates)
 {
@@ -149,6 +173,8 @@ void resolver_free(struct resolver *r)
 		return;
 	ub_ctx_delete(r->ctx);
 	dns_events_free(r->events);
+	while (r->first)
+		question_free(r->first);
 	free(r);
 }
 
@@ -171,7 +197,7 @@ static void on_answer(void *arg, int rcode, void *packet, int packet_n, int secu
 		a.err = !a.is_bogus && (code == 0 || code == RCODE_NO_NAME) ? ERR_OK : ERR_TEMPORARY;
 	}
 	q->fn(q->arg, &a);
-	free(q);
+	question_free(q);
 }
 
 enum err resolver_ask(struct resolver *r, str name, uint16_t type, resolver_fn *fn, void *arg)
@@ -183,14 +209,13 @@ enum err resolver_ask(struct resolver *r, str name, uint16_t type, resolver_fn *
 	/* "." alone is for our own probes. */
 	if (!str_eq(name, S(".")) && !dns_name_is_askable(name))
 		return ERR_SYNTAX;
-	q = malloc(sizeof(*q));
+	q = question_new(r, fn, arg);
 	if (!q)
 		return ERR_NO_MEMORY;
-	*q = (struct question){ .fn = fn, .arg = arg };
 	memcpy(text, name.p, name.n);
 	text[name.n] = '\0';
 	if (ub_resolve_event(r->ctx, text, type, CLASS_IN, q, on_answer, &id)) {
-		free(q);
+		question_free(q);
 		return ERR_TEMPORARY;
 	}
 	return ERR_OK;

@@ -27,11 +27,18 @@ static enum err serve_smtp(struct front *f, struct conn *c, const struct front_s
 	return smtp_session_start(&f->smtp, c, (enum smtp_service)service->kind);
 }
 
+static enum err serve_imap(struct front *f, struct conn *c, const struct front_service *service)
+{
+	return imap_prelogin_start(&f->imap, c, (enum imap_service)service->kind);
+}
+
 static const struct front_service services[] = {
 	{ "smtp", serve_smtp, SMTP_SERVICE_SMTP, "421 4.3.2 Too many connections; try again later\r\n", true },
 	{ "submission", serve_smtp, SMTP_SERVICE_SUBMISSION, "421 4.3.2 Too many connections; try again later\r\n", true },
 	{ "submissions", serve_smtp, SMTP_SERVICE_SUBMISSIONS, "", true },
 	{ "lmtp", serve_smtp, SMTP_SERVICE_LMTP, "421 4.3.2 Too many connections; try again later\r\n", false },
+	{ "imap", serve_imap, IMAP_SERVICE_IMAP, "* BYE Too many connections; try again later\r\n", false },
+	{ "imaps", serve_imap, IMAP_SERVICE_IMAPS, "", false },
 };
 
 static const struct front_service *service_find(str name)
@@ -208,6 +215,15 @@ static void on_ended(void *arg, const struct addr *client)
 	front_connection_ended(arg, client);
 }
 
+static void on_login_refused(void *arg, const struct addr *client, str user, str why)
+{
+	struct front *f = arg;
+	char text[ADDR_TEXT_MAX];
+
+	role_trace(f->role, 0, TRACE_LOGIN_REFUSED, user, STR_EMPTY, "%.*s on imap: %.*s", STR_ARGS(addr_text(client, text)),
+		   STR_ARGS(why));
+}
+
 /* ---- hooks of roles/role.h ---- */
 
 static enum err front_init(struct role *r)
@@ -220,6 +236,13 @@ static enum err front_init(struct role *r)
 	f->role = r;
 	smtp_server_init(&f->smtp, r->loop, &r->log, &r->msgids, r->conf);
 	f->smtp.hooks = (struct smtp_hooks){ .trace = on_trace, .may_send = on_message, .ended = on_ended, .arg = f };
+	f->imap = (struct imap_front){ .loop = r->loop,
+				       .log = &r->log,
+				       .conf = r->conf,
+				       .next_conn = FRONT_IMAP_CONN,
+				       .ended = on_ended,
+				       .refused = on_login_refused,
+				       .arg = f };
 	return front_clients_new(MAX(conf_u64(r->conf, CONF_max_sessions), 1024), &f->clients);
 }
 
@@ -248,15 +271,17 @@ static enum err front_prepare(struct role *r)
 
 	f->smtp.auth = role_peer(r, ROLE_AUTH, 0);
 	f->smtp.store = role_peer(r, ROLE_STORE, 0);
+	f->imap.auth = f->smtp.auth;
+	f->imap.session = role_peer(r, ROLE_SESSION, 0);
 	f->smtp.filters = f->filters;
 	f->smtp.filter_count = MIN(role_peers(r, ROLE_FILTER), FRONT_FILTERS_MAX);
 	for (unsigned i = 0; i < f->smtp.filter_count; i++)
 		f->filters[i] = role_peer(r, ROLE_FILTER, i);
-	if (!f->smtp.auth || !f->smtp.store || !f->smtp.filter_count || !keys)
+	if (!f->smtp.auth || !f->smtp.store || !f->smtp.filter_count || !f->imap.session || !keys)
 		return ERR_NOT_FOUND;
 	if ((err = tls_server_new(r->loop, &r->log, keys, &f->tls)))
 		return err;
-	f->smtp.tls = f->tls;
+	f->smtp.tls = f->imap.tls = f->tls;
 	return ERR_OK;
 }
 
@@ -301,7 +326,7 @@ static void front_reload(struct role *r)
 {
 	struct front *f = r->state;
 
-	f->smtp.conf = r->conf;
+	f->smtp.conf = f->imap.conf = r->conf;
 	update_busy(f);
 }
 
@@ -341,7 +366,9 @@ static void front_stop(struct role *r, unsigned seconds)
 		l->fd = -1;
 	}
 	loop_timer_set(r->loop, &f->give_up, loop_now(r->loop) + SECONDS(seconds), on_patience_over, f);
+	f->imap.is_stopping = true;
 	smtp_server_stop(&f->smtp);
+	imap_front_stop(&f->imap);
 	finish_if_done(f);
 }
 
@@ -352,9 +379,10 @@ static void front_status(struct role *r, struct buf *out)
 
 	buf_printf(out, "\"connections\":%u,\"taken\":%llu,\"turned_away\":%llu,\"fibers\":%u,", f->connections,
 		   (unsigned long long)f->taken, (unsigned long long)f->turned_away, counts.fibers);
-	buf_printf(out, "\"smtp\":{\"sessions\":%u,\"accepted\":%llu,\"refused\":%llu,\"deferred\":%llu,\"spooled_bytes\":%llu}",
+	buf_printf(out, "\"smtp\":{\"sessions\":%u,\"accepted\":%llu,\"refused\":%llu,\"deferred\":%llu,\"spooled_bytes\":%llu},",
 		   f->smtp.sessions, (unsigned long long)f->smtp.accepted, (unsigned long long)f->smtp.refused,
 		   (unsigned long long)f->smtp.deferred, (unsigned long long)f->smtp.spool.used);
+	buf_printf(out, "\"imap\":{\"connections\":%u,\"relayed\":%u}", f->imap.connections, f->imap.relayed);
 }
 
 const struct role_ops role_front_ops = {

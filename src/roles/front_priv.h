@@ -1,7 +1,8 @@
-/* Role front from inside: front.c (the role and its listeners), front_mail.c and front_imap.c (what serves a connection). */
+/* Role front from inside. */
 #ifndef ROLES_FRONT_PRIV_H
 #define ROLES_FRONT_PRIV_H
 
+#include "imap/prelogin.h"
 #include "net/tls.h"
 #include "roles/front_clients.h"
 #include "roles/role.h"
@@ -12,6 +13,9 @@ enum {
 	FRONT_FILTERS_MAX = 64,
 	FRONT_ACCEPT_BATCH = 16, /* connections taken per wake-up; then the others have their turn */
 };
+
+/* auth knows the connections of a front by numbers: SMTP's begin at 1, IMAP's here. */
+#define FRONT_IMAP_CONN (UINT64_C(1) << 63)
 
 struct front;
 
@@ -38,6 +42,7 @@ struct front {
 	struct tls_context *tls;
 	struct front_clients *clients;
 	struct smtp_server smtp;
+	struct imap_front imap;
 	struct chan *filters[FRONT_FILTERS_MAX];
 	struct front_listener listeners[FRONT_LISTENERS_MAX];
 	unsigned listener_count;

@@ -66,7 +66,8 @@ struct out_job {
 	/* Its whole time. */
 	struct timer timer;
 	bool is_over;
-	struct conn *conn; /* being used, to be cancelled then */
+	struct conn *conn;	    /* being opened: to be cancelled then */
+	struct smtp_client *client; /* being used: the same */
 };
 
 /* In a fiber: sets the result of every recipient. */

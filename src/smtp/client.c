@@ -358,6 +358,11 @@ void smtp_client_unpark(struct smtp_client *c)
 	conn_unpark(c->conn);
 }
 
+void smtp_client_cancel(struct smtp_client *c)
+{
+	conn_cancel(c->conn);
+}
+
 void smtp_client_drop(struct smtp_client *c)
 {
 	if (smtp_client_is_good(c))

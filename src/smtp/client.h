@@ -98,6 +98,8 @@ bool smtp_client_broke_early(const struct smtp_client *c);
 /* Idle: nothing is expected; on input or the end, or when `until` passes, fn is called and the client must be freed. */
 void smtp_client_park(struct smtp_client *c, int64_t until, void (*fn)(void *arg, enum err why), void *arg);
 void smtp_client_unpark(struct smtp_client *c);
+/* What waits in it now, and later, ends as if the connection broke. */
+void smtp_client_cancel(struct smtp_client *c);
 unsigned smtp_client_transactions(const struct smtp_client *c);
 bool smtp_client_has_tls(const struct smtp_client *c);
 str smtp_client_tls_text(const struct smtp_client *c);

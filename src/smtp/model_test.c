@@ -200,13 +200,39 @@ static void quit(struct model *m, struct world *w)
 	m->is_over = true;
 }
 
+/* What leads on from here. */
+static void lead_on(struct model *m, struct world *w)
+{
+	switch (m->state) {
+	case SMTP_STATE_NEW:
+		hello(m, w);
+		return;
+	case SMTP_STATE_IDLE:
+		if (m->service == SMTP_SERVICE_SUBMISSION && !m->is_authenticated)
+			auth(m, w);
+		else
+			mail(m, w);
+		return;
+	case SMTP_STATE_MAIL:
+		rcpt(m, w);
+		return;
+	case SMTP_STATE_RCPT:
+		(chance(m, 3) == 0 ? rcpt : chance(m, 2) ? data : bdat)(m, w);
+		return;
+	case SMTP_STATE_BDAT:
+		bdat(m, w);
+		return;
+	}
+}
+
 static void command(struct model *m, struct world *w)
 {
 	static void (*const commands[])(struct model *, struct world *) = { mail, mail, rcpt, rcpt, rcpt, data, data, bdat, bdat,
 									    auth, rset, other, other, hello };
-	/* Legal most of the time, so that the deep states are reached. */
-	if (m->state == SMTP_STATE_NEW && chance(m, 3))
-		hello(m, w);
+
+	/* Legal most of the time, so that the deep states are reached before there are too many errors. */
+	if (chance(m, 4))
+		lead_on(m, w);
 	else if (chance(m, 60) == 0)
 		quit(m, w);
 	else

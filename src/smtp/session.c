@@ -55,7 +55,8 @@ void smtp_answer(struct smtp_session *s, struct smtp_answer a)
 	write_text(s, a.text);
 }
 
-static void reply_list(struct smtp_session *s, unsigned code, const char *status, const char *fmt, va_list ap)
+static PRINTF_LIKE(4, 0) void reply_list(struct smtp_session *s, unsigned code, const char *status, const char *fmt,
+					 va_list ap)
 {
 	char text[480];
 	int n = vsnprintf(text, sizeof(text), fmt, ap);

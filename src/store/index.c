@@ -215,7 +215,7 @@ enum err index_cursor_open(struct index_reader *x, str from, struct index_cursor
 		return err;
 	}
 	c->key = val_of(from);
-	c->state = mdb_cursor_get(c->cursor, &c->key, &c->value, MDB_SET_RANGE);
+	c->state = mdb_cursor_get(c->cursor, &c->key, &c->value, from.n ? MDB_SET_RANGE : MDB_FIRST);
 	*out = c;
 	return ERR_OK;
 }

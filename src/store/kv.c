@@ -64,8 +64,9 @@ static void space_check(struct kv *kv)
 {
 	struct os_space space;
 
-	if (!kv->is_full && kv->counts.bytes - kv->checked_space_at < 16 * 1024 * 1024)
+	if (!kv->is_full && kv->knows_space && kv->counts.bytes - kv->checked_space_at < 16 * 1024 * 1024)
 		return;
+	kv->knows_space = true;
 	kv->checked_space_at = kv->counts.bytes;
 	if (os_space(kv->options.dir, &space))
 		return;

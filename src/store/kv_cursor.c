@@ -15,7 +15,8 @@ enum err kv_cursor_open(struct kv *kv, enum kv_state state, str prefix, str from
 	*c = (struct kv_cursor){ .kv = kv,
 				 .limit = state == KV_DURABLE ? kv->durable_serial : UINT64_MAX,
 				 .overlay_only = overlay_only };
-	memcpy(c->prefix_bytes, prefix.p, prefix.n);
+	if (prefix.n)
+		memcpy(c->prefix_bytes, prefix.p, prefix.n);
 	c->prefix = str_of(NULL, prefix.n);
 	c->young = overlay_seek(kv->young, from);
 	c->old = kv->old ? overlay_seek(kv->old, from) : NULL;

@@ -85,7 +85,7 @@ struct kv {
 	struct overlay *young, *old; /* old: what a checkpoint is being made of */
 	uint64_t serial, durable_serial, frozen_serial;
 	struct kv_frame *first, *last; /* the first is the one being synced, if is_syncing */
-	bool is_syncing, is_full;
+	bool is_syncing, is_full, knows_space;
 	struct os_syncer *syncer;
 	uint64_t pending_bytes;
 	uint64_t covered;			    /* position */

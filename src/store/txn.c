@@ -26,6 +26,7 @@ struct txn {
 	int64_t since;
 	size_t bytes;
 	bool has_envelope, has_body, has_verdict;
+	enum err failed; /* a part was wrong: told when there is somebody to tell */
 	/* From auth. */
 	char *text; /* sender, envid */
 	str sender, envid;
@@ -216,7 +217,6 @@ struct delivery {
 	int64_t now_us;
 	uint8_t key[BODY_KEY_SIZE];
 	struct buf prefix, cold;
-	uint64_t references;
 };
 
 static enum err deliver_local(struct delivery *d, const struct rec_txn_rcpt *rcpt)
@@ -274,57 +274,86 @@ static enum err deliver_remote(struct delivery *d, const struct rec_txn_rcpt *rc
 	return queue_add(d->store, &q);
 }
 
-/* Two RCPTs, or an alias and its target, may end in one account: it gets the message once. */
-static bool is_repeated(str before, str upto, const struct rec_txn_rcpt *rcpt)
-{
-	struct rec_txn_rcpt r;
-	str rest = str_head(before, (size_t)(upto.p - before.p));
+/* Two RCPTs, or an alias and its target, may end in one account: it gets the message once. The list of who gets it, each
+ * once; found by a table, as lists of thousands are real. */
+struct rcpt_list {
+	struct rec_txn_rcpt *items;
+	uint32_t *slots; /* index + 1 */
+	size_t count, slot_mask;
+};
 
-	while (rec_txn_rcpt_get(&rest, &r) == ERR_OK)
-		if (rcpt->account ? r.account == rcpt->account : !r.account && str_eq(r.address, rcpt->address))
-			return true;
-	return false;
+static void rcpt_list_free(struct rcpt_list *l)
+{
+	free(l->items);
+	free(l->slots);
 }
 
-static enum err count_references(struct delivery *d)
+static bool same_rcpt(const struct rec_txn_rcpt *a, const struct rec_txn_rcpt *b)
 {
-	str all = buf_str(&d->txn->rcpts), rest = all;
-	struct rec_txn_rcpt rcpt;
+	return a->account == b->account && (a->account || str_eq(a->address, b->address));
+}
+
+static void rcpt_list_add(struct rcpt_list *l, const struct rec_txn_rcpt *r)
+{
+	uint64_t hash = r->account ? r->account * 0x9e3779b97f4a7c15u >> 20 : str_hash(r->address, 0);
+
+	for (size_t at = hash & l->slot_mask;; at = (at + 1) & l->slot_mask) {
+		if (!l->slots[at]) {
+			l->items[l->count] = *r;
+			l->slots[at] = (uint32_t)++l->count;
+			return;
+		}
+		if (same_rcpt(&l->items[l->slots[at] - 1], r))
+			return;
+	}
+}
+
+static enum err rcpt_list_make(const struct txn *t, struct rcpt_list *l)
+{
+	size_t slots = 16;
+	struct rec_txn_rcpt r;
+	str rest = buf_str(&t->rcpts);
 	enum err err;
 
-	for (str at = rest; !(err = rec_txn_rcpt_get(&rest, &rcpt)); at = rest) {
-		if (rcpt.number >= d->txn->rcpt_count)
+	while (slots < 2 * (size_t)t->received)
+		slots *= 2;
+	*l = (struct rcpt_list){ .items = calloc(t->received, sizeof(*l->items)),
+				 .slots = calloc(slots, sizeof(*l->slots)),
+				 .slot_mask = slots - 1 };
+	if (!l->items || !l->slots)
+		return ERR_NO_MEMORY;
+	while (!(err = rec_txn_rcpt_get(&rest, &r))) {
+		if (r.number >= t->rcpt_count)
 			return ERR_PROTOCOL;
-		d->references += !is_repeated(all, at, &rcpt);
+		rcpt_list_add(l, &r);
 	}
+	return err == ERR_EOF ? ERR_OK : err;
+}
+
+static enum err deliver_list(struct delivery *d, const struct rcpt_list *l)
+{
+	str ends = buf_str(&d->txn->ends);
+	struct rec_queue_end end;
+	enum err err;
+
+	memcpy(d->key, d->txn->body.key, sizeof(d->key));
+	err = body_commit(d->store, &d->txn->body, l->count, &d->body);
+	for (size_t i = 0; i < l->count && !err; i++)
+		err = l->items[i].account ? deliver_local(d, &l->items[i]) : deliver_remote(d, &l->items[i]);
+	while (!err && !(err = rec_queue_end_get(&ends, &end)))
+		err = queue_end(d->store, d->pending, end.id, end.token);
 	return err == ERR_EOF ? ERR_OK : err;
 }
 
 static enum err deliver_all(struct delivery *d)
 {
-	str all = buf_str(&d->txn->rcpts), rest = all, ends = buf_str(&d->txn->ends);
-	struct rec_txn_rcpt rcpt;
-	struct rec_queue_end end;
-	enum err err;
+	struct rcpt_list l;
+	enum err err = rcpt_list_make(d->txn, &l);
 
-	if ((err = count_references(d)))
-		return err;
-	if (d->references == 0)
-		return ERR_PROTOCOL;
-	memcpy(d->key, d->txn->body.key, sizeof(d->key));
-	if ((err = body_commit(d->store, &d->txn->body, d->references, &d->body)))
-		return err;
-	for (str at = rest; !(err = rec_txn_rcpt_get(&rest, &rcpt)); at = rest) {
-		if (is_repeated(all, at, &rcpt))
-			continue;
-		err = rcpt.account ? deliver_local(d, &rcpt) : deliver_remote(d, &rcpt);
-		if (err)
-			return err;
-	}
-	while (err == ERR_EOF && !(err = rec_queue_end_get(&ends, &end)))
-		if (!(err = queue_end(d->store, d->pending, end.id, end.token)))
-			err = ERR_EOF;
-	return err == ERR_EOF ? ERR_OK : err;
+	if (!err)
+		err = deliver_list(d, &l);
+	rcpt_list_free(&l);
+	return err;
 }
 
 static enum err txn_commit(struct store *s, struct txn *t)
@@ -368,6 +397,10 @@ static void txn_try(struct store *s, struct txn *t)
 {
 	enum err err;
 
+	if (t->failed && t->has_body) {
+		txn_fail(s, t, t->failed);
+		return;
+	}
 	if (t->has_verdict && t->code != 250 && t->has_body) {
 		txn_refuse(s, t, t->code, t->status, t->reply_text);
 		return;
@@ -400,10 +433,9 @@ static enum err rcpts_add(struct txn *t, str rcpts)
 /* A part that breaks the rules, or does not fit, ends the transaction for whoever waits. */
 static enum err part_result(struct store *s, struct txn *t, enum err err)
 {
-	if (err)
-		txn_fail(s, t, err);
-	else
-		txn_try(s, t);
+	if (!t->failed)
+		t->failed = err;
+	txn_try(s, t);
 	return err;
 }
 

@@ -61,9 +61,9 @@ static void add_explanation(struct buf *b, const struct conf *c, enum conf_id id
 	const struct conf_info *info = conf_info(id);
 
 	add_setting(b, c, id);
-	buf_printf(b, "\n%s\n\nType: %s%s%s. Default: %s%s. Taken over by posthorn %s.\n", info->help,
+	buf_printf(b, "\n%s\n\nType: %s%s%s. Default: %s. Taken over by posthorn %s.\n", info->help,
 		   type_words(info->type), info->limits[0] ? " " : "", info->limits,
-		   info->standard[0] ? info->standard : "empty", "", info->is_reloadable ? "reload" : "restart");
+		   info->standard[0] ? info->standard : "empty", info->is_reloadable ? "reload" : "restart");
 	if (conf_line(c, id) > 0)
 		buf_printf(b, "Set in %.*s, line %u: %.*s\n", STR_ARGS(conf_path(c)), conf_line(c, id),
 			   STR_ARGS(str_trim(conf_raw(c, id))));

@@ -24,18 +24,23 @@ static enum err prepare_folder(struct tool *t, str *path)
 	return err == ERR_EXISTS ? ERR_OK : err;
 }
 
-/* What root made belongs to auth's user. Without such a user all roles run as whoever starts them. */
-static enum err give_to_auth(struct tool *t, str path)
+/* Without such a user all roles run as whoever starts them. */
+void tool_give_directory(struct tool *t)
 {
+	str data = conf_str(t->conf, CONF_data_dir);
 	str user = arena_printf(t->arena, "%.*sauth", STR_ARGS(conf_str(t->conf, CONF_user_prefix)));
-	str folder = arena_str(t->arena, str_head(path, str_rfind_char(path, '/')));
+	str folder = arena_printf(t->arena, "%.*s/directory", STR_ARGS(data));
+	str file = arena_printf(t->arena, "%.*s/directory.db", STR_ARGS(folder));
 	uint32_t uid, gid;
 	enum err err;
 
-	if (os_uid() != 0 || os_user_find(user.p, &uid, &gid))
-		return ERR_OK;
+	if (!user.p || !folder.p || !file.p || os_uid() != 0 || os_user_find(user.p, &uid, &gid))
+		return;
 	err = os_chown(-1, folder.p, uid, gid);
-	return err ? err : os_chown(-1, path.p, uid, gid);
+	if (!err)
+		err = os_chown(-1, file.p, uid, gid);
+	if (err && err != ERR_NOT_FOUND)
+		tool_complain("%.*s cannot be given to %.*s: %s", STR_ARGS(file), STR_ARGS(user), err_text(err));
 }
 
 static int run_here(struct tool *t, str input)
@@ -56,8 +61,7 @@ static int run_here(struct tool *t, str input)
 		tool_complain("%.*s: %s", STR_ARGS(path), why);
 		return TOOL_FAILED;
 	}
-	if ((err = give_to_auth(t, path)))
-		tool_complain("%.*s cannot be given to its user: %s", STR_ARGS(path), err_text(err));
+	tool_give_directory(t);
 	if (password_scheme_find(conf_str(t->conf, CONF_password_scheme), &c.scheme))
 		panic("a password_scheme of conf.def is unknown");
 	do {

@@ -35,6 +35,8 @@ static int prepare(struct tool *t, struct supervisor_options *o)
 		tool_complain("%.*s cannot be read", STR_ARGS(t->config_path));
 		status = TOOL_CONFIG;
 	}
+	if (!status)
+		tool_give_directory(t);
 	return status;
 }
 

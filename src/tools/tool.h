@@ -48,6 +48,9 @@ MUST_USE enum err tool_read_input(struct tool *t, const char *prompt, str *input
  * was complained of); otherwise *status is what to exit with. */
 MUST_USE enum err tool_send(struct tool *t, const str *args, size_t n, str input, int *status);
 
+/* As root: the directory's folder and file belong to role auth's user, whoever made them and when. */
+void tool_give_directory(struct tool *t);
+
 #define COMMAND(name, where, function, arguments, help) int function(struct tool *t);
 #define forward forward_to_server
 #include "tools/commands.def"

@@ -1,0 +1,301 @@
+/* Role out: speaks SMTP and LMTP as a client, and decides nothing.
+ *
+ * Each out_deliver is a job with a fiber and an arena of its own; its answer is one out_result with an answer for each recipient. Who
+ * failed for good and when the others are tried again is the queue's to say. It has no files: bodies are read from
+ * descriptors that store hands over, opened with the key that comes with them.
+ *
+ * When the queue process dies, its jobs go on here, for nothing else knows that a message is just being taken by a server
+ * somewhere. The next queue process asks first of all what is under way (out_jobs), leaves these recipients alone, and gets their
+ * answers when they are there (out_late). So the death of the queue sends nothing twice.
+ */
+#include "base/os.h"
+#include "conf/conf.h"
+#include "net/tls.h"
+#include "roles/out_priv.h"
+#include "store/types.h"
+
+#include <stdlib.h>
+
+enum { RESULTS_MAX = 57344, IDS_MAX = 57344, LEAST_ROOM = 64 };
+
+static void job_free(struct out_job *job)
+{
+	struct out_role *o = job->out;
+
+	link_remove(&job->in_jobs);
+	o->job_count--;
+	arena_free(job->arena);
+	free(job);
+	if (o->is_stopping && !o->job_count) {
+		loop_timer_cancel(o->role->loop, &o->stop_timer);
+		loop_stop(o->role->loop);
+	}
+}
+
+/* ---- answers ---- */
+
+static void answer_put(struct buf *out, const struct out_rcpt *x, size_t room)
+{
+	struct rec_out_answer a = {
+		.id = x->r.id,
+		.state = x->result.state ? x->result.state : QUEUE_DEFERRED,
+		.code = x->result.code,
+		.status = smtp_result_status(&x->result),
+		.remote = x->remote,
+		.reply = smtp_result_text(&x->result),
+		.tls = x->tls,
+		.dsn_passed = x->result.dsn_passed,
+	};
+	size_t used = LEAST_ROOM + a.status.n + a.remote.n;
+
+	/* All answers of a job share one message. */
+	a.reply = str_head(a.reply, room > used ? room - used : 0);
+	rec_out_answer_put(out, &a);
+}
+
+static enum err results_send(struct out_job *job)
+{
+	struct chan *queue = role_peer(job->out->role, ROLE_QUEUE, 0);
+	struct buf b;
+	enum err err;
+
+	buf_init(&b, RESULTS_MAX);
+	for (size_t i = 0; i < job->count; i++)
+		answer_put(&b, &job->rcpts[i], RESULTS_MAX / job->count);
+	if (buf_failed(&b))
+		err = ERR_NO_MEMORY;
+	else if (job->is_late)
+		err = SEND(queue, out_late, .results = buf_str(&b));
+	else
+		err = REPLY(queue, job->call, out_result, .results = buf_str(&b));
+	buf_free(&b);
+	return err;
+}
+
+static void job_count_results(struct out_job *job)
+{
+	for (size_t i = 0; i < job->count; i++) {
+		uint8_t state = job->rcpts[i].result.state;
+
+		job->out->delivered += state == QUEUE_SENT;
+		job->out->failed += state == QUEUE_FAILED;
+		job->out->deferred += state != QUEUE_SENT && state != QUEUE_FAILED;
+	}
+}
+
+static void job_run(void *arg)
+{
+	struct out_job *job = arg;
+	enum err err;
+
+	out_deliver(job);
+	job_count_results(job);
+	job->is_finished = true;
+	/* Nobody to tell yet: out_jobs will come. */
+	if (job->is_late && !job->out->queue_knows && !job->out->is_stopping)
+		return;
+	err = results_send(job);
+	if (err == ERR_OK || job->out->is_stopping) {
+		job_free(job);
+		return;
+	}
+	log_warn(&job->out->role->log, "results-unsent", "error=%s", err_name(err));
+	job->is_late = true;
+}
+
+/* ---- jobs ---- */
+
+static str copy(struct arena *a, str s, bool *ok)
+{
+	str c = arena_str(a, s);
+
+	*ok = *ok && (c.p || !s.n);
+	return c;
+}
+
+static enum err rcpts_read(struct out_job *job)
+{
+	struct rec_out_rcpt r;
+	str rest = job->m.rcpts;
+	enum err err;
+
+	while (!(err = rec_out_rcpt_get(&rest, &r)))
+		job->count++;
+	if (err != ERR_EOF || !job->count || job->count > SMTP_CLIENT_RCPTS_MAX)
+		return ERR_PROTOCOL;
+	job->rcpts = arena_array(job->arena, job->count, sizeof(*job->rcpts));
+	if (!job->rcpts)
+		return ERR_NO_MEMORY;
+	rest = job->m.rcpts;
+	for (size_t i = 0; i < job->count; i++)
+		if ((err = rec_out_rcpt_get(&rest, &job->rcpts[i].r)))
+			return err;
+	return ERR_OK;
+}
+
+static enum err job_fill(struct out_job *job, const struct msg_out_deliver *m)
+{
+	bool ok = true;
+
+	job->m = *m;
+	job->m.sender = copy(job->arena, m->sender, &ok);
+	job->m.rcpts = copy(job->arena, m->rcpts, &ok);
+	job->m.domain = copy(job->arena, m->domain, &ok);
+	job->m.nexthop = copy(job->arena, m->nexthop, &ok);
+	job->m.envid = copy(job->arena, m->envid, &ok);
+	return ok ? rcpts_read(job) : ERR_NO_MEMORY;
+}
+
+static enum err job_start(struct out_role *o, uint32_t call, const struct msg_out_deliver *m)
+{
+	struct out_job *job;
+	enum err err;
+
+	if (o->job_count >= OUT_JOBS_MAX || o->is_stopping)
+		return ERR_BUSY;
+	job = calloc(1, sizeof(*job));
+	if (!job)
+		return ERR_NO_MEMORY;
+	job->out = o;
+	job->call = call;
+	job->file = -1;
+	job->arena = arena_new(OUT_JOB_BUDGET);
+	err = job->arena ? job_fill(job, m) : ERR_NO_MEMORY;
+	if (!err)
+		err = fiber_spawn(o->role->loop, job_run, job);
+	if (err) {
+		arena_free(job->arena);
+		free(job);
+		return err;
+	}
+	list_append(&o->jobs, &job->in_jobs);
+	o->job_count++;
+	return ERR_OK;
+}
+
+/* A new queue process: what is under way, and then the answers that wait for it. */
+static void tell_jobs(struct out_role *o, struct chan *queue, uint32_t call)
+{
+	struct buf b;
+	struct link *next;
+
+	buf_init(&b, IDS_MAX);
+	for (struct link *l = o->jobs.next; l != &o->jobs; l = l->next) {
+		struct out_job *job = CONTAINER_OF(l, struct out_job, in_jobs);
+
+		for (size_t i = 0; job->is_late && i < job->count; i++)
+			buf_add_le64(&b, job->rcpts[i].r.id);
+	}
+	if (buf_failed(&b))
+		log_warn(&o->role->log, "jobs-untold", "jobs=%u", o->job_count);
+	if (REPLY(queue, call, out_jobs_reply, .ids = buf_str(&b)) == ERR_OK)
+		o->queue_knows = true;
+	buf_free(&b);
+	for (struct link *l = o->jobs.next; o->queue_knows && l != &o->jobs; l = next) {
+		struct out_job *job = CONTAINER_OF(l, struct out_job, in_jobs);
+
+		next = l->next;
+		if (job->is_late && job->is_finished && results_send(job) == ERR_OK)
+			job_free(job);
+	}
+}
+
+/* ---- the role ---- */
+
+static void own_addresses(struct out_role *o)
+{
+	size_t n;
+	const struct conf_listen *l = conf_listens(o->role->conf, &n);
+
+	o->own_count = 0;
+	for (size_t i = 0; i < n && o->own_count < OUT_OWN_MAX; i++)
+		if (str_eq(l[i].service, S("smtp")) && (l[i].address.family == ADDR_IP4 || l[i].address.family == ADDR_IP6))
+			o->own[o->own_count++] = l[i].address;
+}
+
+static enum err out_init(struct role *r)
+{
+	struct out_role *o = calloc(1, sizeof(*o));
+
+	if (!o)
+		return ERR_NO_MEMORY;
+	o->role = r;
+	list_init(&o->idle);
+	list_init(&o->jobs);
+	o->cipher = body_cipher_new();
+	own_addresses(o);
+	r->state = o;
+	return o->cipher ? tls_client_new(r->loop, &r->log, STR_EMPTY, &o->tls) : ERR_NO_MEMORY;
+}
+
+static void out_message(struct role *r, struct chan *from, struct msg *m)
+{
+	struct out_role *o = r->state;
+	enum err err = ERR_OK;
+
+	if (m->type == MSG_out_deliver)
+		err = job_start(o, m->id, &m->u.out_deliver);
+	else if (m->type == MSG_out_jobs)
+		tell_jobs(o, from, m->id);
+	else
+		err = ERR_UNSUPPORTED;
+	if (err && m->id && REPLY_FAILED(from, m->id, err, str_from_c(err_text(err))))
+		log_warn(&r->log, "reply-unsent", "type=%s", msg_name(m->type));
+}
+
+static void out_peer_down(struct role *r, struct chan *peer)
+{
+	struct out_role *o = r->state;
+
+	if (chan_peer(peer) != ROLE_QUEUE)
+		return;
+	o->queue_knows = false;
+	for (struct link *l = o->jobs.next; l != &o->jobs; l = l->next)
+		CONTAINER_OF(l, struct out_job, in_jobs)->is_late = true;
+}
+
+static void out_reload(struct role *r)
+{
+	own_addresses(r->state);
+	/* Their names and TLS rules are those of before. */
+	out_drop_idle(r->state);
+}
+
+static void stop_now(void *arg)
+{
+	loop_stop(((struct out_role *)arg)->role->loop);
+}
+
+static void out_stop(struct role *r, unsigned seconds)
+{
+	struct out_role *o = r->state;
+
+	o->is_stopping = true;
+	out_drop_idle(o);
+	if (o->job_count)
+		loop_timer_set(r->loop, &o->stop_timer, loop_now(r->loop) + SECONDS(seconds), stop_now, o);
+	else
+		loop_stop(r->loop);
+}
+
+static void out_status(struct role *r, struct buf *out)
+{
+	const struct out_role *o = r->state;
+
+	buf_printf(out,
+		   "\"jobs\":%u,\"idle_connections\":%u,\"connections\":%llu,\"reused\":%llu,\"delivered\":%llu,"
+		   "\"deferred\":%llu,\"failed\":%llu",
+		   o->job_count, o->idle_count, (unsigned long long)o->connections, (unsigned long long)o->reused,
+		   (unsigned long long)o->delivered, (unsigned long long)o->deferred, (unsigned long long)o->failed);
+}
+
+const struct role_ops role_out_ops = {
+	.kind = ROLE_OUT,
+	.sandbox = SANDBOX_CONNECT,
+	.init = out_init,
+	.message = out_message,
+	.peer_down = out_peer_down,
+	.reload = out_reload,
+	.stop = out_stop,
+	.status = out_status,
+};
