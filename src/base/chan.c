@@ -6,7 +6,8 @@
  *
  * Sending: straight to the socket while the window is open and nothing is queued; otherwise a copy waits in the
  * queue, with duplicates of its descriptors. An acknowledgement (how many messages were taken since the last) goes in
- * every header; the `credit` message carries one alone when half a window was taken and nothing was sent. */
+ * every header, as of the moment it is sent; the `credit` message carries one alone when half a window was taken and nothing was
+ * sent, and passes what is queued. */
 #include "base/chan.h"
 #include "base/loop_priv.h"
 
@@ -20,7 +21,6 @@ struct queued {
 	unsigned nfds;
 	int fds[MSG_FDS_MAX];
 	size_t n;
-	bool is_counted; /* against the window */
 	char data[];
 };
 
@@ -232,7 +232,7 @@ static void chan_broken(struct chan *c)
 	loop_post(c->loop, &c->more, down_task, c);
 }
 
-static enum err queue_add(struct chan *c, str data, const int *fds, unsigned nfds, bool is_counted)
+static enum err queue_add(struct chan *c, str data, const int *fds, unsigned nfds)
 {
 	struct queued *q = malloc(sizeof(*q) + data.n);
 
@@ -241,7 +241,6 @@ static enum err queue_add(struct chan *c, str data, const int *fds, unsigned nfd
 	q->next = NULL;
 	q->n = data.n;
 	q->nfds = 0;
-	q->is_counted = is_counted;
 	memcpy(q->data, data.p, data.n);
 	for (; q->nfds < nfds; q->nfds++)
 		if ((q->fds[q->nfds] = os_dup(fds[q->nfds])) < 0) {
@@ -272,7 +271,8 @@ static enum err transmit(struct chan *c, enum msg_type type, uint32_t id, bool i
 		return ERR_NO_MEMORY;
 	if ((err = msg_encode(&b, type, id, is_reply, MIN(c->unacked, 0x7fffu), m, fds, &nfds)))
 		return err;
-	if (!c->queue && (!is_counted || c->in_flight < CHAN_WINDOW)) {
+	/* An acknowledgement passes what waits: two sides that both wait for one would wait for ever. */
+	if (!is_counted || (!c->queue && c->in_flight < CHAN_WINDOW)) {
 		struct iovec iov = { .iov_base = b.p, .iov_len = buf_len(&b) };
 
 		err = os_send_fds(c->fd, &iov, 1, fds, nfds);
@@ -291,10 +291,7 @@ static enum err transmit(struct chan *c, enum msg_type type, uint32_t id, bool i
 		return ERR_AGAIN; /* an acknowledgement is made anew when there is room */
 	if (c->queue_bytes + buf_len(&b) > limit)
 		return ERR_BUSY;
-	err = queue_add(c, buf_str(&b), fds, nfds, is_counted);
-	if (!err)
-		c->unacked = 0;
-	return err;
+	return queue_add(c, buf_str(&b), fds, nfds);
 }
 
 static void flush_queue(struct chan *c)
@@ -302,15 +299,18 @@ static void flush_queue(struct chan *c)
 	while (c->queue && c->in_flight < CHAN_WINDOW) {
 		struct queued *q = c->queue;
 		struct iovec iov = { .iov_base = q->data, .iov_len = q->n };
-		enum err err = os_send_fds(c->fd, &iov, 1, q->fds, q->nfds);
+		enum err err;
 
+		msg_set_acked(q->data, MIN(c->unacked, 0x7fffu)); /* what was true when it was queued is old */
+		err = os_send_fds(c->fd, &iov, 1, q->fds, q->nfds);
 		if (err == ERR_AGAIN || err == ERR_NO_MEMORY)
 			return;
 		if (err) {
 			chan_broken(c);
 			return;
 		}
-		c->in_flight += q->is_counted;
+		c->unacked = 0;
+		c->in_flight++;
 		c->counts.sent++;
 		queue_pop(c);
 	}
@@ -450,8 +450,10 @@ enum err chan_attach(struct chan *c, int fd)
 {
 	enum err err;
 
-	if (c->fd >= 0)
-		chan_down(c, ERR_CLOSED);
+	c->busy++; /* on_down may free it */
+	chan_down(c, ERR_CLOSED);
+	if (chan_leave(c))
+		return ERR_CLOSED;
 	if ((err = loop_watch(c->loop, &c->watch, fd, on_ready, c)))
 		return err;
 	c->fd = fd;

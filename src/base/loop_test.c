@@ -8,7 +8,7 @@ struct test {
 	struct loop *loop;
 	char trail[256];
 	struct timer t[8];
-	struct task task;
+	struct task task, tasks[3];
 	struct waiters waiters;
 	struct fiber *fiber;
 	enum err err;
@@ -219,8 +219,231 @@ static void test_watch(void)
 	loop_free(t.loop);
 }
 
+static void on_stop(void *arg)
+{
+	struct test *t = arg;
+
+	mark(t, 's');
+	loop_stop(t->loop);
+}
+
+/* Sets itself again at once, but gives up where the loop would never end. */
+static void on_again(void *arg)
+{
+	struct test *t = arg;
+
+	if (++t->n < 1000)
+		loop_timer_set(t->loop, &t->t[0], loop_now(t->loop), on_again, t);
+}
+
+static void on_repost(void *arg)
+{
+	struct test *t = arg;
+
+	if (t->n == 0)
+		loop_unpost(t->loop, &t->tasks[1]);
+	if (++t->n < 1000)
+		loop_post(t->loop, &t->tasks[0], on_repost, t);
+}
+
+static void test_fairness(void)
+{
+	struct test t = { 0 };
+
+	tap_group("a timer that is always due");
+	EQ(loop_new(&t.loop), ERR_OK);
+	loop_timer_set(t.loop, &t.t[0], loop_now(t.loop), on_again, &t);
+	loop_timer_set(t.loop, &t.t[1], loop_now(t.loop), on_stop, &t);
+	EQ(loop_run(t.loop), ERR_OK);
+	OK(t.n < 5);
+	loop_timer_cancel(t.loop, &t.t[0]);
+	tap_group("a task that posts itself, when the last one is taken back");
+	t.n = 0;
+	loop_post(t.loop, &t.tasks[0], on_repost, &t);
+	loop_post(t.loop, &t.tasks[1], on_a, &t);
+	loop_timer_set(t.loop, &t.t[1], loop_now(t.loop), on_stop, &t);
+	EQ(loop_run(t.loop), ERR_OK);
+	OK(t.n < 5);
+	STR_EQ(str_from_c(t.trail), S("ss"));
+	loop_unpost(t.loop, &t.tasks[0]);
+	tap_group("stopped before it runs");
+	loop_timer_set(t.loop, &t.t[0], loop_now(t.loop) + MILLISECONDS(1), on_a, &t);
+	loop_stop(t.loop);
+	EQ(loop_run(t.loop), ERR_OK);
+	STR_EQ(str_from_c(t.trail), S("ss"));
+	EQ(loop_run(t.loop), ERR_OK); /* once */
+	STR_EQ(str_from_c(t.trail), S("ssa"));
+	loop_free(t.loop);
+}
+
+static void test_unpost(void)
+{
+	struct test t = { 0 };
+
+	tap_group("tasks taken back");
+	EQ(loop_new(&t.loop), ERR_OK);
+	loop_post(t.loop, &t.tasks[0], on_a, &t);
+	loop_post(t.loop, &t.tasks[1], on_b, &t);
+	loop_post(t.loop, &t.tasks[2], on_c, &t);
+	loop_unpost(t.loop, &t.tasks[2]);
+	loop_unpost(t.loop, &t.tasks[0]);
+	loop_unpost(t.loop, &t.tasks[0]);
+	loop_post(t.loop, &t.tasks[2], on_c, &t);
+	EQ(loop_run(t.loop), ERR_OK);
+	STR_EQ(str_from_c(t.trail), S("bc"));
+	loop_timer_set(t.loop, &t.t[0], LOOP_NEVER, on_a, &t);
+	EQ(loop_counts(t.loop).timers, 0);
+	EQ(loop_run(t.loop), ERR_OK); /* nothing to wait for */
+	loop_free(t.loop);
+}
+
+struct pair {
+	struct test *t;
+	struct watch w[2];
+	int calls;
+};
+
+/* Whichever comes first takes the other away, whose event was reported in the same turn. */
+static void on_pair(void *arg, unsigned ready)
+{
+	struct pair *p = arg;
+
+	(void)ready;
+	p->calls++;
+	loop_unwatch(p->t->loop, &p->w[0]);
+	loop_unwatch(p->t->loop, &p->w[1]);
+}
+
+static void on_accept(void *arg, unsigned ready)
+{
+	struct echo *e = arg;
+	struct addr peer;
+	int fd;
+
+	EQ(ready, OS_READY_READ);
+	EQ(os_accept(e->fd, &peer, &fd), ERR_OK);
+	EQ(os_accept(e->fd, &peer, &fd), ERR_AGAIN);
+	mark(e->t, 'l');
+	loop_unwatch(e->t->loop, &e->w);
+}
+
+static void on_closed(void *arg, unsigned ready)
+{
+	struct echo *e = arg;
+
+	if (ready & OS_READY_CLOSED) {
+		mark(e->t, 'x');
+		loop_unwatch(e->t->loop, &e->w);
+	}
+}
+
+static void test_events(void)
+{
+	struct test t = { 0 };
+	struct pair p = { .t = &t };
+	struct echo e = { .t = &t };
+	struct addr at;
+	int fd[2], client;
+
+	tap_group("unwatched in the same turn");
+	EQ(loop_new(&t.loop), ERR_OK);
+	EQ(os_socketpair(false, fd), ERR_OK);
+	EQ(loop_watch(t.loop, &p.w[0], fd[0], on_pair, &p), ERR_OK);
+	EQ(loop_watch(t.loop, &p.w[1], fd[1], on_pair, &p), ERR_OK);
+	EQ(loop_run(t.loop), ERR_OK);
+	EQ(p.calls, 1);
+	EQ(loop_counts(t.loop).watches, 0);
+	tap_group("the other side closes");
+	e.fd = fd[0];
+	EQ(loop_watch(t.loop, &e.w, fd[0], on_closed, &e), ERR_OK);
+	os_close(fd[1]);
+	EQ(loop_run(t.loop), ERR_OK);
+	STR_EQ(str_from_c(t.trail), S("x"));
+	os_close(fd[0]);
+	EQ(loop_watch(t.loop, &e.w, fd[0], on_closed, &e), ERR_CLOSED);
+	tap_group("a listener");
+	EQ(addr_parse(S("127.0.0.1:0"), &at), ERR_OK);
+	EQ(os_listen(&at, 0, &e.fd), ERR_OK);
+	EQ(os_local_addr(e.fd, &at), ERR_OK);
+	EQ(loop_watch_listener(t.loop, &e.w, e.fd, on_accept, &e), ERR_OK);
+	EQ(os_connect(&at, NULL, &client), ERR_OK);
+	EQ(loop_run(t.loop), ERR_OK);
+	STR_EQ(str_from_c(t.trail), S("xl"));
+	os_close(client);
+	os_close(e.fd);
+	loop_free(t.loop);
+}
+
+static void wait_wake_one(void *arg)
+{
+	struct test *t = arg;
+
+	EQ(waiters_wait(t->loop, &t->waiters, LOOP_NEVER), ERR_OK);
+	mark(t, t->n++ ? 'S' : 'F');
+}
+
+static void wait_cancelled(void *arg)
+{
+	struct test *t = arg;
+
+	t->fiber = fiber_current(t->loop);
+	EQ(waiters_wait(t->loop, &t->waiters, LOOP_NEVER), ERR_CANCELLED);
+	EQ(fiber_suspend(t->loop, LOOP_NEVER), ERR_CANCELLED); /* and every later wait */
+	EQ(fiber_sleep(t->loop, SECONDS(100)), ERR_CANCELLED);
+	mark(t, 'k');
+}
+
+static void sleep_through_wakes(void *arg)
+{
+	struct test *t = arg;
+	int64_t begin = os_monotonic_ns();
+
+	t->fiber = fiber_current(t->loop);
+	EQ(fiber_sleep(t->loop, MILLISECONDS(10)), ERR_OK);
+	OK(os_monotonic_ns() - begin >= MILLISECONDS(9));
+}
+
+static void wake_sleeper(void *arg)
+{
+	struct test *t = arg;
+
+	fiber_wake(t->loop, t->fiber);
+}
+
+static void test_waiting(void)
+{
+	struct test t = { 0 };
+
+	tap_group("one after the other");
+	EQ(loop_new(&t.loop), ERR_OK);
+	EQ(fiber_spawn(t.loop, wait_cancelled, &t), ERR_OK);
+	EQ(fiber_spawn(t.loop, wait_wake_one, &t), ERR_OK);
+	EQ(fiber_spawn(t.loop, wait_wake_one, &t), ERR_OK);
+	EQ(loop_run(t.loop), ERR_OK);
+	EQ(loop_counts(t.loop).fibers, 3);
+	fiber_cancel(t.loop, t.fiber); /* leaves the middle of the queue whole */
+	EQ(loop_run(t.loop), ERR_OK);
+	waiters_wake_one(t.loop, &t.waiters);
+	EQ(loop_run(t.loop), ERR_OK);
+	STR_EQ(str_from_c(t.trail), S("kF"));
+	waiters_wake_one(t.loop, &t.waiters);
+	waiters_wake_one(t.loop, &t.waiters); /* nobody */
+	EQ(loop_run(t.loop), ERR_OK);
+	STR_EQ(str_from_c(t.trail), S("kFS"));
+	tap_group("a wake does not end a sleep");
+	EQ(fiber_spawn(t.loop, sleep_through_wakes, &t), ERR_OK);
+	loop_timer_set(t.loop, &t.t[0], loop_now(t.loop) + MILLISECONDS(2), wake_sleeper, &t);
+	EQ(loop_run(t.loop), ERR_OK);
+	EQ(loop_counts(t.loop).fibers, 0);
+	loop_free(t.loop);
+}
+
 int main(void)
 {
+	test_fairness();
+	test_unpost();
+	test_events();
+	test_waiting();
 	test_timers();
 	test_many_timers();
 	test_fibers();

@@ -196,6 +196,11 @@ enum err msg_encode(struct buf *out, enum msg_type type, uint32_t id, bool is_re
 	return e.is_bad || buf_failed(out) || buf_len(out) > MSG_MAX ? ERR_TOO_LONG : ERR_OK;
 }
 
+void msg_set_acked(char *datagram, uint32_t acked)
+{
+	put_le16(datagram + 2, (uint16_t)((get_le16(datagram + 2) & 0x8000) | (acked & 0x7fff)));
+}
+
 enum err msg_decode(str datagram, enum role_kind from, enum role_kind to, const int *fds, unsigned nfds, struct msg *out)
 {
 	struct decoder d = { .rest = str_from(datagram, MSG_HEADER), .fds = fds, .nfds = nfds };

@@ -97,6 +97,8 @@ struct msg {
 /* The header: type (2 bytes), the sender's acknowledgement (15 bits) with the reply bit, id (4). */
 MUST_USE enum err msg_encode(struct buf *out, enum msg_type type, uint32_t id, bool is_reply, uint32_t acked,
 			     const void *m, int fds[MSG_FDS_MAX], unsigned *nfds);
+/* Changes the acknowledgement of an encoded message. */
+void msg_set_acked(char *datagram, uint32_t acked);
 /* `from`, `to`: the roles of sender and receiver, for the permission. ERR_DENIED, ERR_PROTOCOL. The
  * descriptors go into the struct's FD fields; on error they stay the caller's. */
 MUST_USE enum err msg_decode(str datagram, enum role_kind from, enum role_kind to, const int *fds, unsigned nfds,

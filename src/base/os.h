@@ -152,6 +152,8 @@ struct os_spawn {
 MUST_USE enum err os_spawn(const struct os_spawn *how, int *pid);
 /* A copy of this process: *pid is 0 in the child. */
 MUST_USE enum err os_fork(int *pid);
+/* In a copy: closes every descriptor above 2 but these. */
+void os_close_others(const int *keep, unsigned n);
 /* One child that ended, ERR_AGAIN when none has. status: exit code, or 256 + signal. */
 MUST_USE enum err os_reap(int *pid, int *status);
 MUST_USE enum err os_kill(int pid, int signal);

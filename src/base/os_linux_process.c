@@ -120,6 +120,24 @@ enum err os_fork(int *pid)
 	return *pid < 0 ? err_from_errno(errno) : ERR_OK;
 }
 
+void os_close_others(const int *keep, unsigned n)
+{
+	unsigned from = 3;
+
+	for (;;) {
+		unsigned next = ~0u;
+
+		for (unsigned i = 0; i < n; i++)
+			if (keep[i] >= 0 && (unsigned)keep[i] >= from && (unsigned)keep[i] < next)
+				next = (unsigned)keep[i];
+		if (next > from)
+			syscall(SYS_close_range, from, next - 1, 0);
+		if (next == ~0u)
+			return;
+		from = next + 1;
+	}
+}
+
 enum err os_reap(int *pid, int *status)
 {
 	int st;

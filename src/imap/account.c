@@ -431,13 +431,14 @@ void imap_account_seen_recent(struct imap_account *a, uint32_t mailbox)
 		log_debug(a->log, "imap-recent-lost", "account=%llu mailbox=%u", (unsigned long long)a->id, mailbox);
 }
 
-enum err imap_account_restore(struct imap_account *a, struct imap_view *v, uint64_t since, uint32_t below)
+enum err imap_account_gone(struct imap_account *a, const struct imap_view *v, uint64_t since, uint32_t below,
+			   struct arena *kept, struct imap_set *out)
 {
-	struct arena *arena = arena_new(IMAP_COMMAND_BUDGET), *kept = arena_new(IMAP_COMMAND_BUDGET);
+	struct arena *arena = arena_new(IMAP_COMMAND_BUDGET);
 	struct imap_set_builder gone = { .arena = kept };
 	struct msg_st_rows_reply reply;
 	struct rec_uid_range range;
-	enum err err = arena && kept ? ERR_OK : ERR_NO_MEMORY;
+	enum err err = arena ? ERR_OK : ERR_NO_MEMORY;
 	uint32_t from = 1;
 
 	while (!err && from && from < below) {
@@ -451,15 +452,10 @@ enum err imap_account_restore(struct imap_account *a, struct imap_view *v, uint6
 			imap_set_add(&gone, range.first, range.last);
 		err = err == ERR_EOF ? ERR_OK : err;
 	}
-	if (!err && gone.failed)
-		err = ERR_NO_MEMORY;
-	if (!err) {
-		imap_set_resolve(&gone.set, UINT32_MAX);
-		err = imap_view_restore_gone(v, gone.set.ranges, gone.set.count, below);
-	}
 	arena_free(arena);
-	arena_free(kept);
-	return err;
+	*out = gone.set;
+	imap_set_resolve(out, UINT32_MAX);
+	return !err && gone.failed ? ERR_NO_MEMORY : err;
 }
 
 /* ---- keywords and flags ---- */

@@ -85,8 +85,9 @@ MUST_USE enum err imap_account_counters(struct imap_account *a, uint32_t id);
 /* The view of a mailbox, brought up to date. */
 MUST_USE enum err imap_account_view(struct imap_account *a, uint32_t mailbox, struct imap_view **out);
 MUST_USE enum err imap_account_refresh(struct imap_account *a, struct imap_view *v);
-/* The rows that were expunged after `since` with a UID below `below`: for connections that were parked. */
-MUST_USE enum err imap_account_restore(struct imap_account *a, struct imap_view *v, uint64_t since, uint32_t below);
+/* What was expunged after `since` with a UID below `below`, for connections that were parked; resolved, in the arena. */
+MUST_USE enum err imap_account_gone(struct imap_account *a, const struct imap_view *v, uint64_t since, uint32_t below,
+				    struct arena *kept, struct imap_set *out);
 /* No message of this mailbox is recent any more. Nobody waits for it: it is not worth a sync. */
 void imap_account_seen_recent(struct imap_account *a, uint32_t mailbox);
 /* We changed this mailbox ourselves: copies of it are stale from `modseq` on. */

@@ -93,32 +93,33 @@ static void attach(struct imap_selected *s, struct imap_view *v, bool read_only)
 	s->modseq = v->modseq;
 }
 
-/* Maps rows [0, known) that are there, or (with `and_gone_after`) that went after that MODSEQ. */
-static enum err map_rows(struct imap_selected *s, size_t known, bool with_gone)
+/* Maps rows [0, known) that are there, or of which `gone` says that the client does not know it yet. */
+static enum err map_rows(struct imap_selected *s, size_t known, const struct imap_set *gone)
 {
 	const struct imap_view *v = s->view;
 
 	s->known = known;
 	s->exists = (uint32_t)known;
-	if (v->gone == 0 || with_gone)
+	if (v->gone == 0)
 		return ERR_OK;
 	s->map = malloc(MAX(known, (size_t)1) * sizeof(*s->map));
 	if (!s->map)
 		return ERR_NO_MEMORY;
 	s->exists = 0;
 	for (size_t i = 0; i < known; i++)
-		if (!v->rows[i].is_gone)
+		if (!v->rows[i].is_gone || imap_set_has(gone, v->rows[i].uid))
 			s->map[s->exists++] = (uint32_t)i;
 	return ERR_OK;
 }
 
 enum err imap_selected_begin(struct imap_selected *s, struct imap_view *v, bool read_only)
 {
+	static const struct imap_set none;
 	enum err err;
 
 	imap_view_compact(v);
 	attach(s, v, read_only);
-	if ((err = map_rows(s, v->count, false))) {
+	if ((err = map_rows(s, v->count, &none))) {
 		imap_selected_end(s);
 		return err;
 	}
@@ -127,20 +128,16 @@ enum err imap_selected_begin(struct imap_selected *s, struct imap_view *v, bool 
 }
 
 enum err imap_selected_resume(struct imap_selected *s, struct imap_view *v, bool read_only, uint32_t uidnext,
-			      uint64_t modseq, uint32_t exists)
+			      uint64_t modseq, uint32_t exists, const struct imap_set *gone)
 {
 	enum err err;
 
 	attach(s, v, read_only);
 	s->modseq = modseq;
 	s->is_behind = true;
-	err = map_rows(s, imap_view_find(v, uidnext), true);
-	/* Other connections' gone rows may be in between that this client was told of before it was parked. */
-	if (!err && s->exists != exists) {
-		err = map_rows(s, s->known, false);
-		if (!err && s->exists != exists)
-			err = ERR_STALE;
-	}
+	err = map_rows(s, imap_view_find(v, uidnext), gone);
+	if (!err && s->exists != exists)
+		err = ERR_STALE;
 	if (err)
 		imap_selected_end(s);
 	return err;

@@ -472,6 +472,7 @@ void imap_session_resume(struct imap_session *s, str record, str input)
 
 static enum err restore_selected(struct imap_session *s, const struct imap_parked *p)
 {
+	struct imap_set gone = { 0 };
 	struct imap_view *v;
 	enum err err;
 
@@ -479,9 +480,13 @@ static enum err restore_selected(struct imap_session *s, const struct imap_parke
 		return err;
 	if (v->uidvalidity != p->uidvalidity)
 		return ERR_STALE;
-	if (v->modseq > p->modseq && (err = imap_account_restore(s->account, v, p->modseq, p->uidnext)))
+	if (v->modseq > p->modseq &&
+	    (err = imap_account_gone(s->account, v, p->modseq, p->uidnext, s->arena, &gone)))
 		return err;
-	if ((err = imap_selected_resume(&s->selected, v, p->is_read_only, p->uidnext, p->modseq, p->exists)))
+	if ((err = imap_view_restore_gone(v, gone.ranges, gone.count, p->uidnext)))
+		return err;
+	err = imap_selected_resume(&s->selected, v, p->is_read_only, p->uidnext, p->modseq, p->exists, &gone);
+	if (err)
 		return err;
 	memcpy(s->selected.recent, p->recent, sizeof(p->recent));
 	s->selected.recent_count = p->recent_count;

@@ -64,11 +64,11 @@ void imap_session_close_mailbox(struct imap_session *s);
 /* A commit in the store; the reply lives in s->arena. */
 MUST_USE enum err imap_commit(struct imap_session *s, const struct msg_st_commit *m, struct msg_st_commit_reply *reply);
 /* The UIDs of a set of sequence numbers, of messages that are not gone, as RECORD uid_range, in pieces of at most
- * IMAP_RANGES_MAX ranges. */
-enum { IMAP_RANGES_MAX = 2000 };
+ * IMAP_RANGES_MAX ranges and IMAP_UIDS_MAX messages, which one commit of the store takes. */
+enum { IMAP_RANGES_MAX = 2000, IMAP_UIDS_MAX = 20000 };
 struct imap_uids {
 	struct buf records;
-	size_t ranges;
+	size_t ranges, count;
 	uint32_t first, last;
 };
 void imap_uids_begin(struct imap_uids *u);

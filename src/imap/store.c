@@ -22,6 +22,7 @@ static void close_range(struct imap_uids *u)
 
 void imap_uids_add(struct imap_uids *u, uint32_t uid)
 {
+	u->count++;
 	if (u->first && uid == u->last + 1) {
 		u->last = uid;
 		return;
@@ -40,13 +41,13 @@ str imap_uids_done(struct imap_uids *u)
 
 bool imap_uids_are_full(const struct imap_uids *u)
 {
-	return u->ranges >= IMAP_RANGES_MAX;
+	return u->ranges >= IMAP_RANGES_MAX || u->count >= IMAP_UIDS_MAX;
 }
 
 void imap_uids_clear(struct imap_uids *u)
 {
 	buf_clear(&u->records);
-	u->ranges = 0;
+	u->ranges = u->count = 0;
 	u->first = u->last = 0;
 }
 

@@ -101,9 +101,10 @@ void imap_view_forget_located(struct imap_view *v);
 
 /* The client now sees the mailbox as it is. ERR_NO_MEMORY. */
 MUST_USE enum err imap_selected_begin(struct imap_selected *s, struct imap_view *v, bool read_only);
-/* As it was when the connection was parked. ERR_STALE when that cannot be found out any more. */
+/* As it was when the connection was parked; `gone`: what was expunged since (resolved, restored with
+ * imap_view_restore_gone). ERR_STALE when that does not give what the client knew. */
 MUST_USE enum err imap_selected_resume(struct imap_selected *s, struct imap_view *v, bool read_only, uint32_t uidnext,
-				       uint64_t modseq, uint32_t exists);
+				       uint64_t modseq, uint32_t exists, const struct imap_set *gone);
 void imap_selected_end(struct imap_selected *s);
 
 /* seq: 1..exists */

@@ -1,20 +1,22 @@
 /* Connections: reading bytes and lines, gathering output, parking.
  *
- * A socket is registered with the loop once, edge-triggered, for its whole life. `can_read` and `can_write` are
- * what we know between edges: true from an event until the kernel said ERR_AGAIN. A recv that brought less than was asked for
- * has emptied a stream socket, so the recv that would only say ERR_AGAIN is saved, unless the peer's
- * end was announced (`is_hung_up`): that came with an event which is spent, and must be read to be seen.
+ * A socket is registered with the loop once, edge-triggered, for its whole life. `can_read` and
+ * `can_write` are what we know between edges: true from an event until the kernel said ERR_AGAIN.
+ * A recv that brought less than was asked for has emptied a stream socket, so the recv that would
+ * only say ERR_AGAIN is saved, unless the peer's end was announced (`is_hung_up`): that came with
+ * an event which is spent, and must be read to be seen.
  *
- * Input is read into one buffer, and slices of it are handed out without a copy: they hold until the
- * next read. A line is searched with memchr, each byte once (`searched`). Output gathers in another
- * buffer, so a batch of pipelined replies is one send. When both are empty and the connection is parked,
- * their memory goes back; an idle connection is this struct and nothing else.
+ * Input is read into one buffer, and slices of it are handed out without a copy: they hold until
+ * the next read. A line is searched with memchr, each byte once (`searched`). Output gathers in
+ * another buffer, so a batch of pipelined replies is one send. When both are empty and the
+ * connection is parked, their memory goes back; an idle connection is this struct and nothing
+ * else.
  *
- * Back-pressure: a peer that pipelines commands and does not read the replies is not read from any more once CONN_OUT_FLUSH
- * bytes wait for it; otherwise its replies would be our memory.
+ * Back-pressure: a peer that pipelines commands and does not read the replies is not read from any
+ * more once CONN_OUT_FLUSH bytes wait for it; otherwise its replies would be our memory.
  *
- * The first error that ends a connection is kept in `dead`, and every later call returns it: handlers check
- * once, at the end. What was received before that is still handed out.
+ * The first error that ends a connection is kept in `dead`, and every later call returns it:
+ * handlers check once, at the end. What was received before that is still handed out.
  */
 #include "net/conn_priv.h"
 
@@ -56,7 +58,7 @@ enum err conn_new(struct loop *l, int fd, const struct addr *peer, struct conn *
  * 4.2.2.13): so a little of it is read first. */
 static void drain(struct conn *c)
 {
-	char waste[4096];
+	char waste[2048];
 	size_t done, total = 0;
 
 	while (c->can_read && !c->is_eof && total < CONN_DRAIN_MAX) {
@@ -270,8 +272,8 @@ static enum err receive_plain(struct conn *c)
 
 	if (!c->can_read)
 		return ERR_AGAIN;
-	/* The rest of the buffer serves when it is not too small (moving what is held down, where that
-	 * is cheap); otherwise it grows. */
+	/* The rest of the buffer serves when it is not too small (moving what is held down, where
+	 * that is cheap); otherwise it grows. */
 	room = c->in.start >= held ? c->in.size - held : c->in.size - c->in.end;
 	want = room >= (held ? c->read_size / 4 : c->read_size) ? room : c->read_size;
 	want = MIN(want, CONN_IN_MAX - held);

@@ -1,5 +1,5 @@
-/* The inside of a connection, shared by conn.c (bytes and lines), conn_tls.c (the record layer below
- * them) and conn_relay.c. */
+/* The inside of a connection, shared by conn.c (bytes and lines), conn_tls.c (the record layer
+ * below them) and conn_relay.c. */
 #ifndef NET_CONN_PRIV_H
 #define NET_CONN_PRIV_H
 

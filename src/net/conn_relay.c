@@ -1,13 +1,15 @@
-/* Relaying between a connection and a local socket: how a TLS session of IMAP reaches the process of its account.
+/* Relaying between a connection and a local socket: how a TLS session of IMAP reaches the process
+ * of its account.
  *
- * No fiber: thousands of idle sessions are relayed, and each would hold a stack. The two directions are pumped from
- * the events of both descriptors. What came from the client waits in conn.in until the local socket takes it, what came from the
- * session in conn.out; when RELAY_HIGH bytes wait in one, its source is not read, which is
- * the back-pressure. When both are empty their memory goes back.
+ * No fiber: thousands of idle sessions are relayed, and each would hold a stack. The two
+ * directions are pumped from the events of both descriptors. What came from the client waits in
+ * conn.in until the local socket takes it, what came from the session in conn.out; when RELAY_HIGH
+ * bytes wait in one, its source is not read, which is the back-pressure. When both are empty their
+ * memory goes back.
  *
- * Half-closes pass: an end of one direction is told to the other side when everything before it has
- * been delivered. The relay ends when both directions have; one that stays half open has RELAY_LINGER seconds,
- * since its other half may have nobody left who would ever close it.
+ * Half-closes pass: an end of one direction is told to the other side when everything before it
+ * has been delivered. The relay ends when both directions have; one that stays half open has
+ * RELAY_LINGER seconds, since its other half may have nobody left who would ever close it.
  */
 #include "net/conn_priv.h"
 

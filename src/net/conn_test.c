@@ -1,5 +1,6 @@
-/* Connections over socket pairs and a real loop: lines at their limits, ends of lines, deadlines, partial writes,
- * parking, detaching, relaying, ends everywhere. The other end is the test's own descriptor or another conn. */
+/* Connections over socket pairs and a real loop: lines at their limits, ends of lines, deadlines,
+ * partial writes, parking, detaching, relaying, ends everywhere. The other end is the test's own
+ * descriptor or another conn. */
 #include "base/tap.h"
 #include "net/conn_priv.h"
 

@@ -1,15 +1,16 @@
 /* TLS on a connection: OpenSSL between the socket's bytes and conn.in / conn.out.
  *
- * OpenSSL never touches the socket. Its BIO takes from `raw`, which one recv fills with as many records as there are (not with
- * five bytes of header and then the rest), and puts into `wire`, which one send empties. So writing a
- * record never has to wait, only sending does, and after every whole record OpenSSL itself holds nothing: that
- * is what makes a hand-over of the record keys to another process possible.
+ * OpenSSL never touches the socket. Its BIO takes from `raw`, which one recv fills with as many
+ * records as there are (not with five bytes of header and then the rest), and puts into `wire`,
+ * which one send empties. So writing a record never has to wait, only sending does, and after
+ * every whole record OpenSSL itself holds nothing: that is what makes a hand-over of the record
+ * keys to another process possible.
  *
- * RFC 3207 4.2 and CVE-2011-0411: bytes that came in clear before the handshake are dropped on both
- * sides, or a man in the middle could put commands or replies in front of the protected ones.
+ * RFC 3207 4.2 and CVE-2011-0411: bytes that came in clear before the handshake are dropped on
+ * both sides, or a man in the middle could put commands or replies in front of the protected ones.
  *
- * OpenSSL's error queue belongs to the thread and there are many connections on it: it is emptied before each
- * call whose result is judged by SSL_get_error, and after each failure.
+ * OpenSSL's error queue belongs to the thread and there are many connections on it: it is emptied
+ * before each call whose result is judged by SSL_get_error, and after each failure.
  */
 #include "net/conn_priv.h"
 
@@ -84,7 +85,8 @@ BIO_METHOD *conn_tls_bio_method(void)
 
 /* ---- records ---- */
 
-/* A call to OpenSSL failed: the error for the caller. Alerts that it wrote are sent if they can be. */
+/* A call to OpenSSL failed: the error for the caller. Alerts that it wrote are sent if they can
+ * be. */
 static enum err judge(struct conn *c, int result)
 {
 	int why = SSL_get_error(c->tls->ssl, result);
@@ -222,7 +224,8 @@ static enum err handshake(struct conn *c)
 			return ERR_CLOSED;
 		if (!err)
 			return ERR_OK;
-		/* With an ERR_AGAIN of the send alone there is still something to read at some time. */
+		/* With an ERR_AGAIN of the send alone there is still something to read at some
+		 * time. */
 		if (!c->can_read && (err = conn_wait_input(c)))
 			return err;
 	}
@@ -283,8 +286,8 @@ enum err conn_tls_accept(struct conn *c, struct tls_context *context)
 	assert(!c->tls && !c->is_parked && !context->client);
 	if (c->dead)
 		return c->dead;
-	/* RFC 3207 4.2: nothing that came in clear counts. While our answer to STARTTLS is still here, all that
-	 * the kernel has was sent before it. */
+	/* RFC 3207 4.2: nothing that came in clear counts. While our answer to STARTTLS is still
+	 * here, all that the kernel has was sent before it. */
 	if (conn_has_output(c))
 		conn_discard_input(c);
 	else
@@ -322,7 +325,8 @@ enum err conn_tls_connect(struct conn *c, struct tls_context *context, str serve
 	assert(!c->tls && !c->is_parked && context->client);
 	if ((err = conn_flush(c)))
 		return err;
-	/* RFC 3207 4.2: the server speaks next after our ClientHello; what is here now is not from it. */
+	/* RFC 3207 4.2: the server speaks next after our ClientHello; what is here now is not from
+	 * it. */
 	conn_discard_input(c);
 	if ((err = tls_attach(c, context)))
 		return err;

@@ -1,9 +1,9 @@
 /* The client side of DNS: one question over the channel, its answer into an arena.
  *
- * The one rule that matters (a failed look-up is not a "not found") is kept in one place, dns_ask: whatever the channel or the
- * role says other than an answer becomes ERR_TEMPORARY. A record that cannot be read makes the whole
- * answer a failure, since something is wrong on the way; one that can be read but names no host (a space or a NUL in
- * it) is left out.
+ * The one rule that matters (a failed look-up is not a "not found") is kept in one place, dns_ask:
+ * whatever the channel or the role says other than an answer becomes ERR_TEMPORARY. A record that
+ * cannot be read makes the whole answer a failure, since something is wrong on the way; one that
+ * can be read but names no host (a space or a NUL in it) is left out.
  */
 #include "net/dns.h"
 

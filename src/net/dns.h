@@ -1,4 +1,5 @@
-/* The client side of DNS, on fibers: questions go over a channel to role dns, which validates and caches.
+/* The client side of DNS, on fibers: questions go over a channel to role dns, which validates and
+ * caches.
  *
  *	struct dns_answer a;
  *	err = dns_mx(channel, S("example.org"), arena, deadline, &a);
@@ -9,14 +10,14 @@
  *	case DNS_NO_NAME: ...               // the name does not exist
  *	}
  *
- * Three results that must never be confused: found, certainly not there (two kinds), and failed. A look-up that
- * fails for whatever reason (no answer, SERVFAIL, bogus signatures, role dns down, too late) is
- * ERR_TEMPORARY, never a "not found". Besides that: ERR_SYNTAX when the name asked for is none,
- * ERR_CANCELLED, ERR_NO_MEMORY (the arena).
+ * Three results that must never be confused: found, certainly not there (two kinds), and failed. A
+ * look-up that fails for whatever reason (no answer, SERVFAIL, bogus signatures, role dns down,
+ * too late) is ERR_TEMPORARY, never a "not found". Besides that: ERR_SYNTAX when the name asked
+ * for is none, ERR_CANCELLED, ERR_NO_MEMORY (the arena).
  *
- * What comes back was written by strangers. Names are host names in text, lower case, without a final dot (letters,
- * digits, '-', '_', at most 253 bytes); a record whose name has other bytes is left out, and
- * when that leaves none the result is ERR_TEMPORARY. Everything lives in the arena.
+ * What comes back was written by strangers. Names are host names in text, lower case, without a
+ * final dot (letters, digits, '-', '_', at most 253 bytes); a record whose name has other bytes is
+ * left out, and when that leaves none the result is ERR_TEMPORARY. Everything lives in the arena.
  */
 #ifndef NET_DNS_H
 #define NET_DNS_H
@@ -78,9 +79,9 @@ MUST_USE enum err dns_ptr(struct chan *dns, const struct addr *address, struct a
 MUST_USE enum err dns_tlsa(struct chan *dns, uint16_t port, str host, struct arena *a, int64_t deadline,
 			   struct dns_answer *out);
 
-/* Can the name be asked for: labels of 1 to 63 printable ASCII bytes other than '.', '\' and '"', DNS_NAME_MAX in
- * all, with or without a final dot? More than host names, since SPF macros (RFC 7208 7) and DKIM
- * selectors make others. */
+/* Can the name be asked for: labels of 1 to 63 printable ASCII bytes other than '.', '\' and '"',
+ * DNS_NAME_MAX in all, with or without a final dot? More than host names, since SPF macros (RFC
+ * 7208 7) and DKIM selectors make others. */
 bool dns_name_is_askable(str name);
 
 #endif

@@ -1,4 +1,5 @@
-/* The client side of DNS: packets and data of records at their edges, and the three results over a channel. */
+/* The client side of DNS: packets and data of records at their edges, and the three results over a
+ * channel. */
 #include "net/dns.h"
 
 #include "base/tap.h"

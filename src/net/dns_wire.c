@@ -6,9 +6,10 @@
  *	name             labels (length 1..63, bytes), ended by a zero byte or a pointer (two bytes, 11 in the top
  *	                 bits) to an earlier place
  *
- * Every length is checked against what is left of its own container. Pointers must point before the place where the name began,
- * and each one before the last, so a loop cannot be written; a name has at most 255 bytes. The packet
- * comes from our own libunbound, which has parsed it once already; we trust it no further for that.
+ * Every length is checked against what is left of its own container. Pointers must point before
+ * the place where the name began, and each one before the last, so a loop cannot be written; a
+ * name has at most 255 bytes. The packet comes from our own libunbound, which has parsed it once
+ * already; we trust it no further for that.
  *
  * Comparing names is ASCII's lower case (RFC 4343).
  */
@@ -152,8 +153,8 @@ static bool same_name(const struct wire_name *a, const struct wire_name *b)
 	return a->n == b->n && memcmp(a->p, b->p, a->n) == 0;
 }
 
-/* Undoes compression in the data: of the types that we ask for, MX and PTR have names that may be compressed (RFC 3597
- * 4). The data is `fixed` bytes and a name. */
+/* Undoes compression in the data: of the types that we ask for, MX and PTR have names that may be
+ * compressed (RFC 3597 4). The data is `fixed` bytes and a name. */
 static enum err expand_data(str packet, const struct record *r, size_t fixed, char *out, size_t *n)
 {
 	struct wire_name name;
@@ -253,8 +254,8 @@ static enum err follow_cnames(const struct parse *p, struct wire_name *name, uin
 	return ERR_SYNTAX;
 }
 
-/* RFC 2308 5: a negative answer lives as long as the lesser of the SOA's TTL and its last field. Without an SOA:
- * not at all. */
+/* RFC 2308 5: a negative answer lives as long as the lesser of the SOA's TTL and its last field.
+ * Without an SOA: not at all. */
 static uint32_t negative_ttl(const struct parse *p, size_t at)
 {
 	struct record r;

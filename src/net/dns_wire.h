@@ -1,8 +1,9 @@
-/* DNS in its wire format (RFC 1035 4.1): answers and the data of records. No input or output; hostile bytes.
+/* DNS in its wire format (RFC 1035 4.1): answers and the data of records. No input or output;
+ * hostile bytes.
  *
- * An answer packet goes through dns_packet_parse in role dns, which undoes compression and packs the
- * data of the records for the channel (RECORD dns_rdata); their data goes through dns_rdata_* in
- * whoever asked. All of these take any bytes, and return ERR_SYNTAX for what is no such thing.
+ * An answer packet goes through dns_packet_parse in role dns, which undoes compression and packs
+ * the data of the records for the channel (RECORD dns_rdata); their data goes through dns_rdata_*
+ * in whoever asked. All of these take any bytes, and return ERR_SYNTAX for what is no such thing.
  */
 #ifndef NET_DNS_WIRE_H
 #define NET_DNS_WIRE_H
@@ -31,16 +32,16 @@ struct dns_packet {
 	struct dns_name canonical;
 };
 
-/* Appends a RECORD dns_rdata to *records for each record of the type at the end of the chain of CNAMEs; what would
- * pass DNS_RECORDS_MAX or the buffer's maximum is left out. */
+/* Appends a RECORD dns_rdata to *records for each record of the type at the end of the chain of
+ * CNAMEs; what would pass DNS_RECORDS_MAX or the buffer's maximum is left out. */
 MUST_USE enum err dns_packet_parse(str packet, uint16_t type, struct buf *records, struct dns_packet *out);
 
-/* The host name at the beginning of *rest, not compressed; *rest becomes what follows. ERR_SYNTAX when it is no
- * name at all; ERR_UNSUPPORTED when it is one, but of no host. */
+/* The host name at the beginning of *rest, not compressed; *rest becomes what follows. ERR_SYNTAX
+ * when it is no name at all; ERR_UNSUPPORTED when it is one, but of no host. */
 MUST_USE enum err dns_wire_name(str *rest, struct dns_name *out);
 
-/* Data of a record of this type into the arena. ERR_SYNTAX, ERR_UNSUPPORTED (a name that is no host's),
- * ERR_NO_MEMORY. */
+/* Data of a record of this type into the arena. ERR_SYNTAX, ERR_UNSUPPORTED (a name that is no
+ * host's), ERR_NO_MEMORY. */
 MUST_USE enum err dns_rdata_mx(str data, struct arena *a, struct dns_mx *out);
 MUST_USE enum err dns_rdata_address(str data, uint16_t type, struct addr *out);
 MUST_USE enum err dns_rdata_txt(str data, struct arena *a, str *out);

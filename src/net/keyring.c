@@ -1,19 +1,21 @@
 /* The private keys of TLS, and what they will sign.
  *
- * A front that was broken into can ask for signatures. It shall get none but those of handshakes of this server's own: so the text
- * is looked at here, whole, before it is hashed. Two shapes exist:
+ * A front that was broken into can ask for signatures. It shall get none but those of handshakes
+ * of this server's own: so the text is looked at here, whole, before it is hashed. Two shapes
+ * exist:
  *
  *	TLS 1.3 (RFC 8446 4.4.3)  64 spaces, "TLS 1.3, server CertificateVerify", a zero byte, and the hash of
  *	                          the transcript: 32 or 48 bytes
  *	TLS 1.2 (RFC 8422 5.4)    client random and server random, 32 bytes each, then ServerECDHParams:
  *	                          named_curve (3), the group (2 bytes), the length of the point, the point
  *
- * The second is the weaker fence (the randoms may be anything), but no certificate, no mail and no client's
- * CertificateVerify has it: DER begins with 0x30 and a length that would have to contradict the total, and the
- * 65th byte must be 3. RSA with PKCS #1 v1.5 exists in TLS 1.2 alone.
+ * The second is the weaker fence (the randoms may be anything), but no certificate, no mail and no
+ * client's CertificateVerify has it: DER begins with 0x30 and a length that would have to
+ * contradict the total, and the 65th byte must be 3. RSA with PKCS #1 v1.5 exists in TLS 1.2
+ * alone.
  *
- * Keys live in OpenSSL's secure heap (locked, not dumped, wiped when freed), as far as OpenSSL goes: the numbers of
- * private keys do, short-lived values on the stack of a signature do not.
+ * Keys live in OpenSSL's secure heap (locked, not dumped, wiped when freed), as far as OpenSSL
+ * goes: the numbers of private keys do, short-lived values on the stack of a signature do not.
  */
 #include "net/keyring.h"
 

@@ -22,8 +22,9 @@ enum {
 
 struct keyring;
 
-/* A heap for keys that is locked in memory, not dumped, and fenced with guard pages. Once per process,
- * before the sandbox. ERR_UNSUPPORTED: it is there, but the kernel did not lock it (RLIMIT_MEMLOCK). */
+/* A heap for keys that is locked in memory, not dumped, and fenced with guard pages. Once per
+ * process, before the sandbox. ERR_UNSUPPORTED: it is there, but the kernel did not lock it
+ * (RLIMIT_MEMLOCK). */
 MUST_USE enum err keyring_secure_memory(void);
 /* Memory of that heap for a file's text; freed memory is wiped. */
 MUST_USE char *keyring_secure_alloc(size_t n);
@@ -32,8 +33,9 @@ void keyring_secure_free(char *p, size_t n);
 MUST_USE enum err keyring_new(struct keyring **out);
 void keyring_free(struct keyring *k); /* NULL is allowed */
 
-/* A certificate chain, leaf first, and its key, both PEM, the key not encrypted. EC P-256 or P-384, RSA of 2048 to
- * 4096 bits, Ed25519. On error *why says what is wrong (a constant), and the keyring is as before. */
+/* A certificate chain, leaf first, and its key, both PEM, the key not encrypted. EC P-256 or
+ * P-384, RSA of 2048 to 4096 bits, Ed25519. On error *why says what is wrong (a constant), and the
+ * keyring is as before. */
 MUST_USE enum err keyring_add(struct keyring *k, str certificates, str key, const char **why);
 size_t keyring_count(const struct keyring *k);
 /* Appends a RECORD keys_chain for each pair; keys are numbered from 0. */
@@ -42,9 +44,9 @@ void keyring_chains(const struct keyring *k, struct buf *out);
 str keyring_name(const struct keyring *k, size_t i);
 int keyring_days_left(const struct keyring *k, size_t i, int64_t wall_us);
 
-/* digest: "SHA256", "SHA384", "SHA512", or "" with Ed25519. pss: RSA with PSS, salt as long as the digest. signature has room for
- * KEYRING_SIGNATURE_MAX bytes. ERR_DENIED: the text is not a handshake of a TLS server, or key and algorithm do not
- * fit; ERR_NOT_FOUND: no such key. */
+/* digest: "SHA256", "SHA384", "SHA512", or "" with Ed25519. pss: RSA with PSS, salt as long as the
+ * digest. signature has room for KEYRING_SIGNATURE_MAX bytes. ERR_DENIED: the text is not a
+ * handshake of a TLS server, or key and algorithm do not fit; ERR_NOT_FOUND: no such key. */
 MUST_USE enum err keyring_sign(const struct keyring *k, unsigned number, str digest, bool pss, str text,
 			       unsigned char *signature, size_t *n);
 

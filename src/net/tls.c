@@ -1,13 +1,13 @@
 /* TLS contexts: the set of certificate chains of a server, the rules of a client.
  *
- * Each chain is an SSL_CTX of its own; the first is the default, and the client's SNI (RFC 6066 3) chooses
- * another one when a name in its leaf certificate matches. A reload makes a whole new set beside the old one, and
- * the pointer changes when it is complete and good: a bad chain changes nothing. The old set goes when the
- * last connection that began with it does.
+ * Each chain is an SSL_CTX of its own; the first is the default, and the client's SNI (RFC 6066 3)
+ * chooses another one when a name in its leaf certificate matches. A reload makes a whole new set
+ * beside the old one, and the pointer changes when it is complete and good: a bad chain changes
+ * nothing. The old set goes when the last connection that began with it does.
  *
- * Each context has an OpenSSL library context of its own, so that the provider of keys that live elsewhere (tls_provider.c) is
- * known to servers alone, nothing of ours is global, and no openssl.cnf of the machine changes what
- * we speak.
+ * Each context has an OpenSSL library context of its own, so that the provider of keys that live
+ * elsewhere (tls_provider.c) is known to servers alone, nothing of ours is global, and no
+ * openssl.cnf of the machine changes what we speak.
  */
 #include "net/tls_priv.h"
 
@@ -234,6 +234,18 @@ enum err tls_server_load(struct tls_context *t, int64_t deadline)
 	return ERR_NOT_FOUND;
 }
 
+/* Whether it is to be tried again by itself: keys may only be starting. */
+static bool log_load(struct tls_context *t, enum err err)
+{
+	if (!err)
+		log_info(t->log, "tls-loaded", "chains=%zu version=%u", t->certs->count, t->certs->version);
+	else if (err == ERR_NOT_FOUND)
+		log_info(t->log, "tls-off", "reason=\"no certificate is configured\"");
+	else
+		log_error(t->log, "tls-load-failed", "err=%s kept=%s", err_name(err), t->certs ? "old" : "none");
+	return err && err != ERR_NOT_FOUND;
+}
+
 static void reload_fiber(void *arg)
 {
 	struct tls_context *t = arg;
@@ -244,13 +256,9 @@ static void reload_fiber(void *arg)
 		err = tls_server_load(t, loop_now(t->loop) + SECONDS(TLS_LOAD_SECONDS));
 		if (t->is_freed)
 			break;
-		if (!err)
-			log_info(t->log, "tls-loaded", "chains=%zu version=%u", t->certs->count, t->certs->version);
-		else if (err == ERR_NOT_FOUND)
-			log_info(t->log, "tls-off", "reason=\"no certificate is configured\"");
-		else
-			log_error(t->log, "tls-load-failed", "err=%s kept=%s", err_name(err), t->certs ? "old" : "none");
-	} while (t->load_again);
+		if (log_load(t, err) && !fiber_sleep(t->loop, SECONDS(TLS_RETRY_SECONDS)))
+			t->load_again = true;
+	} while (t->load_again && !t->is_freed);
 	t->is_loading = false;
 	if (t->is_freed)
 		context_delete(t);

@@ -1,19 +1,21 @@
 /* A provider for OpenSSL 3 whose private keys live in role `keys`.
  *
- * OpenSSL asks a key's provider to sign, with the whole text, not a digest (digest_sign): the concatenation of RFC 8446 4.4.3
- * for TLS 1.3, randoms and ECDHE parameters for TLS 1.2 (RFC 8422 5.4). So `keys` sees what it signs and can
- * refuse anything else; a front that was broken into cannot use it to sign certificates, mail or a
- * handshake of another server. The other ways, replacing the methods of RSA and EC keys or SSL_MODE_ASYNC,
- * show it a digest alone, or want a second stack per connection.
+ * OpenSSL asks a key's provider to sign, with the whole text, not a digest (digest_sign): the
+ * concatenation of RFC 8446 4.4.3 for TLS 1.3, randoms and ECDHE parameters for TLS 1.2 (RFC 8422
+ * 5.4). So `keys` sees what it signs and can refuse anything else; a front that was broken into
+ * cannot use it to sign certificates, mail or a handshake of another server. The other ways,
+ * replacing the methods of RSA and EC keys or SSL_MODE_ASYNC, show it a digest alone, or want a
+ * second stack per connection.
  *
- * A "key" here is the public part, a number, a version and the context to ask. Key management can import and
- * compare those, and nothing else; it cannot export, so OpenSSL never tries to use another provider's
- * signature with such a key. Algorithms are named with the property provider=posthorn, which the
- * library context's default query avoids: ephemeral keys and peers' certificates stay with the default provider.
+ * A "key" here is the public part, a number, a version and the context to ask. Key management can
+ * import and compare those, and nothing else; it cannot export, so OpenSSL never tries to use
+ * another provider's signature with such a key. Algorithms are named with the property
+ * provider=posthorn, which the library context's default query avoids: ephemeral keys and peers'
+ * certificates stay with the default provider.
  *
- * Signing suspends the fiber inside SSL_do_handshake. Other handshakes run meanwhile on the same thread, and OpenSSL's
- * error queue belongs to the thread: it is emptied when we come back, so that nothing of another
- * connection's is taken for ours by SSL_get_error.
+ * Signing suspends the fiber inside SSL_do_handshake. Other handshakes run meanwhile on the same
+ * thread, and OpenSSL's error queue belongs to the thread: it is emptied when we come back, so
+ * that nothing of another connection's is taken for ours by SSL_get_error.
  */
 #include "net/tls_priv.h"
 

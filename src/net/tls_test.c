@@ -312,8 +312,8 @@ static void refused_versions(struct test *t)
 	close_pair(&p);
 }
 
-/* Fifty handshakes wait for their signatures at the same time; the answers come in reverse, every third is a
- * refusal, and none of them takes another's outcome. */
+/* Fifty handshakes wait for their signatures at the same time; the answers come in reverse, every
+ * third is a refusal, and none of them takes another's outcome. */
 static void fifty(struct test *t)
 {
 	enum { N = 50 };
@@ -482,7 +482,8 @@ static void server_injection(struct test *t)
 		i.pair.ended = 0;
 		memset(i.room, 0, sizeof(i.room));
 		open_pair(&i.pair);
-		/* Somebody in the middle adds a command in clear, in the same packet or right behind. */
+		/* Somebody in the middle adds a command in clear, in the same packet or right
+		 * behind. */
 		conn_write(i.pair.client, together ? S("STARTTLS\r\nMAIL FROM:<evil@example.test>\r\n") : S("STARTTLS\r\n"));
 		EQ(conn_flush(i.pair.client), ERR_OK);
 		conn_write(i.pair.client, together ? S("RS") : S("MAIL FROM:<evil@example.test>\r\nRS"));

@@ -555,6 +555,9 @@ struct sched_rcpt *sched_refused(struct sched *s, struct sched_refusal *why)
 	if (list_is_empty(&s->refused))
 		return NULL;
 	x = LIST_FIRST(&s->refused, struct sched_rcpt, in_group);
+	link_remove(&x->in_group);
+	s->refused_n--;
+	x->is_kept = true;
 	d = x->destination;
 	*why = (struct sched_refusal){ .is_dead = !x->priv->is_over_share, .due_us = d->dead_until_us };
 	if (why->is_dead && d->last) {

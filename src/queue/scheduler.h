@@ -60,6 +60,7 @@ struct sched_rcpt {
 	struct sched_destination *destination;
 	struct sched_rcpt_private *priv;
 	bool is_kept;
+	void *user; /* the caller's */
 };
 
 struct sched_job {
@@ -101,7 +102,7 @@ struct sched_job *sched_next(struct sched *s, int64_t now);
 void sched_done(struct sched *s, struct sched_job *job, enum sched_feedback feedback, const struct rec_out_answer *last,
 		int64_t now);
 
-/* The next record to be deferred without an attempt, NULL when there is none; then sched_free. `why` holds until the next
+/* The next record to be deferred without an attempt, NULL when there is none: kept, until sched_free. `why` holds until the next
  * call to the scheduler. */
 struct sched_rcpt *sched_refused(struct sched *s, struct sched_refusal *why);
 /* The next one whose lease became too short to begin: nothing to record, the store hands it out again. */

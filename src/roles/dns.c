@@ -1,18 +1,20 @@
 /* Role dns: answers questions of out, front and filter with libunbound (dns_resolver.c).
  *
- * Whom it asks: the addresses of `dns_servers`; without any, those of /etc/resolv.conf; without those, the internet itself,
- * from the root. The machine's resolver comes before our own recursion because it knows the site's own
- * names, has a warm cache, and works where port 53 is open to it alone; a mail server that wants its own
- * recursion runs one beside it and says so in `dns_servers`, which block lists want as well.
+ * Whom it asks: the addresses of `dns_servers`; without any, those of /etc/resolv.conf; without
+ * those, the internet itself, from the root. The machine's resolver comes before our own recursion
+ * because it knows the site's own names, has a warm cache, and works where port 53 is open to it
+ * alone; a mail server that wants its own recursion runs one beside it and says so in
+ * `dns_servers`, which block lists want as well.
  *
- * DNSSEC is validated with the root's trust anchor of the package dns-root-data. Name servers that strip
- * signatures would turn every answer into a failure, and a mail server that delivers nothing is no safer. So
- * at the start, and every PROBE_SECONDS, the root's key is asked for. If it fails to validate while the same
- * servers answer without validation, answers come from a second, not validating resolver, nothing is called secure,
- * and the log says it. When nothing answers at all, nothing changes.
+ * DNSSEC is validated with the root's trust anchor of the package dns-root-data. Name servers that
+ * strip signatures would turn every answer into a failure, and a mail server that delivers nothing
+ * is no safer. So at the start, and every PROBE_SECONDS, the root's key is asked for. If it fails
+ * to validate while the same servers answer without validation, answers come from a second, not
+ * validating resolver, nothing is called secure, and the log says it. When nothing answers at all,
+ * nothing changes.
  *
- * Each question is answered within QUESTION_SECONDS, by a failure if by nothing else. libunbound goes on
- * and fills its cache for the next try. A failure is ERR_TEMPORARY, whatever it was.
+ * Each question is answered within QUESTION_SECONDS, by a failure if by nothing else. libunbound
+ * goes on and fills its cache for the next try. A failure is ERR_TEMPORARY, whatever it was.
  */
 #include "conf/conf.h"
 #include "net/dns_wire.h"
@@ -29,15 +31,16 @@ enum {
 	QUESTION_SECONDS = 20, /* less than anybody's patience with us */
 	PROBE_SECONDS = 600,
 	PROBE_SOON_SECONDS = 20, /* after one that nobody answered */
-	FILE_MAX = 16 * 1024,
+	ANCHOR_MAX = 16 * 1024,
+	RESOLV_CONF_MAX = 4096,
 	TYPE_NS = 2,
 	TYPE_DNSKEY = 48,
 };
 
 struct dns;
 
-/* A question of a peer. It waits for two things, the peer for an answer and libunbound's callback for its
- * argument, and is freed when both have come. */
+/* A question of a peer. It waits for two things, the peer for an answer and libunbound's callback
+ * for its argument, and is freed when both have come. */
 struct question {
 	struct dns *dns;
 	struct question *next, **back;
@@ -51,8 +54,8 @@ enum probe { PROBE_NONE, PROBE_VALIDATING, PROBE_PLAIN };
 
 struct dns {
 	struct role *role;
-	struct resolver *validating; /* NULL: no trust anchor */
-	struct resolver *plain;
+	struct dns_resolver *validating; /* NULL: no trust anchor */
+	struct dns_resolver *plain;
 	bool is_plain; /* the name servers do not pass DNSSEC on */
 	enum probe probe;
 	struct timer probe_timer;
@@ -60,7 +63,7 @@ struct dns {
 	size_t servers_n;
 	struct addr machine[RESOLVER_SERVERS_MAX]; /* of /etc/resolv.conf */
 	size_t machine_n;
-	char anchor[FILE_MAX];
+	char anchor[ANCHOR_MAX];
 	size_t anchor_n;
 	struct question *first;
 	unsigned waiting;
@@ -98,7 +101,7 @@ static void on_late(void *arg)
 	question_fail(arg, S("no answer in time"));
 }
 
-static void question_reply(struct question *q, const struct resolver_answer *a)
+static void question_reply(struct question *q, const struct dns_resolver_answer *a)
 {
 	struct dns_packet packet;
 	struct buf records;
@@ -120,7 +123,7 @@ static void question_reply(struct question *q, const struct resolver_answer *a)
 	buf_free(&records);
 }
 
-static void on_answer(void *arg, const struct resolver_answer *a)
+static void on_answer(void *arg, const struct dns_resolver_answer *a)
 {
 	struct question *q = arg;
 
@@ -157,7 +160,7 @@ static void dns_message(struct role *r, struct chan *from, struct msg *m)
 	d->waiting++;
 	loop_timer_set(r->loop, &q->timer, loop_now(r->loop) + SECONDS(QUESTION_SECONDS), on_late, q);
 	/* The answer may come before this returns. */
-	err = resolver_ask(d->validating && !d->is_plain ? d->validating : d->plain, ask->name, ask->type, on_answer, q);
+	err = dns_resolver_ask(d->validating && !d->is_plain ? d->validating : d->plain, ask->name, ask->type, on_answer, q);
 	if (err) {
 		question_fail(q, S("the question cannot be asked"));
 		question_unlink(q);
@@ -196,7 +199,7 @@ static void set_plain(struct dns *d, bool is_plain)
 	d->is_plain = is_plain;
 }
 
-static void on_plain_probe(void *arg, const struct resolver_answer *a)
+static void on_plain_probe(void *arg, const struct dns_resolver_answer *a)
 {
 	struct dns *d = arg;
 
@@ -206,7 +209,7 @@ static void on_plain_probe(void *arg, const struct resolver_answer *a)
 	probe_again(d, a->err ? PROBE_SOON_SECONDS : PROBE_SECONDS);
 }
 
-static void on_validating_probe(void *arg, const struct resolver_answer *a)
+static void on_validating_probe(void *arg, const struct dns_resolver_answer *a)
 {
 	struct dns *d = arg;
 
@@ -216,7 +219,7 @@ static void on_validating_probe(void *arg, const struct resolver_answer *a)
 		return;
 	}
 	d->probe = PROBE_PLAIN;
-	if (resolver_ask(d->plain, S("."), TYPE_NS, on_plain_probe, d))
+	if (dns_resolver_ask(d->plain, S("."), TYPE_NS, on_plain_probe, d))
 		probe_again(d, PROBE_SOON_SECONDS);
 }
 
@@ -225,7 +228,7 @@ static void probe_start(void *arg)
 	struct dns *d = arg;
 
 	d->probe = PROBE_VALIDATING;
-	if (resolver_ask(d->validating, S("."), TYPE_DNSKEY, on_validating_probe, d))
+	if (dns_resolver_ask(d->validating, S("."), TYPE_DNSKEY, on_validating_probe, d))
 		probe_again(d, PROBE_SOON_SECONDS);
 }
 
@@ -247,7 +250,7 @@ static size_t read_small(const char *path, char *room, size_t size)
 /* resolv.conf(5): "nameserver ADDRESS". */
 static void read_resolv_conf(struct dns *d)
 {
-	char room[FILE_MAX];
+	char room[RESOLV_CONF_MAX];
 	str text = str_of(room, read_small(RESOLV_CONF, room, sizeof(room)));
 
 	while (text.n && d->machine_n < RESOLVER_SERVERS_MAX) {
@@ -274,18 +277,18 @@ static const char *choose_servers(struct dns *d)
 	return n ? "dns_servers" : d->servers_n ? RESOLV_CONF : "the root";
 }
 
-static enum err make_resolvers(struct dns *d, struct resolver **validating, struct resolver **plain)
+static enum err make_resolvers(struct dns *d, struct dns_resolver **validating, struct dns_resolver **plain)
 {
 	enum err err = ERR_OK;
 
 	*validating = *plain = NULL;
 	if (d->anchor_n)
-		err = resolver_new(d->role->loop, d->servers, d->servers_n, str_of(d->anchor, d->anchor_n), validating);
+		err = dns_resolver_new(d->role->loop, d->servers, d->servers_n, str_of(d->anchor, d->anchor_n), validating);
 	if (!err)
-		err = resolver_new(d->role->loop, d->servers, d->servers_n, STR_EMPTY, plain);
+		err = dns_resolver_new(d->role->loop, d->servers, d->servers_n, STR_EMPTY, plain);
 	if (err) {
-		resolver_free(*validating);
-		resolver_free(*plain);
+		dns_resolver_free(*validating);
+		dns_resolver_free(*plain);
 	}
 	return err;
 }
@@ -350,8 +353,8 @@ static void free_resolvers(struct dns *d)
 {
 	loop_timer_cancel(d->role->loop, &d->probe_timer);
 	/* First: they hold the questions as arguments. */
-	resolver_free(d->validating);
-	resolver_free(d->plain);
+	dns_resolver_free(d->validating);
+	dns_resolver_free(d->plain);
 	d->validating = d->plain = NULL;
 	drop_all(d);
 }
@@ -359,7 +362,7 @@ static void free_resolvers(struct dns *d)
 static void dns_reload(struct role *r)
 {
 	struct dns *d = r->state;
-	struct resolver *validating, *plain;
+	struct dns_resolver *validating, *plain;
 	struct addr before[RESOLVER_SERVERS_MAX];
 	size_t before_n = d->servers_n;
 	const char *source;

@@ -1,12 +1,13 @@
-/* libunbound's event interface (unbound-event.h, "ub_event_base") over base/loop.h, so that the resolver runs on
- * our loop: no thread, no process and no pipe of its own.
+/* libunbound's event interface (unbound-event.h, "ub_event_base") over base/loop.h, so that the
+ * resolver runs on our loop: no thread, no process and no pipe of its own.
  *
- * The interface is libevent's, which reports levels: a descriptor that is still readable is reported
- * again. Our loop reports edges. A registration that is made anew reports what is ready at that moment, so after
- * each callback of an event that persists, the descriptor is registered again. That is two system
- * calls per event more, for a resolver's few packets.
+ * The interface is libevent's, which reports levels: a descriptor that is still readable is
+ * reported again. Our loop reports edges. A registration that is made anew reports what is ready
+ * at that moment, so after each callback of an event that persists, the descriptor is registered
+ * again. That is two system calls per event more, for a resolver's few packets.
  *
- * A callback may free its own event, or add it again; `running` tells afterwards whether it is still there.
+ * A callback may free its own event, or add it again; `running` tells afterwards whether it is
+ * still there.
  */
 #include "roles/dns_events.h"
 

@@ -1,16 +1,18 @@
 /* libunbound, set up: one context, on our loop (dns_events.c), with a bounded cache.
  *
- * Files: libunbound reads none here. The trust anchor is given to it as text, the root's addresses are compiled in. A context
- * is completed by its first question, with everything that a sandbox would forbid later, so the first one is asked while it is
- * made: `localhost`, which it answers by itself.
+ * Files: libunbound reads none here. The trust anchor is given to it as text, the root's addresses
+ * are compiled in. A context is completed by its first question, with everything that a sandbox
+ * would forbid later, so the first one is asked while it is made: `localhost`, which it answers by
+ * itself.
  *
- * Names that it would refuse to ask about are let through, since whoever names his own name servers wants their
- * answers: private addresses' reverse zones, `test` (RFC 6761 6.2) and home.arpa. They are not signed, and are said
- * to be insecure, or the proof that the root knows no `test` would make each of them bogus.
+ * Names that it would refuse to ask about are let through, since whoever names his own name
+ * servers wants their answers: private addresses' reverse zones, `test` (RFC 6761 6.2) and
+ * home.arpa. They are not signed, and are said to be insecure, or the proof that the root knows no
+ * `test` would make each of them bogus.
  *
  * Questions are not cancelled: ub_cancel is not made for the event interface (it frees what the
- * resolver still points to). Whoever asked waits as long as he likes and forgets; libunbound comes to
- * an end by its own limits.
+ * resolver still points to). Whoever asked waits as long as he likes and forgets; libunbound comes
+ * to an end by its own limits.
  */
 #include "roles/dns_resolver.h"
 
@@ -27,19 +29,19 @@
 enum { CLASS_IN = 1, RCODE_NO_NAME = 3, PACKET_HEADER = 12, ANCHOR_LINE_MAX = 1024 };
 
 struct question {
-	struct resolver *resolver;
+	struct dns_resolver *resolver;
 	struct question *next, **back;
-	resolver_fn *fn;
+	dns_resolver_fn *fn;
 	void *arg;
 };
 
-struct resolver {
+struct dns_resolver {
 	struct ub_ctx *ctx;
 	struct dns_events *events;
 	struct question *first; /* all that are under way */
 };
 
-static struct question *question_new(struct resolver *r, resolver_fn *fn, void *arg)
+static struct question *question_new(struct dns_resolver *r, dns_resolver_fn *fn, void *arg)
 {
 	struct question *q = malloc(sizeof(*q));
 
@@ -66,9 +68,7 @@ static bool set_options(struct ub_ctx *ctx, bool validates)
 		{ "do-not-query-localhost:", "no" },
 		{ "unblock-lan-zones:", "yes" },
 		{ "insecure-lan-zones:", "yes" },
-		{ "local-zone:", "test. nodefault" },
 		{ "domain-insecure:", "test." },
-		{ "local-zone:", "home.arpa. nodefault" },
 		{ "domain-insecure:", "home.arpa." },
 		{ "msg-cache-size:", "4m" },
 		{ "msg-cache-slabs:", "1" },
@@ -98,6 +98,13 @@ static bool set_options(struct ub_ctx *ctx, bool validates)
 			return false;
 	/* Without an anchor the module would only cost time. */
 	return validates || !ub_ctx_set_option(ctx, "module-config:", "iterator");
+}
+
+/* Zones that it answers by itself with "no such name". The option `nodefault` is without effect in
+ * the library, and this completes the context: no option may follow. */
+static bool unblock(struct ub_ctx *ctx)
+{
+	return !ub_ctx_zone_remove(ctx, "test.") && !ub_ctx_zone_remove(ctx, "home.arpa.");
 }
 
 static bool add_servers(struct ub_ctx *ctx, const struct addr *servers, size_t n)
@@ -134,14 +141,14 @@ static bool add_anchor(struct ub_ctx *ctx, str anchor)
 	return count > 0;
 }
 
-static void on_first(void *arg, const struct resolver_answer *answer)
+static void on_first(void *arg, const struct dns_resolver_answer *answer)
 {
 	*(enum err *)arg = answer->err;
 }
 
-enum err resolver_new(struct loop *l, const struct addr *servers, size_t servers_n, str anchor, struct resolver **out)
+enum err dns_resolver_new(struct loop *l, const struct addr *servers, size_t servers_n, str anchor, struct dns_resolver **out)
 {
-	struct resolver *r = calloc(1, sizeof(*r));
+	struct dns_resolver *r = calloc(1, sizeof(*r));
 	enum err err, first = ERR_AGAIN;
 
 	if (!r)
@@ -155,19 +162,19 @@ enum err resolver_new(struct loop *l, const struct addr *servers, size_t servers
 	if (!r->ctx)
 		err = ERR_NO_MEMORY;
 	else if (set_options(r->ctx, anchor.n > 0) && add_servers(r->ctx, servers, servers_n) &&
-		 (!anchor.n || add_anchor(r->ctx, anchor)) && !ub_ctx_debugout(r->ctx, NULL))
-		err = resolver_ask(r, S("localhost"), DNS_TYPE_A, on_first, &first);
+		 (!anchor.n || add_anchor(r->ctx, anchor)) && !ub_ctx_debugout(r->ctx, NULL) && unblock(r->ctx))
+		err = dns_resolver_ask(r, S("localhost"), DNS_TYPE_A, on_first, &first);
 	if (!err)
 		err = first == ERR_OK ? ERR_OK : ERR_UNSUPPORTED;
 	if (err) {
-		resolver_free(r);
+		dns_resolver_free(r);
 		return err;
 	}
 	*out = r;
 	return ERR_OK;
 }
 
-void resolver_free(struct resolver *r)
+void dns_resolver_free(struct dns_resolver *r)
 {
 	if (!r)
 		return;
@@ -182,7 +189,7 @@ void resolver_free(struct resolver *r)
 static void on_answer(void *arg, int rcode, void *packet, int packet_n, int secure, char *why_bogus, int is_limited)
 {
 	struct question *q = arg;
-	struct resolver_answer a = { .err = ERR_TEMPORARY, .text = S("no answer") };
+	struct dns_resolver_answer a = { .err = ERR_TEMPORARY, .text = S("no answer") };
 
 	a.is_secure = secure == 2;
 	a.is_bogus = secure == 1;
@@ -200,7 +207,7 @@ static void on_answer(void *arg, int rcode, void *packet, int packet_n, int secu
 	question_free(q);
 }
 
-enum err resolver_ask(struct resolver *r, str name, uint16_t type, resolver_fn *fn, void *arg)
+enum err dns_resolver_ask(struct dns_resolver *r, str name, uint16_t type, dns_resolver_fn *fn, void *arg)
 {
 	struct question *q;
 	char text[DNS_NAME_MAX + 2];

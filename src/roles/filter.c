@@ -1,9 +1,9 @@
 /* Role filter: judges each message and tells `store`, not the front that asked: a front that was broken into can neither
  * forge a verdict nor leave it out.
  *
- * It has no file and no network, and keeps nothing from one message to the next. A message arrives inline or as a memfd, whose seals
- * and size are checked before a byte is read: without its seals the sender could change it after the
- * verdict. It is read whole; messages are judged one after the other.
+ * It has no file and no network, and keeps nothing from one message to the next. A message arrives inline or as a
+ * memfd, whose seals and size are checked before a byte is read: without its seals the sender could change it after
+ * the verdict. It is read whole; messages are judged one after the other.
  *
  * What cannot be judged gets a verdict of its own, a 451 at the store: never unfiltered mail, and no client that waits for a
  * timeout.

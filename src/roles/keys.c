@@ -1,14 +1,14 @@
 /* Role keys: the private keys of TLS, and nothing else in the process.
  *
- * The supervisor opens the files of certificate and key (`tls_cert`, `tls_key`; further pairs have a suffix: `tls_cert.2`,
- * `tls_key.2`) and hands them over before the sandbox is locked; after that the role has no file, no
- * network, and its channels to the fronts. It gives away the certificates and signs handshakes whose whole
- * text it has seen (net/keyring.c).
+ * The supervisor opens the files of certificate and key (`tls_cert`, `tls_key`; further pairs have
+ * a suffix: `tls_cert.2`, `tls_key.2`) and hands them over before the sandbox is locked; after
+ * that the role has no file, no network, and its channels to the fronts. It gives away the
+ * certificates and signs handshakes whose whole text it has seen (net/keyring.c).
  *
- * A reload hands over the files again. The new pairs are read beside the old ones, which stay if anything is wrong with the
- * new ones: a certificate that was half written must not end TLS. The set before the last is kept for a
- * short time, so that handshakes that began with it can end; a later request with an old version is
- * ERR_STALE, and makes the front ask for the chains again.
+ * A reload hands over the files again. The new pairs are read beside the old ones, which stay if
+ * anything is wrong with the new ones: a certificate that was half written must not end TLS. The
+ * set before the last is kept for a short time, so that handshakes that began with it can end; a
+ * later request with an old version is ERR_STALE, and makes the front ask for the chains again.
  */
 #include "net/keyring.h"
 #include "roles/role.h"
@@ -120,7 +120,8 @@ static enum err keys_file(struct role *r, str name, str path, int fd)
 
 	if (is_key || str_starts(name, S("tls_cert")))
 		p = pair_of(k, str_from(name, is_key ? S("tls_key").n : S("tls_cert").n));
-	/* One that cannot be read is missed when the pair is put together: a reload keeps the old one then. */
+	/* One that cannot be read is missed when the pair is put together: a reload keeps the old
+	 * one then. */
 	if (!p || (err = read_text(fd, path, is_key ? &p->key : &p->certificate)))
 		log_error(&r->log, "keys-file", "name=%.*s path=%.*s err=%s", STR_ARGS(name), STR_ARGS(path),
 			  err_name(p ? err : ERR_TOO_MANY));

@@ -1,4 +1,5 @@
-/* Role keys, its hooks called as the frame calls them: files, requests over a real channel, reloads. */
+/* Role keys, its hooks called as the frame calls them: files, requests over a real channel,
+ * reloads. */
 #include "net/tls_test_util.h"
 #include "roles/role.h"
 

@@ -183,7 +183,8 @@ static void tell_jobs(struct out_role *o, struct chan *queue, uint32_t call)
 	for (struct link *l = o->jobs.next; l != &o->jobs; l = l->next) {
 		struct out_job *job = CONTAINER_OF(l, struct out_job, in_jobs);
 
-		for (size_t i = 0; job->is_late && i < job->count; i++)
+		job->is_late = true;
+		for (size_t i = 0; i < job->count; i++)
 			buf_add_le64(&b, job->rcpts[i].r.id);
 	}
 	if (buf_failed(&b))

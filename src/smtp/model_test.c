@@ -80,7 +80,7 @@ static void hello(struct model *m, struct world *w)
 static void mail(struct model *m, struct world *w)
 {
 	static const char *const senders[] = { "<a@b.example>", "<>", "<a@b.example> SIZE=10", "<bad@b.example>", "broken" };
-	unsigned which = chance(m, 5);
+	unsigned which = chance(m, 3) ? chance(m, 3) : chance(m, 5);
 
 	conn_printf(w->client, "MAIL FROM:%s\r\n", senders[which]);
 	if (which == 4) {
@@ -102,7 +102,7 @@ static void mail(struct model *m, struct world *w)
 static void rcpt(struct model *m, struct world *w)
 {
 	static const char *const recipients[] = { "<x@y.example>", "<Postmaster>", "<bad@y.example>", "<later@y.example>", "<>" };
-	unsigned which = chance(m, 5);
+	unsigned which = chance(m, 3) ? chance(m, 2) : chance(m, 5);
 
 	conn_printf(w->client, "RCPT TO:%s\r\n", recipients[which]);
 	if (which == 4) {

@@ -28,6 +28,7 @@ enum smtp_service { SMTP_SERVICE_SMTP, SMTP_SERVICE_SUBMISSION, SMTP_SERVICE_SUB
 
 enum {
 	SMTP_SPOOL_MAX = 512 * 1024 * 1024,    /* bytes of large messages in progress, in one process */
+	SMTP_DISCARD_MIN = 1024 * 1024, /* of a refused message so much is read, or message_size_limit if that is more */
 	SMTP_AUTH_SECONDS = 60,	       /* auth has so long for an answer; then 451 */
 	SMTP_COMMIT_SECONDS = 300,	       /* and filter and store for theirs. RFC 5321 4.5.3.2.6: clients wait 600 */
 	SMTP_TLS_SECONDS = 60,	       /* a client has so long for its handshake */

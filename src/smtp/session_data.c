@@ -1,7 +1,7 @@
 /* DATA (RFC 5321 4.1.1.4) and BDAT (RFC 3030): the bytes of a message.
  *
- * A message that will be refused is read to its end all the same, into nothing: the client is told then, and the next command is found
- * where it is. What is read so is bounded by the size limit; past it the connection is closed.
+ * A message that will be refused is read to its end all the same, into nothing: the client is told then, and the next
+ * command is found where it is. What is read so is bounded; past that the connection is closed.
  *
  * With BDAT a chunk's bytes follow the command whatever we think of it, so every refusal of BDAT first reads them. A chunk
  * that fails ends the transaction; chunks that were pipelined behind it then get 503.
@@ -96,10 +96,15 @@ static size_t feed(struct smtp_session *s, str in)
 	return used;
 }
 
+static uint64_t discard_limit(const struct smtp_session *s)
+{
+	return MAX(conf_size(s->server->conf, CONF_message_size_limit), SMTP_DISCARD_MIN);
+}
+
 /* More than anybody sends who has seen our SIZE: false, and the connection is being closed. */
 static bool goes_on(struct smtp_session *s)
 {
-	if (s->txn->discarded <= conf_size(s->server->conf, CONF_message_size_limit))
+	if (s->txn->discarded <= discard_limit(s))
 		return true;
 	smtp_refuse_message(s, s->txn->refusal);
 	s->is_closing = true;
@@ -157,8 +162,8 @@ void smtp_do_data(struct smtp_session *s, const struct smtp_command *c)
 			lost(s, err);
 			return;
 		} else {
-			/* Where the message ends is not known before it is read, and what follows belongs to the next command: so one
-			 * byte is waited for, and the rest is looked at where it lies. */
+			/* Where the message ends is not known before it is read, and what follows is the next command's:
+			 * so one byte is waited for, and the rest is looked at where it lies. */
 			(void)feed(s, in);
 		}
 		if (!goes_on(s))
@@ -173,7 +178,7 @@ void smtp_discard_chunk(struct smtp_session *s, uint64_t n)
 {
 	str in;
 
-	if (n > conf_size(s->server->conf, CONF_message_size_limit)) {
+	if (n > discard_limit(s)) {
 		s->is_closing = true;
 		return;
 	}

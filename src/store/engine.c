@@ -64,7 +64,6 @@ void store_close(struct store *s)
 	txns_free(s);
 	leases_free(s);
 	segment_fds_close(s);
-	store_index_close(s->index);
 	body_cipher_free(s->bodies);
 	hasher_free(s->hasher);
 	buf_free(&s->value);
@@ -85,6 +84,11 @@ int store_sync_fd(const struct store *s)
 void store_sync_ready(struct store *s)
 {
 	kv_sync_ready(s->kv);
+}
+
+bool store_is_idle(const struct store *s)
+{
+	return kv_is_idle(s->kv);
 }
 
 enum err store_settle(struct store *s)
@@ -193,18 +197,24 @@ void store_checkpoint_failed(struct store *s)
 	kv_checkpoint_failed(s->kv);
 }
 
+/* LMDB allows one environment per file and process, so the reader is closed meanwhile. */
 enum err store_checkpoint(struct store *s)
 {
-	uint64_t position, covered, records;
-	enum err err = ERR_OK;
+	uint64_t position, covered = 0, records;
+	struct store_index *x = NULL;
+	enum err err = store_settle(s), reopened;
 
-	if (!s->index)
-		err = store_index_open(&s->options, &s->index);
-	if (!err)
-		err = store_settle(s);
 	if (err || !store_checkpoint_due(s, true, &position))
 		return err;
-	err = store_index_run(s->index, position, &covered, &records);
+	index_reader_close(s->kv->index);
+	s->kv->index = NULL;
+	err = store_index_open(&s->options, &x);
+	if (!err)
+		err = store_index_run(x, position, &covered, &records);
+	store_index_close(x);
+	reopened = index_reader_open(s->options.path, &s->kv->identity, &s->kv->index);
+	if (reopened)
+		return reopened;
 	if (err)
 		store_checkpoint_failed(s);
 	else

@@ -58,6 +58,7 @@ void store_close(struct store *s);
 void store_flush(struct store *s);
 int store_sync_fd(const struct store *s);
 void store_sync_ready(struct store *s);
+bool store_is_idle(const struct store *s); /* nothing waits to be durable */
 /* Until everything is durable or failed. */
 MUST_USE enum err store_settle(struct store *s);
 
@@ -72,7 +73,8 @@ MUST_USE enum err store_index_open(const struct store_options *options, struct s
 void store_index_close(struct store_index *x);
 /* `position` UINT64_MAX: as far as is certain. */
 MUST_USE enum err store_index_run(struct store_index *x, uint64_t position, uint64_t *covered, uint64_t *records);
-/* All of it at once, in this process: for tests and tools. */
+/* All of it at once, in this process: for tests and tools. An error from reopening the index (ERR_DAMAGED, ERR_NOT_FOUND)
+ * leaves the store good for closing alone. */
 MUST_USE enum err store_checkpoint(struct store *s);
 
 /* Accounts. Creates it, with its mailboxes, when it is not there; remembers address and quota (bytes, 0: none). */
@@ -98,14 +100,17 @@ MUST_USE enum err store_rows(struct store *s, uint64_t account, const struct msg
 /* A read-only descriptor, the caller's. */
 MUST_USE enum err store_segment(struct store *s, uint32_t segment, uint64_t body, int *fd);
 
-/* Transactions (ARCHITECTURE 2): three parts from three roles, in any order. `done` gets the reply, once. */
+/* Transactions (ARCHITECTURE 2): three parts from three roles, in any order. `done` gets the reply, once; NULL when it
+ * was cancelled. */
 typedef void store_txn_done(void *arg, const struct msg_txn_reply *reply);
 MUST_USE enum err store_txn_envelope(struct store *s, const struct msg_txn_envelope *in);
 MUST_USE enum err store_txn_rcpts(struct store *s, const struct msg_txn_rcpts *in);
 MUST_USE enum err store_txn_verdict(struct store *s, const struct msg_txn_verdict *in);
 MUST_USE enum err store_txn_body(struct store *s, const struct msg_txn_body *in, store_txn_done *done, void *arg);
-/* Its `done` is not called any more; what is committed already stays so. */
+/* What is being committed stays so, and is told. */
 void store_txn_cancel(struct store *s, uint64_t txn);
+/* All whose id that instance made: it is gone. */
+void store_txn_cancel_instance(struct store *s, unsigned instance);
 /* Forgets parts that are too old. Call now and then. */
 void store_txn_expire(struct store *s);
 

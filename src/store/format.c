@@ -44,10 +44,11 @@ enum err segment_header_get(str bytes, struct segment_header *h)
 
 	if (bytes.n < SEGMENT_HEADER_SIZE || memcmp(p, segment_magic, sizeof(segment_magic)) != 0)
 		return ERR_DAMAGED;
-	if (get_le16(p + 8) != STORE_VERSION)
-		return ERR_UNSUPPORTED;
+	/* The CRC lies there in every version, so that damage is not taken for a later one. */
 	if (get_le32(p + SEGMENT_CRC_AT) != crc32c(0, str_head(bytes, SEGMENT_CRC_AT)))
 		return ERR_DAMAGED;
+	if (get_le16(p + 8) != STORE_VERSION)
+		return ERR_UNSUPPORTED;
 	*h = (struct segment_header){ .node = get_le32(p + 12),
 				      .epoch = get_le64(p + 16),
 				      .segment = get_le32(p + 40),
@@ -104,7 +105,7 @@ enum err frame_header_get(str bytes, struct frame_header *h)
 	memcpy(h->iv, p + 64, FRAME_IV_SIZE);
 	if (get_le16(p + 12) != FRAME_HEADER_SIZE)
 		return ERR_DAMAGED;
-	return h->flags & 0xff ? ERR_UNSUPPORTED : ERR_OK;
+	return ERR_OK;
 }
 
 uint64_t frame_size(const struct frame_header *h)

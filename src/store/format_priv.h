@@ -23,7 +23,7 @@ enum {
 };
 
 /* Features that a reader of version 1 does not know. One of `must` it must not read past, one of `may` it can ignore. */
-enum { FEATURES_MUST_KNOWN = 0 };
+enum { FEATURES_MUST_KNOWN = 0, FRAME_FLAGS_MUST = 0xff };
 
 static inline uint64_t position_of(uint32_t segment, uint32_t offset)
 {
@@ -59,7 +59,7 @@ MUST_USE enum err segment_header_get(str bytes, struct segment_header *h);
 struct frame_header {
 	uint32_t crc; /* of the header from byte 8 on, and the (sealed) records */
 	uint32_t chain;
-	uint16_t flags; /* the low 8 must be understood */
+	uint16_t flags; /* the low 8 must be understood: FRAME_FLAGS_MUST */
 	uint64_t position, number;
 	uint64_t durable; /* the log was known to be durable up to here */
 	uint32_t records_size, record_count, blobs_size, blobs_crc;
@@ -69,7 +69,7 @@ struct frame_header {
 };
 
 void frame_header_put(char out[FRAME_HEADER_SIZE], const struct frame_header *h);
-/* Only the shape; the CRC is the caller's. ERR_DAMAGED, ERR_UNSUPPORTED. */
+/* Only the shape; the CRC is the caller's, and after it the flags. ERR_DAMAGED. */
 MUST_USE enum err frame_header_get(str bytes, struct frame_header *h);
 uint64_t frame_size(const struct frame_header *h); /* with padding */
 

@@ -136,6 +136,8 @@ void index_reader_close(struct index_reader *x)
 
 void index_release(struct index_reader *x)
 {
+	if (!x)
+		return;
 	if (x->is_active)
 		mdb_txn_reset(x->txn);
 	x->is_active = false;

@@ -222,7 +222,9 @@ static enum err frame_check(struct log_reader *r, uint32_t offset, struct frame_
 		return unreadable(err);
 	buf_added(&r->records, h->records_size);
 	crc = crc32c(0, str_of(bytes + 8, FRAME_HEADER_SIZE - 8));
-	return crc32c(crc, buf_str(&r->records)) == h->crc ? ERR_OK : ERR_DAMAGED;
+	if (crc32c(crc, buf_str(&r->records)) != h->crc)
+		return ERR_DAMAGED;
+	return h->flags & FRAME_FLAGS_MUST ? ERR_UNSUPPORTED : ERR_OK;
 }
 
 static enum err blobs_check(struct log_reader *r, uint32_t offset, const struct frame_header *h)

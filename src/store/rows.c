@@ -184,8 +184,8 @@ static enum err gone_put(struct store *s, uint64_t account, const struct msg_st_
 		for (size_t i = 0; i < g.count; i++) {
 			struct rec_uid_range r = g.ranges[i];
 
-			while (i + 1 < g.count && g.ranges[i + 1].first <= r.last + 1)
-				r.last = MAX(r.last, g.ranges[++i].last);
+			for (; i + 1 < g.count && g.ranges[i + 1].first <= r.last + 1; i++)
+				r.last = MAX(r.last, g.ranges[i + 1].last);
 			if (put++ == GONE_MAX) {
 				*to = r.first - 1;
 				break;

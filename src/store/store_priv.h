@@ -48,7 +48,6 @@ struct store {
 	size_t txn_count;
 	uint64_t txn_bytes;
 	uint64_t file_number; /* of temporary body files */
-	struct store_index *index; /* store_checkpoint's */
 	uint64_t freed_segments;
 };
 

@@ -68,6 +68,8 @@ static void txn_remove(struct store *s, uint64_t id)
 
 	if (!t)
 		return;
+	if (t->done)
+		t->done(t->arg, NULL);
 	*at = t->next;
 	s->txn_count--;
 	s->txn_bytes -= t->bytes;
@@ -132,6 +134,7 @@ static void reply_send(store_txn_done *done, void *arg, uint64_t txn, uint16_t c
 static void txn_refuse(struct store *s, struct txn *t, uint16_t code, str status, str text)
 {
 	reply_send(t->done, t->arg, t->id, code, status, text, STR_EMPTY);
+	t->done = NULL;
 	txn_remove(s, t->id);
 }
 
@@ -388,6 +391,7 @@ static enum err txn_commit(struct store *s, struct txn *t)
 		free(w);
 		return err;
 	}
+	t->done = NULL;
 	txn_remove(s, t->id);
 	return ERR_OK;
 }
@@ -528,6 +532,7 @@ enum err store_txn_body(struct store *s, const struct msg_txn_body *in, store_tx
 		return ERR_PROTOCOL;
 	err = body_take(s, in->inline_body, in->body, in->size, true, &t->body);
 	if (err) {
+		t->body = (struct sealed){ .blob = NULL };
 		txn_remove(s, in->txn);
 		return err;
 	}
@@ -544,6 +549,19 @@ void store_txn_cancel(struct store *s, uint64_t txn)
 	txn_remove(s, txn);
 }
 
+void store_txn_cancel_instance(struct store *s, unsigned instance)
+{
+	for (size_t i = 0; s->txns && i < TXN_SLOTS; i++) {
+		struct txn *next;
+
+		for (struct txn *t = s->txns[i]; t; t = next) {
+			next = t->next;
+			if (msgid_instance(t->id) == instance)
+				txn_remove(s, t->id);
+		}
+	}
+}
+
 void store_txn_expire(struct store *s)
 {
 	int64_t before = os_monotonic_ns() - (int64_t)s->options.txn_seconds * 1000000000;
@@ -553,8 +571,12 @@ void store_txn_expire(struct store *s)
 
 		for (struct txn *t = s->txns[i]; t; t = next) {
 			next = t->next;
-			if (t->since < before)
+			if (t->since >= before)
+				continue;
+			if (t->has_body)
 				txn_fail(s, t, ERR_TIMEOUT);
+			else
+				txn_remove(s, t->id);
 		}
 	}
 }

@@ -33,10 +33,12 @@ static enum err client_send(struct client *c, const struct msg_command *m)
 {
 	struct buf b;
 	struct iovec iov;
+	int fds[MSG_FDS_MAX];
+	unsigned nfds = 0;
 	enum err err;
 
 	buf_init(&b, MSG_MAX);
-	err = msg_encode(&b, MSG_command, CALL_ID, false, c->received, m, NULL, NULL);
+	err = msg_encode(&b, MSG_command, CALL_ID, false, c->received, m, fds, &nfds);
 	if (!err) {
 		iov = (struct iovec){ b.p, buf_len(&b) };
 		err = os_send_fds(c->fd, &iov, 1, NULL, 0);

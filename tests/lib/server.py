@@ -185,7 +185,7 @@ class Server:
 
     def crashes(self):
         """Lines of the log that no test may cause: sanitizers, panics, roles that ended by themselves."""
-        words = ("AddressSanitizer", "runtime error:", "panic:", "role-died", "role-failed")
+        words = ("AddressSanitizer", "runtime error:", "panic:", "error role-ended", "error role-failed")
         return [line for line in self.log().split("\n") if any(w in line for w in words)]
 
     def port(self, service):

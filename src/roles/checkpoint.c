@@ -1,0 +1,111 @@
+/* The role checkpoint: the store's helper, the only writer of the index.
+ *
+ * It does one thing, and may take its time: bring the index up to the position that the store names, which is durable. It is
+ * a process of its own so that the pages it copies, and the disk it waits for, are not those of the event loop that answers
+ * `250`. If it dies, the store asks its successor for the same again.
+ *
+ * Sandbox: files below the store's directory.
+ */
+#include "roles/role.h"
+#include "store/engine.h"
+
+#include <stdlib.h>
+
+struct checkpoint {
+	int dir;
+	char *path;
+	struct store_index *index; /* NULL: not open */
+};
+
+static enum err checkpoint_init(struct role *r)
+{
+	struct checkpoint *c = calloc(1, sizeof(*c));
+
+	if (!c)
+		return ERR_NO_MEMORY;
+	c->dir = -1;
+	r->state = c;
+	return ERR_OK;
+}
+
+static enum err checkpoint_file(struct role *r, str name, str path, int fd)
+{
+	struct checkpoint *c = r->state;
+
+	if (!str_eq(name, S("store")) || c->dir >= 0) {
+		os_close(fd);
+		return ERR_UNSUPPORTED;
+	}
+	c->dir = fd;
+	c->path = strndup(path.p, path.n);
+	return c->path ? ERR_OK : ERR_NO_MEMORY;
+}
+
+static enum err checkpoint_prepare(struct role *r)
+{
+	struct checkpoint *c = r->state;
+
+	return c->dir < 0 ? ERR_CONFIG : ERR_OK;
+}
+
+static enum err run(struct role *r, uint64_t position, struct msg_cp_done *out)
+{
+	struct checkpoint *c = r->state;
+	struct store_options options = { .dir = c->dir, .path = c->path, .log = &r->log };
+	enum err err = c->index ? ERR_OK : store_index_open(&options, &c->index);
+
+	if (err)
+		return err;
+	err = store_index_run(c->index, position, &out->position, &out->records);
+	if (err) {
+		/* Whatever is wrong with it, the next run looks anew. */
+		store_index_close(c->index);
+		c->index = NULL;
+	}
+	return err;
+}
+
+static void checkpoint_message(struct role *r, struct chan *from, struct msg *m)
+{
+	struct msg_cp_done done = { .position = 0 };
+	enum err err = m->type == MSG_cp_run ? run(r, m->u.cp_run.position, &done) : ERR_DENIED;
+
+	err = err ? REPLY_FAILED(from, m->id, err, str_from_c(err_text(err))) : chan_reply(from, m->id, MSG_cp_done, &done);
+	if (err)
+		log_warn(&r->log, "checkpoint-reply-lost", "error=%s", err_name(err));
+}
+
+/* A new store may have found the index damaged and made another one. */
+static void checkpoint_peer_up(struct role *r, struct chan *peer)
+{
+	struct checkpoint *c = r->state;
+
+	if (chan_peer(peer) != ROLE_STORE)
+		return;
+	store_index_close(c->index);
+	c->index = NULL;
+}
+
+static void checkpoint_stop(struct role *r, unsigned seconds)
+{
+	struct checkpoint *c = r->state;
+
+	(void)seconds;
+	store_index_close(c->index);
+	os_close(c->dir);
+	free(c->path);
+	free(c);
+	r->state = NULL;
+	loop_stop(r->loop);
+}
+
+const struct role_ops role_checkpoint_ops = {
+	.kind = ROLE_CHECKPOINT,
+	.sandbox = SANDBOX_FILES | SANDBOX_SYNC,
+	.init = checkpoint_init,
+	.file = checkpoint_file,
+	.prepare = checkpoint_prepare,
+	.message = checkpoint_message,
+	.peer_up = checkpoint_peer_up,
+	.stop = checkpoint_stop,
+};

@@ -1,0 +1,91 @@
+/* Inside the role store: the engine, and who may ask it for what. */
+#ifndef ROLES_STORE_PRIV_H
+#define ROLES_STORE_PRIV_H
+
+#include "roles/role.h"
+#include "store/engine.h"
+
+enum {
+	BINDS_MAX = 4096,      /* tickets not yet used */
+	BIND_SECONDS = 120,    /* and for how long */
+	HINTS_PER_SESSION = 64, /* mailboxes; beyond, the client is told to look at all */
+	ACCOUNT_SLOTS = 4096,
+};
+
+struct bind {
+	uint8_t ticket[16];
+	uint64_t account;
+	int64_t until; /* loop time */
+	struct bind *next;
+};
+
+/* A channel that belongs to one account; or a peer role, for which account is 0. What waits for a commit holds it. */
+struct client {
+	struct store_role *role;
+	struct chan *chan; /* NULL: gone */
+	uint64_t account;
+	unsigned waiting; /* commits whose answer it expects */
+	struct client *next; /* of the account */
+	struct client *next_dirty;
+	bool is_dirty;
+	unsigned hint_count;
+	struct {
+		uint32_t mailbox;
+		uint64_t modseq;
+	} hints[HINTS_PER_SESSION];
+};
+
+struct watched_account {
+	uint64_t id, modseq;
+	struct client *clients;
+	bool wakes; /* the zygote wants to know */
+	bool is_dirty;
+	struct watched_account *next, *next_dirty;
+};
+
+struct store_role {
+	struct role *role;
+	struct store *store;
+	int dir;
+	char *path;
+	struct task flush, tell;
+	struct watch sync;
+	struct timer tick;
+	struct store_reply reply;
+	struct bind *binds;
+	unsigned bind_count;
+	struct watched_account *accounts[ACCOUNT_SLOTS];
+	struct client *dirty;
+	struct watched_account *dirty_accounts;
+	bool queue_is_dirty, checkpoint_runs;
+	unsigned sessions;
+	bool is_stopping;
+};
+
+/* A commit under way, and who asked. */
+struct waiting {
+	struct client *client;
+	struct chan *chan; /* the client's when it asked */
+	uint32_t id;
+	bool says_done; /* answered by `done`, not st_commit_reply */
+};
+
+struct waiting *waiting_new(struct client *c, uint32_t id, bool says_done);
+void waiting_free(struct waiting *w);
+/* store_done */
+void waiting_done(void *arg, enum err err, const struct msg_st_commit_reply *reply);
+/* After something was handed in: it is written at the end of this turn. */
+void store_role_flush(struct store_role *s);
+void store_role_refuse(struct store_role *s, struct chan *c, uint32_t id, enum err err);
+
+/* Sessions. */
+void store_role_bind(struct store_role *s, struct client *auth, struct msg *m);
+void store_role_attach(struct store_role *s, struct chan *from, struct msg *m);
+void store_role_wake(struct store_role *s, const struct msg_session_wake *m);
+void store_role_changed(void *arg, uint64_t account, uint32_t mailbox, uint64_t modseq);
+void store_role_queued(void *arg);
+void store_role_tell(void *arg);
+void store_role_binds_expire(struct store_role *s);
+void store_role_sessions_free(struct store_role *s);
+
+#endif
