@@ -189,27 +189,30 @@ void loop_unpost(struct loop *l, struct task *t)
 	t->is_posted = false;
 }
 
+/* Those posted meanwhile run in the next turn: behind a mark that none of them can take back. */
 static void run_tasks(struct loop *l)
 {
-	struct task *t;
+	struct task mark = { 0 }, *t;
+	bool is_mark = !l->tasks;
 
-	/* Those posted meanwhile run in the next turn: the limit is the last one of now. */
-	for (struct task **end = l->tasks_end; (t = l->tasks);) {
-		bool is_last = end == &t->next;
-
+	if (!is_mark)
+		loop_post(l, &mark, NULL, NULL);
+	while (!is_mark) {
+		t = l->tasks;
 		l->tasks = t->next;
 		if (!l->tasks)
 			l->tasks_end = &l->tasks;
 		t->is_posted = false;
-		t->fn(t->arg);
-		if (is_last)
-			break;
+		is_mark = t == &mark;
+		if (!is_mark)
+			t->fn(t->arg);
 	}
 }
 
+/* One that sets itself again, due at once, has its next turn like the others. */
 static void run_timers(struct loop *l)
 {
-	while (l->heap_n && l->heap[0]->at <= l->now) {
+	for (size_t n = l->heap_n; n && l->heap_n && l->heap[0]->at <= l->now; n--) {
 		struct timer *t = l->heap[0];
 
 		loop_timer_cancel(l, t);
@@ -230,7 +233,6 @@ enum err loop_run(struct loop *l)
 {
 	enum err err;
 
-	l->is_stopped = false;
 	while (!l->is_stopped) {
 		l->counts.turns++;
 		run_tasks(l);
@@ -251,6 +253,7 @@ enum err loop_run(struct loop *l)
 		l->events_n = 0;
 		run_timers(l);
 	}
+	l->is_stopped = false; /* what stopped it before it ran, counts */
 	return ERR_OK;
 }
 

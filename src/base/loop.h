@@ -33,7 +33,7 @@ struct fiber;
 
 MUST_USE enum err loop_new(struct loop **out);
 void loop_free(struct loop *l);
-/* Until loop_stop, or until nothing is left to wait for. */
+/* Until loop_stop (also one that came before), or until nothing is left to wait for. */
 MUST_USE enum err loop_run(struct loop *l);
 void loop_stop(struct loop *l);
 /* Monotonic nanoseconds, read once per turn of the loop. */

@@ -392,7 +392,7 @@ void os_poll_remove(int poll, int fd)
 enum err os_poll_wait(int poll, struct os_event *events, unsigned max, int64_t timeout_ns, unsigned *n)
 {
 	struct epoll_event e[64];
-	int ms = timeout_ns < 0 ? -1 : (int)MIN((timeout_ns + 999999) / 1000000, (int64_t)INT32_MAX);
+	int ms = timeout_ns < 0 ? -1 : (int)MIN(timeout_ns / 1000000 + (timeout_ns % 1000000 != 0), (int64_t)INT32_MAX);
 	int got = epoll_wait(poll, e, (int)MIN(max, ARRAY_LEN(e)), ms);
 
 	*n = 0;

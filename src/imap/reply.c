@@ -10,6 +10,8 @@
 #include <stdio.h>
 
 static void set_result(struct imap_session *s, const char *result, const char *fmt, va_list ap)
+	__attribute__((format(printf, 3, 0)));
+static void set_result(struct imap_session *s, const char *result, const char *fmt, va_list ap)
 {
 	char text[1024];
 	int n = vsnprintf(text, sizeof(text), fmt, ap);

@@ -36,6 +36,7 @@ int64_t queue_now(void)
 /* ---- outcomes ---- */
 
 static void outcome_try(void *arg);
+static void lease_by(struct queue_role *q, int64_t due_us);
 
 static void outcome_done(void *arg, enum err err, struct msg *reply)
 {
@@ -56,6 +57,8 @@ static void outcome_done(void *arg, enum err err, struct msg *reply)
 		loop_timer_set(q->role->loop, &o->retry, loop_now(q->role->loop) + SECONDS(QUEUE_RETRY_SECONDS), outcome_try, o);
 		return;
 	}
+	if (!err && (o->m.state == QUEUE_DEFERRED || o->m.state == QUEUE_FAILED))
+		lease_by(q, o->m.due_us);
 	o->then(o->arg);
 	free(o);
 }
@@ -229,6 +232,15 @@ static void lease_later(struct queue_role *q, int64_t wait_ns)
 	loop_timer_set(q->role->loop, &q->lease_timer, loop_now(q->role->loop) + MAX(wait_ns, 0), lease_again, q);
 }
 
+/* Something is due then: not later than that. */
+static void lease_by(struct queue_role *q, int64_t due_us)
+{
+	int64_t wait = MAX((due_us - queue_now()) * 1000, MILLISECONDS(1));
+
+	if (!q->lease_timer.position || q->lease_timer.at > loop_now(q->role->loop) + wait)
+		lease_later(q, wait);
+}
+
 static int64_t lease_end(int64_t now_us)
 {
 	return now_us + (int64_t)QUEUE_LEASE_SECONDS * 1000000;
@@ -256,7 +268,7 @@ static void leased(void *arg, enum err err, struct msg *reply)
 	if (n && reply->u.q_records.next_due_us && reply->u.q_records.next_due_us <= now)
 		q->wants_lease = true;
 	else if (reply->u.q_records.next_due_us)
-		lease_later(q, MAX((reply->u.q_records.next_due_us - now) * 1000, MILLISECONDS(100)));
+		lease_by(q, MAX(reply->u.q_records.next_due_us, now + 100000));
 	queue_pump(q);
 }
 
@@ -485,6 +497,22 @@ static enum err queue_init(struct role *r)
 	q->cipher = body_cipher_new();
 	limits = limits_read(q);
 	return q->arena && q->cipher ? sched_new(&limits, os_random_u64(), &q->sched) : ERR_NO_MEMORY;
+}
+
+void queue_free(struct queue_role *q)
+{
+	loop_timer_cancel(q->role->loop, &q->lease_timer);
+	loop_timer_cancel(q->role->loop, &q->stop_timer);
+	loop_unpost(q->role->loop, &q->pump);
+	notices_free(q);
+	sched_free_all(q->sched);
+	for (size_t i = 0; i < q->busy.size; i++)
+		while (q->busy.buckets[i])
+			busy_end(q, CONTAINER_OF(q->busy.buckets[i], struct busy, by_id)->id);
+	index_free(&q->busy);
+	body_cipher_free(q->cipher);
+	arena_free(q->arena);
+	free(q);
 }
 
 static enum err queue_start(struct role *r)

@@ -356,3 +356,14 @@ void notices_run(struct queue_role *q)
 		q->notices_running++;
 	}
 }
+
+void notices_free(struct queue_role *q)
+{
+	while (!list_is_empty(&q->notices)) {
+		struct notice *n = LIST_FIRST(&q->notices, struct notice, in_notices);
+
+		for (size_t i = 0; i < n->count; i++)
+			sched_free(q->sched, n->rcpts[i]);
+		notice_free(n);
+	}
+}

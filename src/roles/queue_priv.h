@@ -57,6 +57,8 @@ struct outcome {
 
 /* ---- queue.c ---- */
 int64_t queue_now(void);
+/* For processes that hold many roles: everything, when its channels are gone and no fiber of it is left. */
+void queue_free(struct queue_role *q);
 /* Soon: hands out jobs, leases, records refusals. */
 void queue_pump(struct queue_role *q);
 /* Borrows from the arena of one decision. */
@@ -84,6 +86,7 @@ void notice_add(struct queue_role *q, struct sched_rcpt *r, enum queue_notice ki
 /* One that was leased in state FAILED: the notice is all that is left to do. */
 void notice_resume(struct queue_role *q, struct sched_rcpt *r);
 void notices_run(struct queue_role *q);
+void notices_free(struct queue_role *q);
 
 /* ---- queue_command.c ---- */
 void queue_command(struct queue_role *q, struct chan *from, uint32_t call, const struct msg_command *m);

@@ -3,7 +3,7 @@
 #include "base/os.h"
 #include "base/tap.h"
 #include "conf/conf.h"
-#include "roles/role.h"
+#include "roles/queue_priv.h"
 #include "store/types.h"
 
 #include <stdarg.h>
@@ -247,7 +247,7 @@ static void too_long(void *arg)
 
 static struct arena *conf_arena;
 
-static void begin(struct world *w)
+static void begin_with(struct world *w, str conf)
 {
 	static const enum role_kind kinds[PEERS] = { ROLE_STORE, ROLE_OUT, ROLE_AUTH, ROLE_FILTER, ROLE_ADMIN };
 
@@ -256,7 +256,7 @@ static void begin(struct world *w)
 	buf_init(&w->notice, 1024 * 1024);
 	log_init(&w->role.log, LOG_TO_STDERR, LOG_LEVEL_ERROR, "queue.0");
 	conf_arena = arena_new(CONF_ARENA_SIZE);
-	must(conf_parse(S("myhostname = mx.example.org\n"), S("posthorn.conf"), conf_arena, NULL, &w->role.conf));
+	must(conf_parse(conf, S("posthorn.conf"), conf_arena, NULL, &w->role.conf));
 	must(loop_new(&w->role.loop));
 	for (unsigned i = 0; i < PEERS; i++) {
 		int fd[2];
@@ -268,6 +268,11 @@ static void begin(struct world *w)
 		must(chan_attach(w->theirs[i], fd[1]));
 	}
 	must(role_queue_ops.init(&w->role));
+}
+
+static void begin(struct world *w)
+{
+	begin_with(w, S("myhostname = mx.example.org\n"));
 }
 
 static void add(struct world *w, uint64_t id, uint64_t message, str sender, str address, uint8_t notify)
@@ -289,9 +294,11 @@ static void run(struct world *w, unsigned goal)
 static void finish(struct world *w)
 {
 	for (unsigned i = 0; i < PEERS; i++) {
+		if (w->theirs[i])
+			chan_free(w->theirs[i]);
 		chan_free(w->ours[i]);
-		chan_free(w->theirs[i]);
 	}
+	queue_free(w->role.state);
 	buf_free(&w->notice);
 	arena_free(conf_arena);
 	loop_free(w->role.loop);
@@ -337,6 +344,20 @@ static void test_deferred(void)
 	OK(w.last.due_us >= now + 270 * 1000000ll);
 	OK(w.last.due_us <= os_wall_us() + 330 * 1000000ll);
 	STR_EQ(w.last.reply, S("450 4.2.0 Later"));
+	finish(&w);
+}
+
+static void test_tried_again(void)
+{
+	struct world w;
+
+	tap_group("tried again");
+	begin_with(&w, S("minimal_backoff_time = 1s\nmaximal_backoff_time = 1s\n"));
+	add(&w, 1, 7, S("a@example.org"), S("later@example.net"), 0);
+	must(role_queue_ops.start(&w.role));
+	run(&w, 2);
+	EQ(w.deliveries, 2);
+	EQ(w.ended_count, 0);
 	finish(&w);
 }
 
@@ -411,14 +432,7 @@ static void test_out_dies(void)
 	w.theirs[OUT] = NULL;
 	EQ(w.last.state, QUEUE_DEFERRED);
 	OK(w.last.due_us > os_wall_us());
-	for (unsigned i = 0; i < PEERS; i++)
-		if (i != OUT)
-			chan_free(w.theirs[i]);
-	for (unsigned i = 0; i < PEERS; i++)
-		chan_free(w.ours[i]);
-	buf_free(&w.notice);
-	arena_free(conf_arena);
-	loop_free(w.role.loop);
+	finish(&w);
 }
 
 /* ---- commands ---- */
@@ -482,6 +496,7 @@ int main(void)
 {
 	test_sent_and_bounced();
 	test_deferred();
+	test_tried_again();
 	test_success_notice();
 	test_restarted();
 	test_out_dies();

@@ -42,10 +42,11 @@ static void begin_message(struct smtp_session *s, bool dots)
 	smtp_message_init(&t->message, &s->server->spool);
 	t->has_message = true;
 	smtp_received_write(&r, &t->message.memory);
-	t->fix = (struct smtp_fix){ .date = r.date,
-				    .message_id = arena_printf(t->arena, "%s.%08x@%.*s", id,
-							       (unsigned)os_random_u64(), STR_ARGS(myhostname)),
-				    .from = t->sender };
+	if (smtp_is_submission(s))
+		t->fix = (struct smtp_fix){ .date = r.date,
+					    .message_id = arena_printf(t->arena, "%s.%08x@%.*s", id,
+								       (unsigned)os_random_u64(), STR_ARGS(myhostname)),
+					    .from = t->sender };
 	smtp_message_begin(&t->message, smtp_is_submission(s) ? &t->fix : NULL);
 }
 

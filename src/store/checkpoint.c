@@ -381,7 +381,8 @@ static enum err gather_frame(struct gather *g, const struct frame_header *h, str
 		buf_add(&g->value, r.value);
 		if (buf_failed(&g->value))
 			return ERR_NO_MEMORY;
-		err = overlay_push(g->changes, r.key, h->number, r.op == RECORD_DELETE, buf_str(&g->value), &e, &v);
+		err = overlay_push(g->changes, r.key, h->number, h->number, r.op == RECORD_DELETE,
+				   buf_str(&g->value), &e, &v);
 		if (!err && r.op == RECORD_DELETE)
 			err = usage_add(&g->deletes, segment, (struct usage_change){ .deletes = 1 });
 		if (err)

@@ -43,6 +43,7 @@ enum err store_open(const struct store_options *options, struct store **out)
 		s->options.txn_seconds = 900;
 	buf_init(&s->value, RECORD_VALUE_MAX);
 	buf_init(&s->cold, 128 * 1024);
+	buf_init(&s->scratch, MSG_MAX);
 	for (size_t i = 0; i < SEGMENT_FDS; i++)
 		s->fds[i].fd = -1;
 	s->bodies = body_cipher_new();
@@ -68,6 +69,7 @@ void store_close(struct store *s)
 	hasher_free(s->hasher);
 	buf_free(&s->value);
 	buf_free(&s->cold);
+	buf_free(&s->scratch);
 	free(s);
 }
 
@@ -156,34 +158,6 @@ enum err store_index_run(struct store_index *x, uint64_t position, uint64_t *cov
 bool store_checkpoint_due(struct store *s, bool force, uint64_t *position)
 {
 	return kv_checkpoint_due(s->kv, os_monotonic_ns(), force, position);
-}
-
-/* Segments in which nothing is alive, oldest first: the oldest can have nothing that it must still end; a later one, only if
- * it ends nothing. */
-static void segments_recycle(struct store *s)
-{
-	struct arena *a = arena_new(16 * 1024 * 1024);
-	struct segment_usage u;
-	uint32_t *numbers;
-	size_t count;
-
-	if (!a || segment_list(s->options.dir, a, &numbers, &count))
-		count = 0;
-	for (size_t i = 0; i < count && numbers[i] < position_segment(s->kv->covered); i++) {
-		if (index_usage(s->kv->index, numbers[i], &u) || u.records || u.blobs)
-			break;
-		for (size_t f = 0; f < SEGMENT_FDS; f++) {
-			if (s->fds[f].segment == numbers[i]) {
-				os_close(s->fds[f].fd);
-				s->fds[f] = (struct segment_fd){ .fd = -1 };
-			}
-		}
-		if (log_writer_recycle(&s->kv->writer, numbers[i]))
-			break;
-		s->freed_segments++;
-	}
-	kv_release(s->kv);
-	arena_free(a);
 }
 
 void store_checkpoint_done(struct store *s, uint64_t position)

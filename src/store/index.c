@@ -167,6 +167,15 @@ enum err index_get(struct index_reader *x, str key, str *value)
 	return err ? err : value_take(&v, value);
 }
 
+enum err index_get_segment(struct index_reader *x, str key, str *value, uint32_t *segment)
+{
+	enum err err = index_get(x, key, value);
+
+	if (!err)
+		*segment = get_le32(value->p - 4);
+	return err;
+}
+
 enum err index_covered(struct index_reader *x, struct log_place *out)
 {
 	struct key k = key_make(KIND_INDEX);

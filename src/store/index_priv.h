@@ -28,6 +28,8 @@ void index_reader_close(struct index_reader *x);
 MUST_USE enum err index_covered(struct index_reader *x, struct log_place *out);
 /* Slices live until index_release. */
 MUST_USE enum err index_get(struct index_reader *x, str key, str *value);
+/* The same, and in which segment its record lies. */
+MUST_USE enum err index_get_segment(struct index_reader *x, str key, str *value, uint32_t *segment);
 MUST_USE enum err index_usage(struct index_reader *x, uint32_t segment, struct segment_usage *out);
 /* Ends the snapshot; the next read sees what was checkpointed meanwhile. Cursors must be closed. */
 void index_release(struct index_reader *x);

@@ -133,7 +133,7 @@ static struct version *write_record(struct kv *kv, const struct key *key, bool i
 	if (buf_failed(&f->records) || !array_room(&f->touched, &f->touched_room, f->touched_count, sizeof(e)))
 		err = ERR_NO_MEMORY;
 	else
-		err = overlay_push(kv->young, key_str(key), kv->serial, is_deleted, value, &e, &v);
+		err = overlay_push(kv->young, key_str(key), kv->serial, kv->durable_serial, is_deleted, value, &e, &v);
 	if (err) {
 		kv_fail(kv, err);
 		return NULL;

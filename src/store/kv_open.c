@@ -95,7 +95,8 @@ static enum err replay(struct kv *kv, struct log_reader *r)
 		while (!(err = record_get(&f.records, &record))) {
 			if (record.op != RECORD_PUT && record.op != RECORD_DELETE)
 				continue;
-			err = overlay_push(kv->young, record.key, kv->serial, record.op == RECORD_DELETE, record.value, &e, &v);
+			err = overlay_push(kv->young, record.key, kv->serial, kv->serial,
+					   record.op == RECORD_DELETE, record.value, &e, &v);
 			if (err)
 				return err;
 		}

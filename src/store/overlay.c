@@ -157,13 +157,27 @@ static struct entry *entry_add(struct overlay *o, str key, uint64_t hash)
 	return e;
 }
 
-enum err overlay_push(struct overlay *o, str key, uint64_t serial, bool is_deleted, str value, struct entry **entry,
-		      struct version **version)
+/* Counters change with every commit: without this, each would leave a version behind until the next checkpoint. */
+static struct version *version_reuse(struct entry *e, uint64_t durable, size_t size)
+{
+	struct version *newest = entry_version(e, durable), *v = newest ? newest->older : NULL;
+
+	if (!v || v->room < size)
+		return NULL;
+	newest->older = v->older;
+	return v;
+}
+
+enum err overlay_push(struct overlay *o, str key, uint64_t serial, uint64_t durable, bool is_deleted, str value,
+		      struct entry **entry, struct version **version)
 {
 	uint64_t hash = key_hash(key);
 	struct entry *e = find_hashed(o, key, hash);
-	struct version *v = arena_alloc(o->arena, sizeof(*v) + value.n);
+	struct version *v = e ? version_reuse(e, durable, value.n) : NULL;
+	size_t room = (value.n + 15) / 16 * 16;
 
+	if (!v && (v = arena_alloc(o->arena, sizeof(*v) + room)))
+		v->room = u32_of(room);
 	if (!v)
 		return ERR_NO_MEMORY;
 	if (!e)

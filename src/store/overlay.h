@@ -13,7 +13,7 @@
 struct version {
 	struct version *older;
 	uint64_t serial;
-	uint32_t size;
+	uint32_t size, room; /* bytes of value; and what it could hold */
 	bool is_deleted;
 	char value[];
 };
@@ -47,8 +47,9 @@ static inline struct entry *entry_next(const struct entry *e)
 	return e->next[0];
 }
 
-/* A new newest version. ERR_NO_MEMORY. */
-MUST_USE enum err overlay_push(struct overlay *o, str key, uint64_t serial, bool is_deleted, str value,
+/* A new newest version. `durable`: what is older than the newest version up to that serial nobody reads any more, and its memory
+ * is used again. ERR_NO_MEMORY. */
+MUST_USE enum err overlay_push(struct overlay *o, str key, uint64_t serial, uint64_t durable, bool is_deleted, str value,
 			       struct entry **entry, struct version **version);
 /* Takes back all versions above this serial. */
 void overlay_pop(struct entry *e, uint64_t serial);

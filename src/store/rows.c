@@ -244,13 +244,11 @@ static enum err rows_put(struct store *s, uint64_t account, const struct msg_st_
 	struct key prefix = key_make2(KIND_ROW, account, in->mailbox);
 	struct key first = key_make3(KIND_ROW, account, in->mailbox, in->uid_from);
 	struct kv_cursor c;
-	struct buf scratch;
 	uint64_t numbers[3];
 	struct row row;
 	str key, value;
 	enum err err = kv_cursor_open(s->kv, KV_DURABLE, key_str(&prefix), key_str(&first), overlay_only, &c);
 
-	buf_init(&scratch, MSG_MAX);
 	*next = 0;
 	while (!err && !(err = kv_cursor_next(&c, &key, &value))) {
 		if (!key_parse(key, KIND_ROW, 3, numbers))
@@ -265,10 +263,9 @@ static enum err rows_put(struct store *s, uint64_t account, const struct msg_st_
 			*next = row.uid;
 			break;
 		}
-		err = row_encode(s, &row, in->columns, &scratch, &r->a);
+		err = row_encode(s, &row, in->columns, &s->scratch, &r->a);
 	}
 	kv_cursor_close(&c);
-	buf_free(&scratch);
 	return err == ERR_EOF ? ERR_OK : err;
 }
 

@@ -41,7 +41,7 @@ struct store {
 	struct segment_fd fds[SEGMENT_FDS];
 	unsigned fd_next;
 	struct buf value; /* a value under construction */
-	struct buf cold;
+	struct buf cold, scratch;
 	struct lease *leases[LEASE_SLOTS];
 	size_t lease_count;
 	struct txn **txns; /* slots */
@@ -154,6 +154,9 @@ MUST_USE enum err cold_seal(struct store *s, str plain, char **blob, uint32_t *s
 MUST_USE enum err cold_read(struct store *s, const struct row *r, char *out); /* cold_size - COLD_HEADER_SIZE bytes */
 void segment_fds_close(struct store *s);
 MUST_USE enum err location_put(struct store *s, struct buf *out, uint64_t body, const uint8_t key[BODY_KEY_SIZE]);
+
+/* Segments in which nothing is alive; after a checkpoint. */
+void segments_recycle(struct store *s);
 
 /* queue and transactions */
 MUST_USE enum err queue_add(struct store *s, struct queue_item *q);

@@ -156,7 +156,7 @@ set quit=yes
 
 
 def main():
-    with Server() as s, tempfile.TemporaryDirectory(prefix="posthorn-interop-") as folder:
+    with Server(scheme="ARGON2ID") as s, tempfile.TemporaryDirectory(prefix="posthorn-interop-") as folder:
         swaks(s, folder)
         curl(s, folder)
         python(s)

@@ -1,0 +1,50 @@
+/* SEARCH: the keys before the first LF, evaluated against the message behind it. */
+#include "imap/search.h"
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+static enum err header(void *arg, str *out)
+{
+	*out = *(const str *)arg;
+	return ERR_OK;
+}
+
+static str no_subject(void *arg)
+{
+	(void)arg;
+	return STR_EMPTY;
+}
+
+static unsigned keyword(void *arg, str name)
+{
+	(void)arg;
+	return name.n > 3 ? 17 : 0;
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+	struct arena *a = arena_new(IMAP_COMMAND_BUDGET), *message_arena = arena_new(IMAP_COMMAND_BUDGET);
+	str message = str_of(data, size), keys = str_cut(&message, '\n');
+	struct imap_parser p = { .rest = keys, .arena = a };
+	struct imap_row row = { .uid = 7, .size = size, .flags = { 3 + (1 << 17), 0 } };
+	struct imap_candidate c = { .row = &row,
+				    .seq = 3,
+				    .header = header,
+				    .whole = header,
+				    .subject = no_subject,
+				    .keyword = keyword,
+				    .arg = &message,
+				    .arena = message_arena };
+	struct imap_search search;
+	bool hit, again;
+
+	if (a && message_arena && size < 20000 && !imap_parse_search(&p, &search) &&
+	    !imap_search_resolve(search.root, 10, 100) && !imap_search_match(search.root, &c, &hit)) {
+		arena_reset(message_arena);
+		if (imap_search_match(search.root, &c, &again) || again != hit)
+			panic("a search that changes its mind");
+	}
+	arena_free(a);
+	arena_free(message_arena);
+	return 0;
+}
