@@ -1,7 +1,7 @@
 /* The messages of SCRAM-SHA-256: RFC 5802 5 and 7, RFC 7677 3.
  *
  *	C: n,,n=user,r=NONCE
- *	S: r=NONCE+OURS,s=SALT,i=100000
+ *	S: r=NONCE+OURS,s=SALT,i=60000
  *	C: c=biws,r=NONCE+OURS,p=PROOF
  *	S: v=SIGNATURE
  *	C:

@@ -9,7 +9,7 @@ enum err addr_parse_ip(str s, struct addr *out)
 	char text[64];
 	static const uint8_t mapped[12] = { 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff };
 
-	if (s.n == 0 || s.n >= sizeof(text))
+	if (s.n == 0 || s.n >= sizeof(text) || str_find_char(s, '\0') != STR_NONE)
 		return ERR_SYNTAX;
 	memcpy(text, s.p, s.n);
 	text[s.n] = 0;
@@ -37,6 +37,8 @@ enum err addr_parse(str s, struct addr *out)
 		s = str_from(s, 5);
 		if (s.n == 0 || s.n >= sizeof(out->path))
 			return ERR_TOO_LONG;
+		if (str_find_char(s, '\0') != STR_NONE)
+			return ERR_SYNTAX;
 		*out = (struct addr){ .family = ADDR_UNIX };
 		memcpy(out->path, s.p, s.n);
 		return ERR_OK;

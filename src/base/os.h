@@ -137,11 +137,13 @@ MUST_USE enum err os_poll_wait(int poll, struct os_event *events, unsigned max, 
 
 /* Processes and signals. */
 enum os_signal { OS_SIG_TERM = 1, OS_SIG_RELOAD = 2, OS_SIG_CHILD = 4, OS_SIG_USER = 8 };
-/* Blocks these signals and returns a descriptor on which they arrive. INT counts as TERM. */
+/* Blocks these signals and returns a descriptor on which they arrive. INT counts as TERM. A pipe without a reader is
+ * no signal but ERR_CLOSED from then on, here and in all children. */
 MUST_USE enum err os_signals(int *fd);
 MUST_USE enum err os_signals_read(int fd, unsigned *signals); /* a set of enum os_signal */
 /* Our own executable again with these arguments (NULL-ended, without argv[0]); fds[i] becomes
- * descriptor 3 + i there, all others are closed. `uid`, `gid`: who it shall be, 0: as we are. */
+ * descriptor 3 + i there, all others are closed; it may open as many as the hard limit allows. `uid`, `gid`: who it
+ * shall be, 0: as we are. */
 struct os_spawn {
 	const char *const *args;
 	const int *fds;

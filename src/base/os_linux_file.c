@@ -215,10 +215,14 @@ enum err os_truncate(int fd, uint64_t size)
 
 enum err os_allocate(int fd, uint64_t at, uint64_t n)
 {
+	struct stat st;
+
 	if (RETRY(fallocate(fd, 0, (off_t)at, (off_t)n)) == 0)
 		return ERR_OK;
+	if (errno != EOPNOTSUPP || fstat(fd, &st))
+		return err_from_errno(errno);
 	/* A file system without fallocate: the size alone; a full disk then shows at the write. */
-	return errno == EOPNOTSUPP ? result(RETRY(ftruncate(fd, (off_t)(at + n)))) : err_from_errno(errno);
+	return (uint64_t)st.st_size < at + n ? result(RETRY(ftruncate(fd, (off_t)(at + n)))) : ERR_OK;
 }
 
 enum err os_rename(int dir, const char *from, const char *to)

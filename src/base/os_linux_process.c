@@ -9,6 +9,7 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -29,6 +30,8 @@ enum err os_signals(int *fd)
 {
 	sigset_t set;
 
+	/* The log's reader may go; children inherit this. */
+	signal(SIGPIPE, SIG_IGN);
 	signal_set(&set);
 	sigprocmask(SIG_BLOCK, &set, NULL);
 	*fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
@@ -56,6 +59,17 @@ enum err os_signals_read(int fd, unsigned *signals)
 			*signals |= OS_SIG_USER;
 		}
 	return *signals ? ERR_OK : ERR_AGAIN;
+}
+
+/* As many descriptors as we may have: the usual 1024 are a limit for programs that use select. */
+static void raise_files(void)
+{
+	struct rlimit files;
+
+	if (getrlimit(RLIMIT_NOFILE, &files))
+		return;
+	files.rlim_cur = files.rlim_max;
+	setrlimit(RLIMIT_NOFILE, &files);
 }
 
 /* In the child, between fork and exec: async-signal-safe calls alone. */
@@ -90,6 +104,7 @@ static void become(const struct os_spawn *how, int exe)
 	syscall(SYS_close_range, 3 + how->nfds, (unsigned)exe - 1, 0);
 	syscall(SYS_close_range, (unsigned)exe + 1, ~0u, 0);
 	fcntl(exe, F_SETFD, FD_CLOEXEC);
+	raise_files();
 	sigemptyset(&none);
 	sigprocmask(SIG_SETMASK, &none, NULL);
 	if (how->gid && (setgroups(0, NULL) || setresgid(how->gid, how->gid, how->gid)))

@@ -29,7 +29,20 @@
 #error "sandbox.c: name this machine's AUDIT_ARCH"
 #endif
 
-enum check { ANY, EMPTY_PATH, NO_EXEC, INTERNET, NO_NAMESPACE, DEATH_SIGNAL };
+enum check {
+	ANY,
+	EMPTY_PATH,
+	NO_EXEC,
+	INTERNET,
+	NO_NAMESPACE,
+	DEATH_SIGNAL,
+	SENDTO_PLAIN,
+	SENDMSG_PLAIN,
+	NO_OWNER,
+	CONNECTED_PAIR,
+	OPENAT_READ,
+	OPEN_READ,
+};
 
 struct call {
 	int number;
@@ -66,7 +79,16 @@ static const struct call calls[] = {
 #define ALLOW	 BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW)
 #define REFUSE	 BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM)
 
-enum { PROGRAM_MAX = 480, BLOCK_MAX = 10 };
+enum { PROGRAM_MAX = 480, BLOCK_MAX = 10, MAY_CHANGE = O_ACCMODE | O_CREAT | O_TRUNC | O_APPEND | (O_TMPFILE & ~O_DIRECTORY) };
+
+/* Refused when one of these bits is set in the argument. */
+static unsigned refuse_bits(unsigned argument, unsigned bits, struct sock_filter block[BLOCK_MAX])
+{
+	block[0] = (struct sock_filter)LOAD(ARG(argument));
+	block[1] = (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JSET | BPF_K, bits, 0, 1);
+	block[2] = (struct sock_filter)REFUSE;
+	return 3;
+}
 
 /* What follows the comparison with the call's number; always ends in a return. */
 static unsigned argument_check(enum check check, struct sock_filter block[BLOCK_MAX])
@@ -82,8 +104,34 @@ static unsigned argument_check(enum check check, struct sock_filter block[BLOCK_
 		block[n++] = (struct sock_filter)REFUSE;
 		break;
 	case NO_EXEC:
-		block[n++] = (struct sock_filter)LOAD(ARG(2));
-		block[n++] = (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JSET | BPF_K, PROT_EXEC, 0, 1);
+		n = refuse_bits(2, PROT_EXEC, block);
+		break;
+	case OPENAT_READ:
+		n = refuse_bits(2, MAY_CHANGE, block);
+		break;
+	case OPEN_READ:
+		n = refuse_bits(1, MAY_CHANGE, block);
+		break;
+	case SENDTO_PLAIN: /* MSG_FASTOPEN connects a listener that was shut down, where connect is refused */
+		n = refuse_bits(3, MSG_FASTOPEN, block);
+		break;
+	case SENDMSG_PLAIN:
+		n = refuse_bits(2, MSG_FASTOPEN, block);
+		break;
+	case NO_OWNER: /* who gets a descriptor's signals, and which: a way to kill others of the same user */
+		block[n++] = (struct sock_filter)LOAD(ARG(1));
+		block[n++] = (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, F_SETOWN, 2, 0);
+		block[n++] = (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, F_SETOWN_EX, 1, 0);
+		block[n++] = (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, F_SETSIG, 0, 1);
+		block[n++] = (struct sock_filter)REFUSE;
+		break;
+	case CONNECTED_PAIR: /* a datagram socket could send to any other that has a name */
+		block[n++] = (struct sock_filter)LOAD(ARG(0));
+		block[n++] = (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, AF_UNIX, 0, 4);
+		block[n++] = (struct sock_filter)LOAD(ARG(1));
+		block[n++] = (struct sock_filter)BPF_STMT(BPF_ALU | BPF_AND | BPF_K, 0xf);
+		block[n++] = (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SOCK_STREAM, 2, 0);
+		block[n++] = (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SOCK_SEQPACKET, 1, 0);
 		block[n++] = (struct sock_filter)REFUSE;
 		break;
 	case INTERNET:
@@ -93,12 +141,8 @@ static unsigned argument_check(enum check check, struct sock_filter block[BLOCK_
 		block[n++] = (struct sock_filter)REFUSE;
 		break;
 	case NO_NAMESPACE:
-		block[n++] = (struct sock_filter)LOAD(ARG(0));
-		block[n++] = (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JSET | BPF_K,
-							  CLONE_NEWUSER | CLONE_NEWNET | CLONE_NEWNS | CLONE_NEWPID |
-								  CLONE_NEWIPC | CLONE_NEWUTS | CLONE_NEWCGROUP,
-							  0, 1);
-		block[n++] = (struct sock_filter)REFUSE;
+		n = refuse_bits(0, CLONE_NEWUSER | CLONE_NEWNET | CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWIPC |
+					   CLONE_NEWUTS | CLONE_NEWCGROUP, block);
 		break;
 	case DEATH_SIGNAL:
 		block[n++] = (struct sock_filter)LOAD(ARG(0));
@@ -194,36 +238,38 @@ static bool landlock_paths(int ruleset, const char *const *paths, uint64_t right
 	return true;
 }
 
-/* The version in force, 0 without. */
-static int landlock_lock(const struct sandbox *s)
+/* *used: the version in force, 0 where the kernel has none. Where it has, less than what was asked for is an error. */
+static enum err landlock_lock(const struct sandbox *s, int *used)
 {
 	long abi = syscall(SYS_landlock_create_ruleset, NULL, 0, LANDLOCK_CREATE_RULESET_VERSION);
 	struct ruleset_attr attr = { 0 };
 	size_t size = 0;
-	int ruleset, used = 0;
+	int ruleset;
 	bool good;
+
+	*used = 0;
 
 	for (unsigned i = 0; i < ARRAY_LEN(landlock_versions) && landlock_versions[i].abi <= abi; i++) {
 		attr.fs = landlock_versions[i].fs;
 		attr.net = landlock_versions[i].net;
 		attr.scoped = landlock_versions[i].scoped;
 		size = landlock_versions[i].size;
-		used = landlock_versions[i].abi;
+		*used = landlock_versions[i].abi;
 	}
-	if (!used)
-		return 0;
+	if (!*used)
+		return ERR_OK;
 	if (s->allow & SANDBOX_BIND_UDP)
 		attr.net = 0;
 	else if (s->allow & SANDBOX_CONNECT)
 		attr.net &= 1; /* binding alone is taken away */
 	ruleset = (int)syscall(SYS_landlock_create_ruleset, &attr, size, 0);
 	if (ruleset < 0)
-		return 0;
+		return err_from_errno(errno);
 	good = landlock_paths(ruleset, s->write_paths, attr.fs & ~(uint64_t)LANDLOCK_ACCESS_FS_EXECUTE) &&
 	       landlock_paths(ruleset, s->read_paths, LANDLOCK_READ) &&
 	       syscall(SYS_landlock_restrict_self, ruleset, 0) == 0;
 	close(ruleset);
-	return good ? used : 0;
+	return good ? ERR_OK : ERR_DENIED;
 }
 
 enum err sandbox_lock(const struct sandbox *s, char text[SANDBOX_TEXT_MAX])
@@ -233,8 +279,7 @@ enum err sandbox_lock(const struct sandbox *s, char text[SANDBOX_TEXT_MAX])
 
 	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) || prctl(PR_SET_DUMPABLE, 0, 0, 0, 0))
 		return ERR_UNSUPPORTED;
-	landlock = landlock_lock(s);
-	if ((err = seccomp_lock(s->allow)))
+	if ((err = landlock_lock(s, &landlock)) || (err = seccomp_lock(s->allow)))
 		return err;
 	if (landlock)
 		snprintf(text, SANDBOX_TEXT_MAX, "seccomp, Landlock %d", landlock);

@@ -19,7 +19,7 @@ enum sandbox_allow {
 	SANDBOX_FORK = 16,	 /* fork and wait: the zygote */
 	SANDBOX_MEMFD = 32,	 /* memfd_create, for large bodies */
 	SANDBOX_BIND_UDP = 64,	 /* UDP and TCP as a resolver needs them: dns */
-	SANDBOX_PEERS = 128,	 /* socketpair */
+	SANDBOX_PEERS = 128,	 /* socketpair, but not of datagrams */
 	SANDBOX_READ_FILES = 256, /* open for reading below the read paths */
 };
 
@@ -32,7 +32,7 @@ struct sandbox {
 enum { SANDBOX_TEXT_MAX = 256 };
 
 /* Locks this process and all its threads, for ever. `text` becomes what is in force, in words. ERR_UNSUPPORTED: the kernel has
- * no seccomp. */
+ * no seccomp. Other errors: it has Landlock, but a path could not be given: less than was asked for is a failure. */
 MUST_USE enum err sandbox_lock(const struct sandbox *s, char text[SANDBOX_TEXT_MAX]);
 
 #endif

@@ -1,8 +1,9 @@
 /* APPEND and MULTIAPPEND (RFC 3501 6.3.11, RFC 3502, RFC 4315).
  *
- * Each message is parsed here (envelope, structure) and sent to the store as soon as it has come, in the message to
- * it or, above IMAP_INLINE_MAX bytes, as a sealed memfd, while the client sends the next one; the tagged answer waits for all of them to be durable. RFC 3502 wants all or none: if one fails, those that were stored are
- * expunged again before the NO.
+ * Each message is parsed here (envelope, structure) and sent to the store as soon as it has come, inside of the
+ * message to it or, above IMAP_INLINE_MAX bytes, as a sealed memfd, while the client sends the next one. The tagged
+ * answer waits for all of them to be durable. RFC 3502 wants all or none: if one fails, those that were stored
+ * are expunged again before the NO.
  *
  * What is wrong is told as early as the client can hear it: a literal that waits for "+" is refused without it, the
  * others are read to their end first.

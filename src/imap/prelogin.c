@@ -562,8 +562,8 @@ static enum err do_command(struct imap_prelogin *p, const struct imap_command *c
 static enum err handle(struct imap_prelogin *p, enum imap_input_step step)
 {
 	struct imap_command *c = ARENA_NEW(p->arena, struct imap_command);
-	const char *wrong = "Command is too long";
-	enum err err = ERR_SYNTAX;
+	const char *wrong;
+	enum err err = ERR_OK;
 	unsigned before = p->bad;
 
 	if (!c)
@@ -582,8 +582,12 @@ static enum err handle(struct imap_prelogin *p, enum imap_input_step step)
 	} else if (step == IMAP_INPUT_COMMAND && p->input.refused) {
 		bad(p, STR_EMPTY, "Not logged in.");
 	} else {
-		if (step == IMAP_INPUT_COMMAND)
-			err = imap_command_parse(p->input.text, p->arena, c, &wrong);
+		/* Of a line that is too long the beginning is there, for its tag. */
+		err = imap_command_parse(p->input.text, p->arena, c, &wrong);
+		if (step == IMAP_INPUT_TOO_LONG) {
+			err = ERR_SYNTAX;
+			wrong = "Command is too long.";
+		}
 		if (err)
 			bad(p, c->tag, wrong ? wrong : "The command needs too much memory");
 		else

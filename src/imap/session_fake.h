@@ -273,10 +273,28 @@ static inline void fake_story(void *arg)
 	loop_stop(w->loop);
 }
 
+static inline void fake_remove(int dir, const char *name)
+{
+	struct arena *a = arena_new(16 * 1024 * 1024);
+	str *names;
+	size_t count;
+	int fd;
+
+	if (os_open(dir, name, OS_READ | OS_DIRECTORY, &fd) == ERR_OK) {
+		if (os_list(fd, a, &names, &count) == ERR_OK)
+			for (size_t i = 0; i < count; i++)
+				if (os_unlink(fd, names[i].p) != ERR_OK)
+					fake_remove(fd, names[i].p);
+		os_close(fd);
+	}
+	arena_free(a);
+	if (dir < 0 && remove(name))
+		printf("# left: %s\n", name);
+}
+
 static inline void fake_run(void (*story)(struct world *w))
 {
 	struct world *w = calloc(1, sizeof(*w));
-	char name[128];
 
 	w->story = story;
 	log_init(&w->log, LOG_TO_STDERR, LOG_LEVEL_WARN, "test");
@@ -296,9 +314,7 @@ static inline void fake_run(void (*story)(struct world *w))
 	store_reply_free(&w->reply);
 	os_close(w->dir);
 	buf_free(&w->got);
-	snprintf(name, sizeof(name), "rm -rf %s", w->path);
-	if (system(name))
-		printf("# left: %s\n", w->path);
+	fake_remove(-1, w->path);
 	free(w);
 }
 

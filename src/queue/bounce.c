@@ -1,14 +1,18 @@
 /* Composing delivery status notifications.
  *
- * Three parts (RFC 6522): words for people, fields for programs (RFC 3464), and the message or its header. The words say for each
- * recipient who said no and what they said, and, where the status code tells, what that means and what can be done
+ * Three parts (RFC 6522): words for people, fields for programs (RFC 3464), and the message or its header.
+ * The words say for each
+ * recipient who said no and what they said, and, where the status code tells, what that means and what can be
+ * done
  * about it, because "550 5.7.1" is all that most senders ever get.
  *
- * Everything that came from outside (replies, addresses, envelope ids) is one line of clean text before it lands in a field: build_*
+ * Everything that came from outside (replies, addresses, envelope ids) is one line of clean text before it
+ * lands in a field: build_*
  * drop CR, LF and NUL, and replies were cleaned when they were read. The original is put in as it is, behind a
  * boundary made of random bytes.
  *
- * Non-ASCII addresses make it a notification of RFC 6533: message/global-delivery-status with utf-8 addresses. RET and size
+ * Non-ASCII addresses make it a notification of RFC 6533: message/global-delivery-status with utf-8
+ * addresses. RET and size
  * decide whether the message or its header comes back (RFC 3461 6.2); the caller did.
  */
 #include "queue/bounce.h"
@@ -139,10 +143,10 @@ static void words_begin(const struct bounce *b, struct buf *out)
 		break;
 	case NOTICE_FAILED:
 	case NOTICE_NONE:
-		buf_add(out, is_expired ? S("Your message could not be delivered to the recipients below. The server tried again\r\n"
-					    "and again and has now given up. What went wrong last:\r\n\r\n") :
-					  S("Your message could not be delivered to the recipients below, and the server does not try\r\n"
-					    "again.\r\n\r\n"));
+		buf_add(out, S("Your message could not be delivered to the recipients below"));
+		buf_add(out, is_expired ? S(". The server tried again\r\nand again and has now given up. What went wrong last:") :
+					  S(",\r\nand the server does not try again."));
+		buf_add(out, S("\r\n\r\n"));
 		break;
 	}
 }

@@ -1,7 +1,9 @@
-/* Delivery status notifications (RFC 3464, RFC 3461 6, RFC 6533): what the sender gets to read when mail failed, is late, or
+/* Delivery status notifications (RFC 3464, RFC 3461 6, RFC 6533): what the sender gets to read when mail
+ * failed, is late, or
  * went to where nobody tells of success.
  *
- * `bounce_compose` makes the whole message, of CRLF lines, from facts that the caller gathered. It reads no clock and makes no random
+ * `bounce_compose` makes the whole message, of CRLF lines, from facts that the caller gathered. It reads no
+ * clock and makes no random
  * numbers. The envelope is the caller's: from the null sender to `sender`.
  */
 #ifndef QUEUE_BOUNCE_H

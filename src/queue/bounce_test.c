@@ -1,4 +1,5 @@
-/* Notices, read back with mime/: the three parts, the fields of RFC 3464, and that nothing from outside adds a field. */
+/* Notices, read back with mime/: the three parts, the fields of RFC 3464, and that nothing from outside adds
+ * a field. */
 #include "base/tap.h"
 #include "mime/header.h"
 #include "mime/part.h"
@@ -91,7 +92,8 @@ static void test_failed(void)
 {
 	struct rec_queue_record one = record(S("bob@example.net")), two = record(S("c@example.com"));
 	struct bounce_rcpt rcpts[] = {
-		{ .record = &one, .remote = S("mx.example.net[192.0.2.1]:25"), .reply = S("550 5.1.1 No such user"), .status = S("5.1.1") },
+		{ .record = &one, .remote = S("mx.example.net[192.0.2.1]:25"), .reply = S("550 5.1.1 No such user"),
+		  .status = S("5.1.1") },
 		{ .record = &two, .reply = S("the domain example.com does not exist"), .status = S("5.1.2") },
 	};
 	struct bounce b = usual(rcpts, 2);
@@ -201,7 +203,8 @@ static void test_hostile(void)
 {
 	struct rec_queue_record one = record(S("b@example.net\r\nX-Evil: 1"));
 	struct bounce_rcpt rcpt = {
-		.record = &one, .remote = S("mx\r\nX-Evil: 2[1]:25"), .reply = S("550 no\r\nX-Evil: 3\r\n\r\nbody"), .status = S("5.0.0")
+		.record = &one, .remote = S("mx\r\nX-Evil: 2[1]:25"),
+		.reply = S("550 no\r\nX-Evil: 3\r\n\r\nbody"), .status = S("5.0.0")
 	};
 	struct bounce b = usual(&rcpt, 1);
 	struct read_back r;

@@ -1,6 +1,7 @@
 /* Chained hash tables, grown to keep about one node per bucket.
  *
- * The nodes are inside of the things, so adding allocates nothing but, now and then, buckets. When there is no memory
+ * The nodes are inside of the things, so adding allocates nothing but, now and then, buckets. When there is
+ * no memory
  * to grow, the chains become longer and nothing else happens; only the first buckets can fail.
  */
 #include "queue/index.h"

@@ -1,10 +1,12 @@
 /* Decisions about recipients after an attempt.
  *
- * Back-off is Postfix's in effect: the time between attempts doubles from the least to the greatest, with a tenth
+ * Back-off is Postfix's in effect: the time between attempts doubles from the least to the greatest, with a
+ * tenth
  * of jitter so that what failed together does not come again together. The last attempt falls on the end of the
  * lifetime rather than before it, so that a message is tried for as long as the setting says.
  *
- * Notices follow RFC 3461 5.2: NEVER is never; without NOTIFY, failures and delays are told and success is not; and there is no
+ * Notices follow RFC 3461 5.2: NEVER is never; without NOTIFY, failures and delays are told and success is
+ * not; and there is no
  * notice about mail with the null sender (RFC 3464 2), which is what ends bounce loops.
  */
 #include "queue/outcome.h"

@@ -1,8 +1,11 @@
 /* Routing.
  *
- * The table is searched from its first row for each pattern; it is a setting written by hand, of some rows. The order of
- * patterns is Postfix's transport(5), but for address extensions: the whole address, the domain, the parents with their leading
- * dot, and the asterisk. Domains match without regard to case, local parts too (RFC 5321 2.4 would have them exact;
+ * The table is searched from its first row for each pattern; it is a setting written by hand, of some rows.
+ * The order of
+ * patterns is Postfix's transport(5), but for address extensions: the whole address, the domain, the parents
+ * with their leading
+ * dot, and the asterisk. Domains match without regard to case, local parts too (RFC 5321 2.4 would have them
+ * exact;
  * nobody writes a route for one case of a name).
  */
 #include "queue/route.h"

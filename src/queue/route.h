@@ -1,6 +1,7 @@
 /* Where mail for an address goes next: the transport table, then relayhost, then the MX of its domain.
  *
- * Two steps. `route_find` picks the next hop's text from the settings; it is what out_deliver carries and what destinations are
+ * Two steps. `route_find` picks the next hop's text from the settings; it is what out_deliver carries and
+ * what destinations are
  * told apart by. `route_parse` reads that text where the connection is made.
  *
  *	TRANSPORT:HOST         the MX of HOST; TRANSPORT:HOST:PORT the same on another port
@@ -26,7 +27,8 @@ struct route_table {
 	str relayhost; /* empty: none */
 };
 
-/* The next hop's text; lives in the arena or borrows from the table. Patterns as in transport(5), in this order: the whole address, its
+/* The next hop's text; lives in the arena or borrows from the table. Patterns as in transport(5), in this
+ * order: the whole address, its
  * domain, ".parent" for subdomains from the longest on, "*". ERR_NO_MEMORY. */
 MUST_USE enum err route_find(const struct route_table *t, str address, struct arena *a, str *hop);
 

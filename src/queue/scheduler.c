@@ -1,21 +1,28 @@
 /* The scheduler.
  *
- * The structure: a destination has groups, one for each message that waits for it; a group has recipients. A destination
- * that could begin a job stands in the ring `ready`; sched_next takes the first, gives it one job and puts it at the
+ * The structure: a destination has groups, one for each message that waits for it; a group has recipients. A
+ * destination
+ * that could begin a job stands in the ring `ready`; sched_next takes the first, gives it one job and puts it
+ * at the
  * ring's end, and its group at the end of the destination's. So a destination with a hundred thousand
  * recipients delays the others by one job, and a message with many recipients delays the others of
  * its destination by one job: fairness without weights or a clock.
  *
  * Concurrency is Postfix's in effect (its SCHEDULER_README): a success opens the window by one, a failed
- * connection closes it by one, and the destination is dead when the failures since the last success add up to a window's
+ * connection closes it by one, and the destination is dead when the failures since the last success add up to
+ * a window's
  * worth, counted as 1/window each. Greeting or reply codes say nothing here; a server that answers is alive.
  *
- * A dead destination keeps nothing in memory: its records are refused, and the caller records that they are deferred. That
- * is a write for each, but the memory (records_max) belongs to destinations that can be reached. The same is done
+ * A dead destination keeps nothing in memory: its records are refused, and the caller records that they are
+ * deferred. That
+ * is a write for each, but the memory (records_max) belongs to destinations that can be reached. The same is
+ * done
  * with what a busy destination has above its share.
  *
- * Invariants: a record is in the index by id while it is held; it is in a group (waiting), in `refused`, or in a
- * job; `held` counts all three; a destination is in `ready` if and only if it has groups, a free place in its window,
+ * Invariants: a record is in the index by id while it is held; it is in a group (waiting), in `refused`, or
+ * in a
+ * job; `held` counts all three; a destination is in `ready` if and only if it has groups, a free place in its
+ * window,
  * and is not dead.
  */
 #include "queue/scheduler.h"

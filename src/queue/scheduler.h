@@ -1,6 +1,8 @@
-/* The scheduler: which recipients are tried next, and where. Pure: no input or output, and its clock is a parameter.
+/* The scheduler: which recipients are tried next, and where. Pure: no input or output, and its clock is a
+ * parameter.
  *
- * Leased records go in (sched_add), jobs come out (sched_next): some recipients of one message at one destination, for one
+ * Leased records go in (sched_add), jobs come out (sched_next): some recipients of one message at one
+ * destination, for one
  * transaction. Each job ends with sched_done, which says how the destination fared. A destination is where a
  * connection goes: the recipient's domain, or a next hop that was configured.
  *
@@ -10,9 +12,12 @@
  *	sched_done(s, job, SCHED_DELIVERED, now);
  *	while ((r = sched_refused(s, &why))) { record a deferral; sched_free(s, r); }
  *
- * Rules: destinations take turns, and within one its messages do. A destination has at most `window` jobs at a time; the window
- * begins at concurrency_start, grows with successes up to concurrency_max and shrinks when no connection can be made. After
- * about a window's worth of such failures the destination is dead: all that waits for it is refused until a time that
+ * Rules: destinations take turns, and within one its messages do. A destination has at most `window` jobs at
+ * a time; the window
+ * begins at concurrency_start, grows with successes up to concurrency_max and shrinks when no connection can
+ * be made. After
+ * about a window's worth of such failures the destination is dead: all that waits for it is refused until a
+ * time that
  * doubles with each death, and then one job probes it.
  *
  * Times are microseconds of the wall clock.
@@ -91,7 +96,8 @@ uint32_t sched_room(const struct sched *s);
  * ERR_NO_MEMORY. */
 MUST_USE enum err sched_add(struct sched *s, const struct rec_queue_record *r, str where, int64_t lease_until_us, int64_t now);
 
-/* Holds a record that is not to be tried, until sched_free: one whose notice is being written. The same errors. */
+/* Holds a record that is not to be tried, until sched_free: one whose notice is being written. The same
+ * errors. */
 MUST_USE enum err sched_hold(struct sched *s, const struct rec_queue_record *r, int64_t lease_until_us, struct sched_rcpt **out);
 /* The same with one out of a job. */
 void sched_keep(struct sched_job *job, struct sched_rcpt *r);
@@ -102,7 +108,8 @@ struct sched_job *sched_next(struct sched *s, int64_t now);
 void sched_done(struct sched *s, struct sched_job *job, enum sched_feedback feedback, const struct rec_out_answer *last,
 		int64_t now);
 
-/* The next record to be deferred without an attempt, NULL when there is none: kept, until sched_free. `why` holds until the next
+/* The next record to be deferred without an attempt, NULL when there is none: kept, until sched_free. `why`
+ * holds until the next
  * call to the scheduler. */
 struct sched_rcpt *sched_refused(struct sched *s, struct sched_refusal *why);
 /* The next one whose lease became too short to begin: nothing to record, the store hands it out again. */

@@ -173,7 +173,8 @@ static void test_jobs_max(void)
 
 static void test_dead(void)
 {
-	const struct rec_out_answer last = { .reply = S("connection refused"), .remote = S("mx[192.0.2.1]:25"), .status = S("4.4.1") };
+	const struct rec_out_answer last = { .reply = S("connection refused"), .remote = S("mx[192.0.2.1]:25"),
+					     .status = S("4.4.1") };
 	struct sched *s = sched_with(usual);
 	struct sched_refusal why;
 	struct sched_job *jobs[8];
@@ -199,7 +200,8 @@ static void test_dead(void)
 	EQ(drain_refused(s), 24);
 	/* One that was under way when it died changes nothing. */
 	sched_done(s, jobs[4], SCHED_NO_CONNECTION, &last, now);
-	/* While dead, what comes is refused; after that one probe at a time, and the rest doubles to its limit. */
+	/* While dead, what comes is refused; after that one probe at a time, and the rest doubles to its
+	 * limit. */
 	for (unsigned i = 0; i < 6; i++) {
 		EQ(add(s, 100, 100, "dead.example", now + rest - 1), ERR_OK);
 		EQ(drain_refused(s), 1);
@@ -346,7 +348,8 @@ static void test_kept(void)
 	sched_free_all(s);
 }
 
-/* A day with many destinations, some of them dead: everything is tried or refused, and nothing is held twice or lost. */
+/* A day with many destinations, some of them dead: everything is tried or refused, and nothing is held twice
+ * or lost. */
 static void test_day(void)
 {
 	struct sched *s = sched_with(usual);

@@ -1,7 +1,9 @@
 /* The transaction of a message of our own.
  *
- * Each step is asked of the role that decides it, and the first that does not say 250 ends it: whoever has heard of
- * the transaction is told to forget it. filter and auth send their parts straight to store; the body goes there from here.
+ * Each step is asked of the role that decides it, and the first that does not say 250 ends it: whoever has
+ * heard of
+ * the transaction is told to forget it. filter and auth send their parts straight to store; the body goes
+ * there from here.
  */
 #include "queue/submit.h"
 

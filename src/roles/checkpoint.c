@@ -1,8 +1,8 @@
 /* The role checkpoint: the store's helper, the only writer of the index.
  *
- * It does one thing, and may take its time: bring the index up to the position that the store names, which is durable. It is
- * a process of its own so that the pages it copies, and the disk it waits for, are not those of the event loop that answers
- * `250`. If it dies, the store asks its successor for the same again.
+ * It does one thing, and may take its time: bring the index up to the position that the store names, which is
+ * durable. It is a process of its own so that the pages it copies, and the disk it waits for, are not those of
+ * the event loop that answers `250`. If it dies, the store asks its successor for the same again.
  *
  * Sandbox: files below the store's directory.
  */

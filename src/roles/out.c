@@ -1,11 +1,15 @@
 /* Role out: speaks SMTP and LMTP as a client, and decides nothing.
  *
- * Each out_deliver is a job with a fiber and an arena of its own; its answer is one out_result with an answer for each recipient. Who
- * failed for good and when the others are tried again is the queue's to say. It has no files: bodies are read from
+ * Each out_deliver is a job with a fiber and an arena of its own; its answer is one out_result with an answer
+ * for each recipient. Who
+ * failed for good and when the others are tried again is the queue's to say. It has no files: bodies are read
+ * from
  * descriptors that store hands over, opened with the key that comes with them.
  *
- * When the queue process dies, its jobs go on here, for nothing else knows that a message is just being taken by a server
- * somewhere. The next queue process asks first of all what is under way (out_jobs), leaves these recipients alone, and gets their
+ * When the queue process dies, its jobs go on here, for nothing else knows that a message is just being taken
+ * by a server
+ * somewhere. The next queue process asks first of all what is under way (out_jobs), leaves these recipients
+ * alone, and gets their
  * answers when they are there (out_late). So the death of the queue sends nothing twice.
  */
 #include "base/os.h"

@@ -1,13 +1,16 @@
 /* Delivering one job: the message, the servers, the connections, and what each recipient is told.
  *
- * A connection that waits from a job before is used first; when it turns out to be dead before anything was said of our message, a
- * new one is made, as if it had never been there. Otherwise the servers of the domain are tried in their order. A server that
+ * A connection that waits from a job before is used first; when it turns out to be dead before anything was
+ * said of our message, a
+ * new one is made, as if it had never been there. Otherwise the servers of the domain are tried in their
+ * order. A server that
  * cannot be reached or does not want to talk leads to the next one, and so does a temporary refusal, but to one
  * other server at most: a second MX often takes what the first cannot, and a third only costs both
  * sides. Permanent answers are final, and so is a break between the dot and its answer (RFC 1047), since
  * asking the next server could deliver the message twice within a second.
  *
- * Limits on recipients (452, 552) are no refusals when others were taken: the rest goes in another transaction at
+ * Limits on recipients (452, 552) are no refusals when others were taken: the rest goes in another
+ * transaction at
  * once.
  */
 #include "base/os.h"
@@ -162,7 +165,8 @@ static bool is_ascii(str s)
 	return true;
 }
 
-/* RFC 6531 3.1: a message that came with SMTPUTF8 needs it further on if an address or its header is not ASCII. A client that
+/* RFC 6531 3.1: a message that came with SMTPUTF8 needs it further on if an address or its header is not
+ * ASCII. A client that
  * always asks for it would otherwise have no mail delivered to older servers. */
 static enum err find_utf8(struct out_job *job)
 {

@@ -1,15 +1,20 @@
 /* Role queue: what is sent, when, and to whom.
  *
- * The records are the store's; here are as many of the due ones as fit into memory, leased, so that a restart of this process loses
+ * The records are the store's; here are as many of the due ones as fit into memory, leased, so that a restart
+ * of this process loses
  * nothing. The decisions are pure code (queue/scheduler.h, queue/outcome.h, queue/route.h); this file and its
- * neighbours act on them: queue_job.c hands jobs to `out` and records what came of them, queue_notice.c tells senders,
+ * neighbours act on them: queue_job.c hands jobs to `out` and records what came of them, queue_notice.c tells
+ * senders,
  * queue_command.c answers the administrator.
  *
- * All of it turns in queue_pump: record refusals, hand out jobs, lease more. It is posted whenever something changed, and never
+ * All of it turns in queue_pump: record refusals, hand out jobs, lease more. It is posted whenever something
+ * changed, and never
  * waits.
  *
- * Starting is careful, so that the death of this process sends nothing twice: first every `out` is asked what it still does for
- * the process before us (out_jobs), those recipients are left alone until their answers come (out_late), and the leases
+ * Starting is careful, so that the death of this process sends nothing twice: first every `out` is asked what
+ * it still does for
+ * the process before us (out_jobs), those recipients are left alone until their answers come (out_late), and
+ * the leases
  * of before are void (q_begin); only then is anything leased.
  */
 #include "base/os.h"
@@ -45,7 +50,8 @@ static void outcome_done(void *arg, enum err err, struct msg *reply)
 
 	if (!err && reply->type == MSG_failed)
 		err = reply->u.failed.err ? (enum err)reply->u.failed.err : ERR_PROTOCOL;
-	/* The store was restarted and our lease with it is gone. What was sent must be recorded all the same; anything else is void, since the
+	/* The store was restarted and our lease with it is gone. What was sent must be recorded all the same;
+	 * anything else is void, since the
 	 * record is leased anew, or the administrator changed it. */
 	if (err == ERR_STALE && o->m.token && o->m.state == QUEUE_SENT) {
 		o->m.token = 0;
@@ -59,8 +65,11 @@ static void outcome_done(void *arg, enum err err, struct msg *reply)
 	}
 	if (!err && (o->m.state == QUEUE_DEFERRED || o->m.state == QUEUE_FAILED))
 		lease_by(q, o->m.due_us);
+	q->outcomes--;
 	o->then(o->arg);
 	free(o);
+	if (q->is_stopping)
+		queue_pump(q);
 }
 
 static void outcome_try(void *arg)
@@ -93,6 +102,7 @@ enum err outcome_send(struct queue_role *q, const struct msg_q_outcome *m, void 
 		log_error(&q->role->log, "outcome-lost", "record=%llu error=NO_MEMORY", (unsigned long long)m->id);
 		return ERR_NO_MEMORY;
 	}
+	q->outcomes++;
 	o->q = q;
 	o->m = *m;
 	o->then = then;
@@ -325,7 +335,8 @@ static void refuse(struct queue_role *q, struct sched_rcpt *x, const struct sche
 	struct rec_out_answer a = { .state = QUEUE_DEFERRED, .remote = why->remote, .reply = why->reason, .status = why->status };
 	struct msg_q_outcome m = { .id = r->id, .token = r->token, .state = QUEUE_DEFERRED };
 
-	/* Its time is over, though its last turn did not come: what is known of the destination is the reason. */
+	/* Its time is over, though its last turn did not come: what is known of the destination is the
+	 * reason. */
 	if (why->is_dead && d.state == QUEUE_FAILED && d.notice) {
 		notice_add(q, x, d.notice, &d, &a);
 		return;
@@ -355,7 +366,7 @@ static void pump(void *arg)
 	while ((x = sched_refused(q->sched, &why)))
 		refuse(q, x, &why);
 	lease(q);
-	if (q->is_stopping && !sched_counts(q->sched, 0).jobs && !q->notices_running)
+	if (q->is_stopping && !sched_counts(q->sched, 0).jobs && !q->notices_running && !q->outcomes)
 		loop_stop(q->role->loop);
 }
 

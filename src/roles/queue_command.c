@@ -1,7 +1,9 @@
 /* Role queue: `posthorn queue list|show|flush|delete|hold|release`.
  *
- * Each message asks for one page of the store's records, from the cursor on, and is answered with what that page has to say, so that a
- * queue of millions is listed with the memory of a page. The cursor is the next record's number; its highest bit says that some
+ * Each message asks for one page of the store's records, from the cursor on, and is answered with what that
+ * page has to say, so that a
+ * queue of millions is listed with the memory of a page. The cursor is the next record's number; its highest
+ * bit says that some
  * record matched on an earlier page. Changes are recorded before they are told.
  *
  * What is in the middle of a delivery is left alone: its outcome comes by itself, and is the truth.
@@ -304,7 +306,8 @@ static enum err scan(struct page *p, uint64_t *next)
 	int64_t deadline = loop_now(role->loop) + SECONDS(QUEUE_CALL_SECONDS);
 	struct msg_q_records reply;
 	struct rec_queue_record r;
-	enum err err = store ? CALL(store, q_scan, q_records, &reply, p->arena, deadline, .from = p->cursor & ~CURSOR_MATCHED, .max = PAGE) :
+	uint64_t from = p->cursor & ~CURSOR_MATCHED;
+	enum err err = store ? CALL(store, q_scan, q_records, &reply, p->arena, deadline, .from = from, .max = PAGE) :
 			       ERR_CLOSED;
 
 	if (err)

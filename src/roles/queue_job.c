@@ -1,6 +1,7 @@
 /* Role queue: jobs on their way to `out`, and what becomes of their answers.
  *
- * For each recipient the answer becomes a decision (queue/outcome.h), the decision an outcome in store, and only when that is durable is
+ * For each recipient the answer becomes a decision (queue/outcome.h), the decision an outcome in store, and
+ * only when that is durable is
  * the recipient forgotten here: until then no lease can bring it back and send it again. Who must be told of
  * it leaves the job and waits for its notice (queue_notice.c), so that the destination does not wait for that.
  */
@@ -13,7 +14,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-enum { RCPTS_BYTES_MAX = 49152, SOON_SECONDS = 10 };
+enum { RCPTS_BYTES_MAX = 49152, SOON_SECONDS = 10, LAST_REPLY_MAX = 512, LAST_REMOTE_MAX = 256, LAST_STATUS_MAX = 16 };
 
 struct job {
 	struct queue_role *q;
@@ -22,7 +23,7 @@ struct job {
 	uint32_t unrecorded; /* outcomes on their way, and one while they are made */
 	enum sched_feedback feedback;
 	struct rec_out_answer last; /* its texts are in `texts` */
-	char texts[1024];
+	char texts[LAST_REPLY_MAX + LAST_REMOTE_MAX + LAST_STATUS_MAX];
 };
 
 /* ---- the end of a job ---- */
@@ -125,12 +126,20 @@ static void answer_take(struct job *j, struct sched_rcpt *x, const struct rec_ou
 		j->unrecorded--;
 }
 
+static void text_keep(char **at, str s, str *kept)
+{
+	*kept = str_of(*at, s.n);
+	if (s.n)
+		memcpy(*at, s.p, s.n);
+	*at += s.n;
+}
+
 /* What the answers say of the destination: it is reachable if anybody answered for it. */
 static enum sched_feedback feedback_of(struct job *j, str results)
 {
 	enum sched_feedback feedback = SCHED_NOTHING;
 	struct rec_out_answer a;
-	size_t n;
+	char *at;
 
 	while (!rec_out_answer_get(&results, &a)) {
 		if (a.state == QUEUE_SENT || (a.code && a.remote.n))
@@ -138,12 +147,11 @@ static enum sched_feedback feedback_of(struct job *j, str results)
 		if (!str_starts(a.status, S("4.4.")))
 			continue;
 		feedback = SCHED_NO_CONNECTION;
-		n = MIN(a.reply.n, (size_t)500);
-		j->last = (struct rec_out_answer){ .reply = str_of(j->texts, n), .remote = str_of(j->texts + 512, MIN(a.remote.n, (size_t)256)),
-						   .status = str_of(j->texts + 800, MIN(a.status.n, (size_t)16)) };
-		memcpy(j->texts, a.reply.n ? a.reply.p : "", n);
-		memcpy(j->texts + 512, a.remote.n ? a.remote.p : "", j->last.remote.n);
-		memcpy(j->texts + 800, a.status.p, j->last.status.n);
+		j->last = (struct rec_out_answer){ 0 };
+		at = j->texts;
+		text_keep(&at, str_head(a.reply, LAST_REPLY_MAX), &j->last.reply);
+		text_keep(&at, str_head(a.remote, LAST_REMOTE_MAX), &j->last.remote);
+		text_keep(&at, str_head(a.status, LAST_STATUS_MAX), &j->last.status);
 	}
 	return feedback;
 }
@@ -208,7 +216,8 @@ static void job_answered(void *arg, enum err err, struct msg *reply)
 
 /* ---- handing out ---- */
 
-/* The same destination to the same process, where its idle connections are; another one when that is not there. */
+/* The same destination to the same process, where its idle connections are; another one when that is not
+ * there. */
 static struct chan *out_choose(struct queue_role *q, str where, unsigned *number)
 {
 	unsigned n = role_peers(q->role, ROLE_OUT), first = n ? (unsigned)(str_hash(where, 0) % n) : 0;
@@ -243,7 +252,9 @@ static enum err job_call(struct job *j, struct chan *out)
 	buf_init(&rcpts, RCPTS_BYTES_MAX);
 	for (uint32_t i = 0; i < j->job->count; i++) {
 		const struct rec_queue_record *r = &j->job->rcpts[i]->r;
-		struct rec_out_rcpt x = { .id = r->id, .token = r->token, .address = r->address, .orcpt = r->orcpt, .notify = r->notify };
+		const struct rec_out_rcpt x = {
+			.id = r->id, .token = r->token, .address = r->address, .orcpt = r->orcpt, .notify = r->notify
+		};
 
 		rec_out_rcpt_put(&rcpts, &x);
 	}
@@ -303,7 +314,8 @@ void job_lost(struct queue_role *q, uint64_t id)
 		log_warn(&q->role->log, "outcome-lost", "record=%llu", (unsigned long long)id);
 }
 
-/* We never saw the record, so only what needs no more than the answer is decided: sent is sent. All else is tried again soon, and
+/* We never saw the record, so only what needs no more than the answer is decided: sent is sent. All else is
+ * tried again soon, and
  * then decided with everything at hand. */
 void late_answers(struct queue_role *q, str results)
 {
@@ -322,8 +334,8 @@ void late_answers(struct queue_role *q, str results)
 
 		busy_end(q, a.id);
 		count(q, a.state);
-		log_info(&q->role->log, a.state == QUEUE_SENT ? "out-sent" : "out-deferred", "record=%llu remote=%.*s reply=\"%.*s\"",
-			 (unsigned long long)a.id, STR_ARGS(a.remote), STR_ARGS(a.reply));
+		log_info(&q->role->log, a.state == QUEUE_SENT ? "out-sent" : "out-deferred",
+			 "record=%llu remote=%.*s reply=\"%.*s\"", (unsigned long long)a.id, STR_ARGS(a.remote), STR_ARGS(a.reply));
 		if (outcome_send(q, &m, nothing, NULL))
 			log_warn(&q->role->log, "outcome-lost", "record=%llu", (unsigned long long)a.id);
 	}

@@ -1,14 +1,21 @@
 /* Role queue: telling senders.
  *
- * Recipients of one message that ask for the same kind of notice within a moment share one. Writing it takes a fiber: the original
- * is read from store, the notice composed (queue/bounce.h) and submitted (queue/submit.h). What failed ends in the very commit that
- * brings its notice; so the order is: first the notice, then nothing, and a crash in between tries the recipient again,
+ * Recipients of one message that ask for the same kind of notice within a moment share one. Writing it takes
+ * a fiber: the original
+ * is read from store, the notice composed (queue/bounce.h) and submitted (queue/submit.h). What failed ends
+ * in the very commit that
+ * brings its notice; so the order is: first the notice, then nothing, and a crash in between tries the
+ * recipient again,
  * which costs the other server a second refusal and loses nothing.
  *
- * Success is different, since trying again would deliver twice: it is recorded first, as QUEUE_FAILED with a status that
- * begins with 2 ("finished, notice owed"), and leased again for its notice. A notice that cannot be submitted for the moment leaves the
- * record in that state too, and comes back with the back-off. One that is refused, because its recipient does not exist, is
- * dropped with a line in the log and an event, as with Postfix: it has the null sender, and there is nobody left to tell.
+ * Success is different, since trying again would deliver twice: it is recorded first, as QUEUE_FAILED with a
+ * status that
+ * begins with 2 ("finished, notice owed"), and leased again for its notice. A notice that cannot be submitted
+ * for the moment leaves the
+ * record in that state too, and comes back with the back-off. One that is refused, because its recipient does
+ * not exist, is
+ * dropped with a line in the log and an event, as with Postfix: it has the null sender, and there is nobody
+ * left to tell.
  */
 #include "base/os.h"
 #include "base/trace.h"
@@ -296,7 +303,8 @@ static void notice_tell(struct notice *n, size_t i, enum err err, bool is_droppe
 		role_trace(role, n->message, TRACE_NOTICE_SENT, r->sender, r->address, "%s", words[n->kind]);
 		return;
 	}
-	log_warn(&role->log, is_dropped ? "notice-dropped" : "notice-postponed", "msg=%.*s to=<%.*s> about=<%.*s> code=%u text=\"%.*s\"",
+	log_warn(&role->log, is_dropped ? "notice-dropped" : "notice-postponed",
+		 "msg=%.*s to=<%.*s> about=<%.*s> code=%u text=\"%.*s\"",
 		 STR_ARGS(text), STR_ARGS(r->sender), STR_ARGS(r->address), result->code, STR_ARGS(result->text));
 	if (is_dropped)
 		role_trace(role, n->message, TRACE_NOTICE_DROPPED, r->sender, r->address, "the notice was refused: %u %.*s",

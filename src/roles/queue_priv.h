@@ -41,6 +41,7 @@ struct queue_role {
 	struct index busy; /* struct busy: recipients in jobs of the process before us */
 	struct link notices; /* struct notice: collecting, or waiting for their turn */
 	unsigned notices_running;
+	unsigned outcomes; /* on their way to store */
 	uint64_t sent, deferred, failed, noticed;
 };
 
@@ -69,7 +70,8 @@ static inline int64_t q_backoff_min(const struct queue_role *q)
 }
 /* A recipient of the process before us is settled. */
 void busy_end(struct queue_role *q, uint64_t id);
-/* ERR_NO_MEMORY, after a line in the log: nothing is recorded, and the lease's end brings the record back. `then` may be called before it
+/* ERR_NO_MEMORY, after a line in the log: nothing is recorded, and the lease's end brings the record back.
+ * `then` may be called before it
  * returns, never after an error. */
 MUST_USE enum err outcome_send(struct queue_role *q, const struct msg_q_outcome *m, void (*then)(void *arg), void *arg);
 

@@ -1,5 +1,7 @@
-/* Role queue with its neighbours played by this test over real channels: store with a handful of records, out with an answer for each
- * address, auth and filter that agree to everything. Asserted is what store was told: outcomes, and notices with what they end. */
+/* Role queue with its neighbours played by this test over real channels: store with a handful of records, out
+ * with an answer for each
+ * address, auth and filter that agree to everything. Asserted is what store was told: outcomes, and notices
+ * with what they end. */
 #include "base/os.h"
 #include "base/tap.h"
 #include "conf/conf.h"
@@ -291,8 +293,25 @@ static void run(struct world *w, unsigned goal)
 	loop_timer_cancel(w->role.loop, &w->guard);
 }
 
+static void stop_turn(void *arg)
+{
+	loop_stop(((struct world *)arg)->role.loop);
+}
+
+static void turn(struct world *w)
+{
+	loop_timer_set(w->role.loop, &w->guard, os_monotonic_ns() + MILLISECONDS(1), stop_turn, w);
+	must(loop_run(w->role.loop));
+}
+
+/* Until our side knows what store has said. */
 static void finish(struct world *w)
 {
+	const struct queue_role *q = w->role.state;
+
+	while (q->outcomes || q->notices_running)
+		turn(w);
+	loop_timer_cancel(w->role.loop, &w->guard);
 	for (unsigned i = 0; i < PEERS; i++) {
 		if (w->theirs[i])
 			chan_free(w->theirs[i]);
@@ -423,10 +442,8 @@ static void test_out_dies(void)
 	add(&w, 1, 7, S("a@example.org"), S("good@example.net"), 0);
 	must(role_queue_ops.start(&w.role));
 	w.goal = 0;
-	while (!w.deliveries) {
-		loop_timer_set(w.role.loop, &w.guard, os_monotonic_ns() + MILLISECONDS(1), (void (*)(void *))loop_stop, w.role.loop);
-		must(loop_run(w.role.loop));
-	}
+	while (!w.deliveries)
+		turn(&w);
 	chan_free(w.theirs[OUT]);
 	run(&w, 1);
 	w.theirs[OUT] = NULL;

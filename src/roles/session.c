@@ -6,7 +6,8 @@
  * known yet waits a few seconds for it.
  *
  * Connections that have been idle for long are held here, as a descriptor and a flat record, so that an account whose clients all sleep
- * needs no process. Input, or a change that an idling client wants to hear of, makes a process again. That needs auth's consent to
+ * needs no process.
+ * Input, or a change that an idling client wants to hear of, makes a process again. That needs auth's consent to
  * bind an account without a new login (session_bind with `again`), which is tried once; where auth does not give it,
  * processes keep their connections.
  *

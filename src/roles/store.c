@@ -1,11 +1,11 @@
 /* The role store: the only one that knows the engine. Here messages become calls of store/engine.h, and what became
  * durable becomes replies; nothing else.
  *
- * Everything that arrives in one turn of the loop is handed to the engine first; then one flush writes it as one frame. While that
- * is synced (in a helper thread), the next turns gather the next frame.
+ * Everything that arrives in one turn of the loop is handed to the engine first; then one flush writes it as
+ * one frame. While that is synced (in a helper thread), the next turns gather the next frame.
  *
- * Who may ask what is a table (messages.def: which role may send it at all; below: on which kind of channel). Stored mail is asked
- * for on a channel that auth bound to an account, and on nothing else.
+ * Who may ask what is a table (messages.def: which role may send it at all; below: on which kind of channel).
+ * Stored mail is asked for on a channel that auth bound to an account, and on nothing else.
  *
  * Sandbox: files below the store's directory. Recovery runs before it is locked, because the syncer is a thread.
  */
@@ -266,7 +266,8 @@ static void on_q_body(struct store_role *s, struct chan *from, const struct msg 
 		os_close(out.file);
 }
 
-/* `out` reads the bodies of what it was given to deliver from a segment it was given with q_body; it may ask again. */
+/* `out` reads the bodies of what it was given to deliver from a segment it was given with q_body; it may ask
+ * again. */
 static void on_segment(struct store_role *s, struct chan *from, const struct msg *m)
 {
 	int fd = -1;
@@ -311,6 +312,10 @@ static void store_message(struct role *r, struct chan *from, struct msg *m)
 		break;
 	case MSG_session_wake:
 		store_role_wake(s, &m->u.session_wake);
+		break;
+	case MSG_q_begin:
+		store_q_begin(s->store);
+		answered(s, from, m->id, REPLY(from, m->id, done, ));
 		break;
 	case MSG_q_lease:
 	case MSG_q_scan:

@@ -1,11 +1,11 @@
 /* The store's side of sessions: tickets from auth, channels bound to one account, hints.
  *
- * A session process never names an account: its channel has one, because auth said which account the ticket is that the
- * zygote attached the channel with. A ticket attaches one channel.
+ * A session process never names an account: its channel has one, because auth said which account the ticket is
+ * that the zygote attached the channel with. A ticket attaches one channel.
  *
- * Hints coalesce: what changed in a mailbox since the session was last told is one message. A session that does not read
- * them keeps what is outstanding in its table, not in a queue; beyond HINTS_PER_SESSION mailboxes it becomes mailbox 0, 'look
- * at all of them'.
+ * Hints coalesce: what changed in a mailbox since the session was last told is one message. A session that does
+ * not read them keeps what is outstanding in its table, not in a queue; beyond HINTS_PER_SESSION mailboxes it
+ * becomes mailbox 0, 'look at all of them'.
  */
 #include "roles/store_priv.h"
 
@@ -226,7 +226,7 @@ static void on_rows(struct store_role *s, struct client *c, const struct msg *m)
 static void on_mailboxes(struct store_role *s, struct client *c, const struct msg *m)
 {
 	struct msg_st_mailboxes_reply out;
-	enum err err = store_mailboxes(s->store, c->account, m->u.st_mailboxes.from, &s->reply, &out);
+	enum err err = store_mailboxes(s->store, c->account, &m->u.st_mailboxes, &s->reply, &out);
 
 	if (!err)
 		err = chan_reply(c->chan, m->id, MSG_st_mailboxes_reply, &out);

@@ -1,14 +1,19 @@
 /* The client's connection: greeting, hello, STARTTLS, and its end.
  *
- * A host that does not greet, or does not take our hello, is a host that does not serve us now: the caller tries the
- * next one, and defers when there is none. That holds for 5yz greetings too, as with Postfix (smtp_skip_5xx_greeting): they mostly mean
+ * A host that does not greet, or does not take our hello, is a host that does not serve us now: the caller
+ * tries the
+ * next one, and defers when there is none. That holds for 5yz greetings too, as with Postfix
+ * (smtp_skip_5xx_greeting): they mostly mean
  * "you, now", and 521 alone says "this host never takes mail" (RFC 7504 3).
  *
- * TLS is opportunistic (RFC 3207, RFC 7435): a server that offers it and then refuses the command is talked to in the clear;
- * when the handshake fails, the connection is of no more use and the caller may come again without TLS. What the server sent before
+ * TLS is opportunistic (RFC 3207, RFC 7435): a server that offers it and then refuses the command is talked
+ * to in the clear;
+ * when the handshake fails, the connection is of no more use and the caller may come again without TLS. What
+ * the server sent before
  * the handshake is dropped by conn_tls_connect, and what it said it can do is forgotten (RFC 3207 4.2).
  *
- * A server that says our own name is ourselves, whatever DNS said, unless the caller knows better: the mail would
+ * A server that says our own name is ourselves, whatever DNS said, unless the caller knows better: the mail
+ * would
  * go round until its Received lines stop it.
  */
 #include "smtp/client_priv.h"

@@ -1,4 +1,5 @@
-/* The SMTP and LMTP client: one connection, from its greeting to QUIT (RFC 5321, 2033, 2920, 3207, 1870, 6152, 6531, 3461).
+/* The SMTP and LMTP client: one connection, from its greeting to QUIT (RFC 5321, 2033, 2920, 3207, 1870,
+ * 6152, 6531, 3461).
  *
  *	open = smtp_client_open(conn, &config, &client, &why);
  *	if (open == SMTP_OPEN_OK) {
@@ -7,7 +8,8 @@
  *		smtp_client_close(client);
  *	}
  *
- * In fibers alone. It chooses no hosts and knows no queue: what it says of a recipient is what this one server made
+ * In fibers alone. It chooses no hosts and knows no queue: what it says of a recipient is what this one
+ * server made
  * of it. The connection is the client's once it is open; when opening fails it is freed as well.
  *
  * Limits: recipients of a transaction SMTP_CLIENT_RCPTS_MAX; replies as in client_answer.h.
@@ -92,10 +94,12 @@ void smtp_client_send(struct smtp_client *c, const struct smtp_client_message *m
 
 /* Can it take another transaction? */
 bool smtp_client_is_good(const struct smtp_client *c);
-/* It broke, or was closed with 421, before the server answered anything of the last transaction: nothing was said of the
+/* It broke, or was closed with 421, before the server answered anything of the last transaction: nothing was
+ * said of the
  * message, and another connection may take it. */
 bool smtp_client_broke_early(const struct smtp_client *c);
-/* Idle: nothing is expected; on input or the end, or when `until` passes, fn is called and the client must be freed. */
+/* Idle: nothing is expected; on input or the end, or when `until` passes, fn is called and the client must be
+ * freed. */
 void smtp_client_park(struct smtp_client *c, int64_t until, void (*fn)(void *arg, enum err why), void *arg);
 void smtp_client_unpark(struct smtp_client *c);
 /* What waits in it now, and later, ends as if the connection broke. */

@@ -1,11 +1,13 @@
 /* Replies of an SMTP or LMTP server.
  *
- * RFC 5321 4.2: three digits, '-' for "more follows" or a space, text. 4.2.1 has every line of a reply bear the same
+ * RFC 5321 4.2: three digits, '-' for "more follows" or a space, text. 4.2.1 has every line of a reply bear
+ * the same
  * code, and a client that ignored it could be led to take a refusal for an acceptance, so a change of
  * code is an error, which the caller turns into a temporary failure. A code without text is taken, since 4.2
  * asks clients to. A first digit of 0, 1 or above 5 means nothing in SMTP and is an error as well.
  *
- * The text is cleaned where it comes in, once, instead of at each of the places where it goes out: it lands in log lines,
+ * The text is cleaned where it comes in, once, instead of at each of the places where it goes out: it lands
+ * in log lines,
  * in queue records and in the header fields of bounces, and a byte that is special in one of these must not
  * come from a peer.
  */

@@ -33,7 +33,8 @@ struct smtp_answer {
 void smtp_answer_begin(struct smtp_answer *r);
 
 /* Takes a line without its end. ERR_AGAIN: more lines follow; ERR_OK: this was the last; ERR_PROTOCOL: not a
- * reply, a code that changes between lines, or too many lines. *text: what stands behind the code, borrowed from
+ * reply, a code that changes between lines, or too many lines. *text: what stands behind the code, borrowed
+ * from
  * `line`, raw. */
 MUST_USE enum err smtp_answer_add(struct smtp_answer *r, str line, str *text);
 

@@ -1,12 +1,18 @@
-/* From 8 bits to 7: RFC 6152 3 lets a client convert a message for a server without 8BITMIME, and RFC 2045 says how.
+/* From 8 bits to 7: RFC 6152 3 lets a client convert a message for a server without 8BITMIME, and RFC 2045
+ * says how.
  *
- * One pass, line by line, with the memory of one part's header and the boundaries around it. Each header is collected
- * and parsed; a part that says `8bit` or `binary` becomes quoted-printable, and a multipart or message that says so, whose
- * encoding may not change (RFC 2045 6.4), says `7bit` instead while what is inside it is converted on its own. All
- * other bytes pass as they are: a message that is 7-bit comes out unchanged, so signatures over it hold. Raw 8-bit bytes
+ * One pass, line by line, with the memory of one part's header and the boundaries around it. Each header is
+ * collected
+ * and parsed; a part that says `8bit` or `binary` becomes quoted-printable, and a multipart or message that
+ * says so, whose
+ * encoding may not change (RFC 2045 6.4), says `7bit` instead while what is inside it is converted on its
+ * own. All
+ * other bytes pass as they are: a message that is 7-bit comes out unchanged, so signatures over it hold. Raw
+ * 8-bit bytes
  * in headers or in parts that declare none cannot be converted to anything true and pass too, as with Postfix.
  *
- * What is deeper than DEPTH_MAX or has a header of more than SMTP_WIRE_HEADER_MAX passes unconverted: wrong at worst
+ * What is deeper than DEPTH_MAX or has a header of more than SMTP_WIRE_HEADER_MAX passes unconverted: wrong
+ * at worst
  * as the sender's message was. The alternative, converting from a parsed tree, would need the whole message in
  * memory.
  */
@@ -216,7 +222,8 @@ static void quoted_add(struct smtp_downgrade *d, struct segment s, struct buf *o
 	buf_add(out, S("\r\n"));
 }
 
-/* Is this line a boundary around us (RFC 2046 5.1.1)? Then we are out of everything inside of it, and its next part, or
+/* Is this line a boundary around us (RFC 2046 5.1.1)? Then we are out of everything inside of it, and its
+ * next part, or
  * what follows its last, begins. */
 static bool boundary_crossed(struct smtp_downgrade *d, str line)
 {

@@ -1,11 +1,15 @@
 /* Finding the servers of a domain.
  *
- * MX records by preference, equal ones in random order (RFC 5321 5.1); none at all: the domain's own address, its "implicit MX"; a
- * single "." is a null MX: this domain takes no mail (RFC 7505). When we are among the servers ourselves, only better ones
- * are tried, since the others would send the mail to us; when we are the best one, the mail loops, and saying so at once is
+ * MX records by preference, equal ones in random order (RFC 5321 5.1); none at all: the domain's own address,
+ * its "implicit MX"; a
+ * single "." is a null MX: this domain takes no mail (RFC 7505). When we are among the servers ourselves,
+ * only better ones
+ * are tried, since the others would send the mail to us; when we are the best one, the mail loops, and saying
+ * so at once is
  * better than 30 rounds later.
  *
- * A failed look-up is never "does not exist": it defers. Addresses of a server are tried with the families in turn, IPv6
+ * A failed look-up is never "does not exist": it defers. Addresses of a server are tried with the families in
+ * turn, IPv6
  * first, so that a host whose one family is unreachable costs a single timeout before the other is tried.
  */
 #include "smtp/client_hosts.h"

@@ -1,6 +1,7 @@
 /* Which servers take mail for a domain, in the order to try them (RFC 5321 5.1, RFC 7505).
  *
- * Look-ups are asked of the caller's function, so that this decides and does not talk. Names in answers come from strangers: what
+ * Look-ups are asked of the caller's function, so that this decides and does not talk. Names in answers come
+ * from strangers: what
  * is not a host name is no server.
  */
 #ifndef SMTP_CLIENT_HOSTS_H
@@ -33,12 +34,14 @@ struct smtp_hosts_question {
 	const struct addr *own; /* addresses with ports where we take mail ourselves */
 	size_t own_count;
 	uint64_t chance; /* for the order among equals */
-	/* One look-up (net: dns_query). ERR_TEMPORARY and other errors: not known; rcode 3: there is no such name. */
+	/* One look-up (net: dns_query). ERR_TEMPORARY and other errors: not known; rcode 3: there is no such
+	 * name. */
 	enum err (*ask)(void *arg, str name, uint16_t type, struct arena *a, struct msg_dns_reply *reply);
 	void *arg;
 };
 
-/* Fills targets[SMTP_ADDRESSES_MAX]; *count is at least 1 with ERR_OK. Otherwise *why is the result for everybody: ERR_TEMPORARY, or
+/* Fills targets[SMTP_ADDRESSES_MAX]; *count is at least 1 with ERR_OK. Otherwise *why is the result for
+ * everybody: ERR_TEMPORARY, or
  * ERR_NOT_FOUND (for good). */
 MUST_USE enum err smtp_hosts_find(const struct smtp_hosts_question *q, struct arena *a, struct smtp_target *targets, size_t *count,
 				  struct smtp_result *why);

@@ -173,7 +173,8 @@ static void test_order(void)
 static void test_shuffle(void)
 {
 	static const struct zone_record equal[] = {
-		{ "e.example", MX, "10 a" }, { "e.example", MX, "10 b" }, { "a", A, "192.0.2.1" }, { "b", A, "192.0.2.2" }, { NULL, 0, NULL }
+		{ "e.example", MX, "10 a" }, { "e.example", MX, "10 b" }, { "a", A, "192.0.2.1" },
+		{ "b", A, "192.0.2.2" }, { NULL, 0, NULL }
 	};
 	struct smtp_hosts_question q = { .host = S("e.example"), .asks_mx = true, .port = 25, .ask = ask };
 	union {

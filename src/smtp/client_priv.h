@@ -14,7 +14,8 @@ enum capability {
 	CAN_STARTTLS = 32,
 };
 
-enum phase { PHASE_GREETING, PHASE_HELO, PHASE_STARTTLS, PHASE_MAIL, PHASE_RCPT, PHASE_DATA, PHASE_BODY, PHASE_END, PHASE_RSET, PHASE_QUIT };
+enum phase { PHASE_GREETING, PHASE_HELO, PHASE_STARTTLS, PHASE_MAIL, PHASE_RCPT, PHASE_DATA,
+	     PHASE_BODY, PHASE_END, PHASE_RSET, PHASE_QUIT };
 
 struct smtp_client {
 	struct conn *conn;
@@ -27,7 +28,8 @@ struct smtp_client {
 	bool heard;	  /* an answer since the transaction began, other than 421 */
 };
 
-/* Reads one reply. ERR_PROTOCOL and every other error leave the connection broken. `line`, when given, gets the text of each
+/* Reads one reply. ERR_PROTOCOL and every other error leave the connection broken. `line`, when given, gets
+ * the text of each
  * line with its number. */
 MUST_USE enum err client_answer(struct smtp_client *c, enum phase phase, struct smtp_answer *a,
 				void (*line)(struct smtp_client *c, unsigned number, str text));

@@ -1,15 +1,19 @@
 /* A transaction: MAIL, RCPT, DATA, the message, its answers.
  *
- * With PIPELINING (RFC 2920) MAIL, all RCPTs and DATA go out at once and their answers are read in order; without it each waits
- * for the one before. The reading is the same code, so that an answer means the same either way. When pipelining, DATA can be accepted though
+ * With PIPELINING (RFC 2920) MAIL, all RCPTs and DATA go out at once and their answers are read in order;
+ * without it each waits
+ * for the one before. The reading is the same code, so that an answer means the same either way. When
+ * pipelining, DATA can be accepted though
  * no recipient was: then an empty message is ended at once, which the server must refuse (RFC 2920 3.1).
  *
- * Who gets which answer: MAIL's refusal all of them, RCPT's its own, DATA's and the dot's those whose RCPT was taken; with LMTP
+ * Who gets which answer: MAIL's refusal all of them, RCPT's its own, DATA's and the dot's those whose RCPT
+ * was taken; with LMTP
  * the dot has an answer for each of those (RFC 2033 4.2). When the connection breaks, those without an answer
  * are deferred. Between the dot and its answer nobody can know whether the message arrived (RFC 1047): it is
  * deferred too and may arrive twice, which is better than never.
  *
- * The message is read, encoded and sent in chunks; when reading it fails, the connection is cut off without a dot, so that no half
+ * The message is read, encoded and sent in chunks; when reading it fails, the connection is cut off without a
+ * dot, so that no half
  * message is taken for a whole one.
  */
 #include "smtp/client_priv.h"

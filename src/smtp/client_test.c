@@ -1,4 +1,5 @@
-/* The client against a server that follows a script, over a socket pair: every phase answering well, with 4yz, with 5yz, with
+/* The client against a server that follows a script, over a socket pair: every phase answering well, with
+ * 4yz, with 5yz, with
  * rubbish; with and without PIPELINING; LMTP; and cut off after every byte that the server sends. */
 #include "base/log.h"
 #include "base/tap.h"
@@ -461,7 +462,8 @@ static void test_lmtp(void)
 	done(&r);
 }
 
-/* Cut after every byte: nobody is failed for it, and nobody is called sent before the last answer was there whole. */
+/* Cut after every byte: nobody is failed for it, and nobody is called sent before the last answer was there
+ * whole. */
 static void test_cut(void)
 {
 	static const char *const ehlos[] = { EHLO_ALL, EHLO_PLAIN };

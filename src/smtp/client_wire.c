@@ -1,13 +1,19 @@
 /* The encoder of message data.
  *
- * Three stages: bytes become lines here; with `to_7bit` lines go through the MIME converter (client_downgrade.c); and
- * segment_write makes the wire's form. Stored mail has CRLF alone, since the way in refuses anything else, but this is the last
- * place before the network and the receiver may be one that takes LF.LF for the end of data (SMTP smuggling, CVE-2023-51764 and
- * others), so nothing is trusted: a bare LF becomes CRLF; a bare CR, which no reader agrees upon, becomes a space, as Postfix
- * does, because making a line end of it could make a header field out of text that a filter had read as a value.
+ * Three stages: bytes become lines here; with `to_7bit` lines go through the MIME converter
+ * (client_downgrade.c); and
+ * segment_write makes the wire's form. Stored mail has CRLF alone, since the way in refuses anything else,
+ * but this is the last
+ * place before the network and the receiver may be one that takes LF.LF for the end of data (SMTP smuggling,
+ * CVE-2023-51764 and
+ * others), so nothing is trusted: a bare LF becomes CRLF; a bare CR, which no reader agrees upon, becomes a
+ * space, as Postfix
+ * does, because making a line end of it could make a header field out of text that a filter had read as a
+ * value.
  *
  * A line longer than the limit is folded with CRLF and a space, as Postfix does: servers that
- * enforce RFC 5321 4.5.3.1.6 would refuse the message otherwise. Inside a header this is a fold that changes nothing.
+ * enforce RFC 5321 4.5.3.1.6 would refuse the message otherwise. Inside a header this is a fold that changes
+ * nothing.
  */
 #include "smtp/client_wire_priv.h"
 

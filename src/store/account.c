@@ -1,7 +1,8 @@
 /* Accounts: their record, their first mailboxes, and the frame around every change.
  *
- * MODSEQ is one counter per account, and takes one value per commit (RFC 7162 3.1: everything that one command changes may
- * share it). The account's record is therefore part of every change, and carries the other counters of the account too.
+ * MODSEQ is one counter per account, and takes one value per commit (RFC 7162 3.1: everything that one command
+ * changes may share it). The account's record is therefore part of every change, and carries the other counters
+ * of the account too.
  */
 #include "store/store_priv.h"
 

@@ -1,9 +1,9 @@
 /* Sealing and opening bodies, chunk by chunk (layout: body.h).
  *
  * AES-256-GCM, because it is what processors have instructions for: 10 KB in about 3 microseconds. The key is random
- * for each body and never used for another text, so the nonce need not be random: it is the chunk's number and whether
- * it is the last, which makes a chunk that was moved, repeated or cut off fail to open. The same key seals the same
- * bytes under the same nonce alone, which is the same ciphertext.
+ * for each body and never used for another text, so the nonce need not be random: it is the chunk's number and
+ * whether it is the last, which makes a chunk that was moved, repeated or cut off fail to open. The same key
+ * seals the same bytes under the same nonce alone, which is the same ciphertext.
  *
  * One context for each process: setting a key and a nonce is much cheaper than making one.
  */

@@ -1,8 +1,9 @@
-/* Bodies on the way in: hashed and sealed in one pass as they arrive, so that a transaction that waits for its verdict holds
- * ciphertext alone, and a commit only takes over memory.
+/* Bodies on the way in: hashed and sealed in one pass as they arrive, so that a transaction that waits for its
+ * verdict holds ciphertext alone, and a commit only takes over memory.
  *
  * Large ones go to a file at once, under a temporary name, synced; the commit that refers to them gives them their
- * final name and syncs the directory before its frame is written. A file whose commit did not happen is garbage, and named so.
+ * final name and syncs the directory before its frame is written. A file whose commit did not happen is
+ * garbage, and named so.
  */
 #include "store/store_priv.h"
 
@@ -53,8 +54,8 @@ static uint64_t large_min(const struct store *s)
 	return MIN((uint64_t)LARGE_BODY_MIN, s->kv->options.segment_size / 8);
 }
 
-/* One pass over the chunks of the body; `fd`: where plain bytes come from when `inline_body` has none; `to`: a file, or -1
- * for b->blob. */
+/* One pass over the chunks of the body; `fd`: where plain bytes come from when `inline_body` has none; `to`: a
+ * file, or -1 for b->blob. */
 static enum err chunks_seal(struct store *s, str inline_body, int fd, bool hash, struct sealed *b, int to)
 {
 	uint64_t chunks = b->size ? (b->size + BODY_CHUNK - 1) / BODY_CHUNK : 1, at = 0;

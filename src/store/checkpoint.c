@@ -1,5 +1,5 @@
-/* Bringing the index up to a position of the log: checkpoints, recovery of an index that is far behind, and rebuilding
- * one that is missing are this same code.
+/* Bringing the index up to a position of the log: checkpoints, recovery of an index that is far behind, and
+ * rebuilding one that is missing are this same code.
  *
  * Frames are read, the newest version of each key is gathered in order, and then written in one pass with the
  * position that it covers, in one synced transaction. In order, because neighbours share pages: a page is copied and

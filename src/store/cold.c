@@ -1,9 +1,9 @@
 /* Cold parts of rows, and where bodies lie.
  *
  * Prefix, envelope and structure of a message are written once, next to its body, and the row says where: a kilobyte
- * per message that no checkpoint copies again. In the index, each delivery to one of 10,000 accounts would have cost another page
- * of it. They are sealed with the store's own key (a session reads the same file), each under a random counter, with a CRC
- * of what is stored: layout in docs/STORAGE.md.
+ * per message that no checkpoint copies again. In the index, each delivery to one of 10,000 accounts would have
+ * cost another page of it. They are sealed with the store's own key (a session reads the same file), each under
+ * a random counter, with a CRC of what is stored: layout in docs/STORAGE.md.
  */
 #include "store/store_priv.h"
 

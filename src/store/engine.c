@@ -1,8 +1,8 @@
 /* The store's life, and what all changes have in common: the commit that waits to be durable, and whom it tells.
  *
- * A change is computed from the pending state, so that two deliveries in one frame get two UIDs; it is told to anybody only
- * when it is durable. Hints, replies and the queue's wake-up therefore hang on the commit (struct pending) and go out
- * from there.
+ * A change is computed from the pending state, so that two deliveries in one frame get two UIDs; it is told to
+ * anybody only when it is durable. Hints, replies and the queue's wake-up therefore hang on the commit (struct
+ * pending) and go out from there.
  */
 #include "store/store_priv.h"
 

@@ -1,12 +1,14 @@
 /* The store: all mail, and the queue's records, on one log and one index (docs/STORAGE.md).
  *
- * It does no waiting of its own. An operation that changes something returns ERR_OK when it was accepted, and calls its
- * `done` once: with ERR_OK when it is durable, or with the error that undid it (ERR_TEMPORARY: a sync failed; ERR_FULL;
- * ERR_CLOSED: the store was closed). When it returns an error, nothing happened and `done` is not called. `done` may be
- * called before the operation returns, when there is nothing to wait for; it may begin further operations.
+ * It does no waiting of its own. An operation that changes something returns ERR_OK when it was accepted, and
+ * calls its `done` once: with ERR_OK when it is durable, or with the error that undid it (ERR_TEMPORARY: a sync
+ * failed; ERR_FULL; ERR_CLOSED: the store was closed). When it returns an error, nothing happened and `done` is
+ * not called. `done` may be called before the operation returns, when there is nothing to wait for; it may
+ * begin further operations.
  *
  * Whoever owns the store calls store_flush when it has handed in what it has (once per turn of its loop), and
- * store_sync_ready when store_sync_fd is readable. store_settle does both until nothing is pending: for tests and tools.
+ * store_sync_ready when store_sync_fd is readable. store_settle does both until nothing is pending: for tests
+ * and tools.
  *
  *	err = store_append(s, account, quota, &in, on_done, me);    // pending
  *	store_flush(s);                                             // written, being synced
@@ -48,10 +50,11 @@ struct store_options {
 	unsigned txn_seconds;	     /* 900: a transaction's parts are forgotten after this time */
 };
 
-/* Creates the store where there is none, and brings its index near the log's end (all of it, where the index is missing). Takes
- * as long as there is log to read; the checkpoint role does it. */
+/* Creates the store where there is none, and brings its index near the log's end (all of it, where the index is
+ * missing). Takes as long as there is log to read; the checkpoint role does it. */
 MUST_USE enum err store_prepare(const struct store_options *options);
-/* After store_prepare. ERR_BUSY: in use; ERR_NOT_FOUND: not prepared; ERR_UNSUPPORTED: a later version made it; ERR_DAMAGED. */
+/* After store_prepare. ERR_BUSY: in use; ERR_NOT_FOUND: not prepared; ERR_UNSUPPORTED: a later version made it;
+ * ERR_DAMAGED. */
 MUST_USE enum err store_open(const struct store_options *options, struct store **out);
 void store_close(struct store *s);
 
@@ -73,8 +76,8 @@ MUST_USE enum err store_index_open(const struct store_options *options, struct s
 void store_index_close(struct store_index *x);
 /* `position` UINT64_MAX: as far as is certain. */
 MUST_USE enum err store_index_run(struct store_index *x, uint64_t position, uint64_t *covered, uint64_t *records);
-/* All of it at once, in this process: for tests and tools. An error from reopening the index (ERR_DAMAGED, ERR_NOT_FOUND)
- * leaves the store good for closing alone. */
+/* All of it at once, in this process: for tests and tools. An error from reopening the index (ERR_DAMAGED,
+ * ERR_NOT_FOUND) leaves the store good for closing alone. */
 MUST_USE enum err store_checkpoint(struct store *s);
 
 /* Accounts. Creates it, with its mailboxes, when it is not there; remembers address and quota (bytes, 0: none). */
@@ -93,15 +96,15 @@ struct store_reply {
 };
 void store_reply_init(struct store_reply *r);
 void store_reply_free(struct store_reply *r);
-MUST_USE enum err store_mailboxes(struct store *s, uint64_t account, uint32_t from, struct store_reply *r,
-				  struct msg_st_mailboxes_reply *out);
+MUST_USE enum err store_mailboxes(struct store *s, uint64_t account, const struct msg_st_mailboxes *in,
+				  struct store_reply *r, struct msg_st_mailboxes_reply *out);
 MUST_USE enum err store_rows(struct store *s, uint64_t account, const struct msg_st_rows *in, struct store_reply *r,
 			     struct msg_st_rows_reply *out);
 /* A read-only descriptor, the caller's. */
 MUST_USE enum err store_segment(struct store *s, uint32_t segment, uint64_t body, int *fd);
 
-/* Transactions (ARCHITECTURE 2): three parts from three roles, in any order. `done` gets the reply, once; NULL when it
- * was cancelled. */
+/* Transactions (ARCHITECTURE 2): three parts from three roles, in any order. `done` gets the reply, once; NULL
+ * when it was cancelled. */
 typedef void store_txn_done(void *arg, const struct msg_txn_reply *reply);
 MUST_USE enum err store_txn_envelope(struct store *s, const struct msg_txn_envelope *in);
 MUST_USE enum err store_txn_rcpts(struct store *s, const struct msg_txn_rcpts *in);
@@ -115,6 +118,8 @@ void store_txn_cancel_instance(struct store *s, unsigned instance);
 void store_txn_expire(struct store *s);
 
 /* The queue. */
+/* The scheduler is a new one: what the one before had leased is free again. */
+void store_q_begin(struct store *s);
 MUST_USE enum err store_q_lease(struct store *s, const struct msg_q_lease *in, struct store_reply *r, struct msg_q_records *out);
 MUST_USE enum err store_q_scan(struct store *s, const struct msg_q_scan *in, struct store_reply *r, struct msg_q_records *out);
 /* ERR_NOT_FOUND, ERR_STALE. */

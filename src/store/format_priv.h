@@ -22,7 +22,8 @@ enum {
 	COLD_HEADER_SIZE = 20, /* initial counter, CRC-32C */
 };
 
-/* Features that a reader of version 1 does not know. One of `must` it must not read past, one of `may` it can ignore. */
+/* Features that a reader of version 1 does not know. One of `must` it must not read past, one of `may` it can
+ * ignore. */
 enum { FEATURES_MUST_KNOWN = 0, FRAME_FLAGS_MUST = 0xff };
 
 static inline uint64_t position_of(uint32_t segment, uint32_t offset)

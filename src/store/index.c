@@ -1,11 +1,11 @@
 /* Reading the index.
  *
- * Main reads LMDB itself: a read is a look into memory that is mapped, 1 to 2 microseconds when the pages are there. One
- * snapshot is kept for the length of one operation: longer, and the checkpoint could not use the pages again that it
- * frees; shorter, and slices would not last.
+ * Main reads LMDB itself: a read is a look into memory that is mapped, 1 to 2 microseconds when the pages are
+ * there. One snapshot is kept for the length of one operation: longer, and the checkpoint could not use the
+ * pages again that it frees; shorter, and slices would not last.
  *
- * A file that is shorter than its own description would kill us with SIGBUS at a later read, so that is checked when it is
- * opened.
+ * A file that is shorter than its own description would kill us with SIGBUS at a later read, so that is checked
+ * when it is opened.
  */
 #include "store/index_priv.h"
 

@@ -1,8 +1,8 @@
 /* The index: an LMDB database that is a checkpoint of the log.
  *
- * One tree: key -> segment of the record (4 bytes, little-endian), value. Besides the store's own keys: what it covers, and
- * per segment what is alive in it. Written by index_bring_up alone, in whole transactions, each with the position that it
- * covers; read with index_get and cursors.
+ * One tree: key -> segment of the record (4 bytes, little-endian), value. Besides the store's own keys: what it
+ * covers, and per segment what is alive in it. Written by index_bring_up alone, in whole transactions, each
+ * with the position that it covers; read with index_get and cursors.
  */
 #ifndef STORE_INDEX_PRIV_H
 #define STORE_INDEX_PRIV_H
@@ -11,7 +11,8 @@
 
 enum { INDEX_STEP = 64 * 1024 * 1024 }; /* bytes of records in one transaction, roughly */
 
-/* What a segment still holds. It can go when nothing in it is alive, and nothing that it ended is left in an older one. */
+/* What a segment still holds. It can go when nothing in it is alive, and nothing that it ended is left in an
+ * older one. */
 struct segment_usage {
 	uint64_t records; /* that are the newest of their key */
 	uint64_t deletes; /* that may still be needed to end older records */

@@ -1,8 +1,8 @@
 /* Commits: gathering records into the frame that will be written next.
  *
- * A commit changes the overlay at once, under a serial number of its own; the serial of the last durable commit is the
- * line between the two states. Nothing else has to be told when a frame becomes durable: the line moves. When a frame is
- * lost, every version above the line is taken back, and what was computed from it goes with it.
+ * A commit changes the overlay at once, under a serial number of its own; the serial of the last durable commit
+ * is the line between the two states. Nothing else has to be told when a frame becomes durable: the line moves.
+ * When a frame is lost, every version above the line is taken back, and what was computed from it goes with it.
  */
 #include "store/kv_priv.h"
 

@@ -1,8 +1,8 @@
 /* Frames on their way to the disk: group commit.
  *
- * While one frame is synced, the next one gathers; when the sync returns, all who waited for it are told, and the next one
- * goes. There is no timer: one commit alone goes at once, and under load the frames grow by themselves to what
- * the disk's speed asks for.
+ * While one frame is synced, the next one gathers; when the sync returns, all who waited for it are told, and
+ * the next one goes. There is no timer: one commit alone goes at once, and under load the frames grow by
+ * themselves to what the disk's speed asks for.
  *
  * A frame that could not be written or synced takes down everything behind it, because that was computed from it.
  * Its segment is abandoned (segment.c says why).

@@ -7,8 +7,8 @@
  *	index/     LMDB
  *
  * Recovery reads the frames that the index does not cover into the overlay, which is then as it was. How much that
- * can be is bounded by when checkpoints are made; whatever is further behind (the index was deleted) is brought up first
- * by kv_prepare, in the checkpoint helper.
+ * can be is bounded by when checkpoints are made; whatever is further behind (the index was deleted) is brought
+ * up first by kv_prepare, in the checkpoint helper.
  */
 #include "store/kv_priv.h"
 

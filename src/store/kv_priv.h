@@ -4,8 +4,8 @@
  * between. What fails in between is remembered, and kv_end takes everything back and says so. When kv_end returns
  * ERR_OK, `done` will be called once: ERR_OK when the commit is durable, or an error when it did not happen.
  *
- * Reads say which state they mean: KV_DURABLE, for everybody who is told something; KV_PENDING, to compute the next change.
- * Slices live until kv_release, or the next kv_begin or kv_end.
+ * Reads say which state they mean: KV_DURABLE, for everybody who is told something; KV_PENDING, to compute the
+ * next change. Slices live until kv_release, or the next kv_begin or kv_end.
  */
 #ifndef STORE_KV_PRIV_H
 #define STORE_KV_PRIV_H

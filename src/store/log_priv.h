@@ -72,8 +72,8 @@ struct log_damage {
 	uint64_t from, to; /* positions */
 };
 
-/* `from`: its position is where to begin (0: the oldest segment). `limit`: everything below it is known to be durable,
- * and nothing beyond is read (UINT64_MAX: to the tail). */
+/* `from`: its position is where to begin (0: the oldest segment). `limit`: everything below it is known to be
+ * durable, and nothing beyond is read (UINT64_MAX: to the tail). */
 MUST_USE enum err log_reader_new(int dir, const struct identity *id, const struct log *log, const struct log_place *from,
 				 uint64_t limit, struct log_reader **out);
 void log_reader_free(struct log_reader *r);

@@ -2,8 +2,8 @@
  *
  * A mailbox is a record by number; its name is a value in it. There is no index by name: an account has a handful of
  * mailboxes, up to MAILBOX_COUNT_MAX, and operations by name are rare. What is deleted but still has children, or is
- * subscribed, stays as a record that is_gone, with nothing in it (RFC 9051 6.3.5, 6.3.8); a mailbox of that name gets a new number
- * and a new UIDVALIDITY.
+ * subscribed, stays as a record that is_gone, with nothing in it (RFC 9051 6.3.5, 6.3.8); a mailbox of that
+ * name gets a new number and a new UIDVALIDITY.
  *
  * Names are UTF-8 in NFC, '/' between levels, as the session gives them; checked again here, because what is stored
  * is shown to every client later.
@@ -13,7 +13,8 @@
 #include "text/nfc.h"
 #include "text/utf8.h"
 
-/* One name, copied: slices of the overlay and the index end with the commit, but sessions' names with their message. */
+/* One name, copied: slices of the overlay and the index end with the commit, but sessions' names with their
+ * message. */
 static enum err name_check(str name)
 {
 	unsigned depth = 1;
@@ -286,7 +287,8 @@ static enum err rename_children(struct change *c, str old_name, str new_name)
 	struct mailbox m;
 	enum err err = walk_open(c, &w);
 
-	/* A record that was renamed is met again only if its new name is below the old one, which is refused before. */
+	/* A record that was renamed is met again only if its new name is below the old one, which is refused
+	 * before. */
 	while (!err && !(err = walk_next(&w, &m)))
 		if (is_below(m.name, old_name))
 			err = rename_one(c, &m, old_name, new_name);

@@ -1,8 +1,9 @@
 /* Changes of messages: flags, expunge, copy, move.
  *
- * They act on messages that somebody can have seen, that is on durable rows, and compute from what is pending for them: a
- * message whose removal is under way is not there any more. Rows that are not durable are left alone: no client knows their
- * UIDs yet, and where their cold part lies is not known before their frame is written.
+ * They act on messages that somebody can have seen, that is on durable rows, and compute from what is pending
+ * for them: a message whose removal is under way is not there any more. Rows that are not durable are left
+ * alone: no client knows their UIDs yet, and where their cold part lies is not known before their frame is
+ * written.
  */
 #include "store/store_priv.h"
 
@@ -353,8 +354,8 @@ static enum err tombstones_remove(struct change *c, uint32_t mailbox)
 	return err == ERR_EOF ? ERR_OK : err;
 }
 
-/* Here the pending rows count too, as nothing may be left behind in a mailbox that goes; one whose place is not known yet
- * cannot be moved, and the client is asked to come again. */
+/* Here the pending rows count too, as nothing may be left behind in a mailbox that goes; one whose place is not
+ * known yet cannot be moved, and the client is asked to come again. */
 enum err messages_move_all(struct change *c, uint32_t from, struct mailbox *to)
 {
 	struct key prefix = key_make2(KIND_ROW, c->id, from);

@@ -2,8 +2,8 @@
  *
  * Both, because most work is 'the newest version of this key' (one or two cache misses in the table, against a dozen
  * in the list), while rows and due times are read in order. The list's levels come from the key's hash: no random
- * numbers, and the same input gives the same structure in the simulator. Entries are never removed alone, so that whoever
- * walks the list may change values, and add keys, meanwhile.
+ * numbers, and the same input gives the same structure in the simulator. Entries are never removed alone, so
+ * that whoever walks the list may change values, and add keys, meanwhile.
  */
 #include "store/overlay.h"
 

@@ -47,8 +47,8 @@ static inline struct entry *entry_next(const struct entry *e)
 	return e->next[0];
 }
 
-/* A new newest version. `durable`: what is older than the newest version up to that serial nobody reads any more, and its memory
- * is used again. ERR_NO_MEMORY. */
+/* A new newest version. `durable`: what is older than the newest version up to that serial nobody reads any
+ * more, and its memory is used again. ERR_NO_MEMORY. */
 MUST_USE enum err overlay_push(struct overlay *o, str key, uint64_t serial, uint64_t durable, bool is_deleted, str value,
 			       struct entry **entry, struct version **version);
 /* Takes back all versions above this serial. */

@@ -1,8 +1,9 @@
 /* The queue's records: one for each recipient that is not ours, by number, and again by the time when it is due.
  *
- * A lease is memory alone: it is for so long that a delivery can take, and a restart of the store ends it, as it should: the
- * queue asks again. An outcome must carry the lease's token, so that a scheduler that was thought dead cannot
- * undo what its successor learnt. Outcomes are commits: a recipient that was recorded as sent is never sent again.
+ * A lease is memory alone: it is for so long that a delivery can take, and a restart of the store ends it, as
+ * it should: the queue asks again. An outcome must carry the lease's token, so that a scheduler that was
+ * thought dead cannot undo what its successor learnt. Outcomes are commits: a recipient that was recorded as
+ * sent is never sent again.
  *
  * What failed for good stays, due, until the bounce for it is committed, in the same frame that ends it (queue_end).
  */
@@ -44,6 +45,21 @@ void leases_free(struct store *s)
 	for (size_t i = 0; i < LEASE_SLOTS; i++)
 		while (s->leases[i])
 			lease_drop(s, s->leases[i]->id);
+}
+
+void store_q_begin(struct store *s)
+{
+	for (size_t i = 0; i < LEASE_SLOTS; i++) {
+		struct lease *next;
+
+		for (struct lease *l = s->leases[i]; l; l = next) {
+			next = l->next;
+			/* An outcome that is on its way to the disk is still the truth. */
+			l->token = 0;
+			if (!l->is_settling)
+				lease_drop(s, l->id);
+		}
+	}
 }
 
 static struct lease *lease_take(struct store *s, uint64_t id, int64_t until_us)

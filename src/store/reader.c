@@ -8,9 +8,9 @@
  *    durable when it was written, so a bad frame with a later good one that calls its place durable is damage: it is
  *    reported by position, and reading goes on behind it. It is never taken for a tail.
  *
- * Frames lie on multiples of LOG_BLOCK, so what follows damage is found by looking at each block's beginning. What looks
- * like a frame must have the store's id, its own position and the right CRC: the rest of a recycled segment fails by its
- * position, and nobody can smuggle a frame in by mail, because bodies lie there sealed.
+ * Frames lie on multiples of LOG_BLOCK, so what follows damage is found by looking at each block's beginning.
+ * What looks like a frame must have the store's id, its own position and the right CRC: the rest of a recycled
+ * segment fails by its position, and nobody can smuggle a frame in by mail, because bodies lie there sealed.
  *
  * Records alone are read; blobs only of the frame that nothing later vouches for.
  */
@@ -300,8 +300,8 @@ static bool is_certain(const struct log_reader *r, uint32_t offset)
 	       (r->limit != UINT64_MAX && position_of(s->number, offset) < r->limit);
 }
 
-/* What is at the current offset is no frame: the tail, or damage with something good behind it. ERR_NOT_FOUND: nothing more in
- * this segment. */
+/* What is at the current offset is no frame: the tail, or damage with something good behind it. ERR_NOT_FOUND:
+ * nothing more in this segment. */
 static enum err pass_damage(struct log_reader *r, struct frame_header *h)
 {
 	uint32_t found;

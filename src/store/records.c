@@ -1,9 +1,9 @@
 /* Encoding and decoding of the values.
  *
- * Rows dominate: a mailbox of 10,000 messages is 10,000 of them, read at each SELECT, so numbers are varints, and what
- * usually equals something else (thread and email id) is stored as the difference: 60 to 70 bytes with the
- * body's key of 32. The place of the cold part comes first and has a fixed size, as in a body's record: it is
- * filled in when the frame is laid out.
+ * Rows dominate: a mailbox of 10,000 messages is 10,000 of them, read at each SELECT, so numbers are varints,
+ * and what usually equals something else (thread and email id) is stored as the difference: 60 to 70 bytes with
+ * the body's key of 32. The place of the cold part comes first and has a fixed size, as in a body's record: it
+ * is filled in when the frame is laid out.
  *
  * Values may grow at the end in later versions: what a decoder does not know there, it ignores.
  */

@@ -53,12 +53,14 @@ static inline struct key key_make3(enum record_kind kind, uint64_t a, uint64_t b
 /* Takes the numbers of a key apart; false when it is not of this shape. */
 bool key_parse(str key, enum record_kind kind, unsigned count, uint64_t numbers[3]);
 
-/* Where something lies in the log; the first 8 bytes of a value, because they are known only when its frame is laid out. */
+/* Where something lies in the log; the first 8 bytes of a value, because they are known only when its frame is
+ * laid out. */
 struct blob_place {
 	uint32_t segment, offset;
 };
 enum { BLOB_PLACE_SIZE = 8 };
-/* In memory alone, until the frame is laid out. Segment 0 and offset 0: a file of its own (a body), or nothing (a cold row). */
+/* In memory alone, until the frame is laid out. Segment 0 and offset 0: a file of its own (a body), or nothing
+ * (a cold row). */
 #define PLACE_UNKNOWN ((struct blob_place){ 0, UINT32_MAX })
 
 static inline bool place_is_unknown(struct blob_place p)

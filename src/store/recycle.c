@@ -1,14 +1,14 @@
 /* Giving segments back.
  *
- * A segment may go when nothing in it is alive: no body or cold row that a record refers to, and no record that is the
- * newest of its key. It must also end nothing any more: a deletion in it has to stay as long as an older segment could hold
- * what it deleted, or a rebuild would bring that back. Going from the oldest on, and stopping at the first that has to stay, keeps this
- * rule without further accounts.
+ * A segment may go when nothing in it is alive: no body or cold row that a record refers to, and no record that
+ * is the newest of its key. It must also end nothing any more: a deletion in it has to stay as long as an older
+ * segment could hold what it deleted, or a rebuild would bring that back. Going from the oldest on, and
+ * stopping at the first that has to stay, keeps this rule without further accounts.
  *
- * What keeps an old segment is often a few records that never changed again (a mailbox that nobody renamed). Where they are all that is
- * left in the oldest one, they are written again, as they are, in an ordinary commit; the next checkpoint finds the
- * segment empty. Moving bodies as well is compaction, which is not done here: a segment stays as long as a body in it
- * is wanted.
+ * What keeps an old segment is often a few records that never changed again (a mailbox that nobody renamed).
+ * Where they are all that is left in the oldest one, they are written again, as they are, in an ordinary
+ * commit; the next checkpoint finds the segment empty. Moving bodies as well is compaction, which is not done
+ * here: a segment stays as long as a body in it is wanted.
  */
 #include "store/store_priv.h"
 

@@ -1,8 +1,8 @@
 /* Reading: the mailboxes of an account, the rows of a mailbox; durable state, in bounded pieces.
  *
- * `since` (RFC 7162): what changed after a MODSEQ is found by walking the rows, but mostly not all of them: a session asks after each
- * hint for what changed a moment ago, and if the mailbox's record in the index is not newer than `since`, everything newer is in
- * the overlay, and only that is walked.
+ * `since` (RFC 7162): what changed after a MODSEQ is found by walking the rows, but mostly not all of them: a
+ * session asks after each hint for what changed a moment ago, and if the mailbox's record in the index is not
+ * newer than `since`, everything newer is in the overlay, and only that is walked.
  */
 #include "store/store_priv.h"
 
@@ -63,9 +63,11 @@ static enum err keywords_put(struct store *s, uint64_t account, struct buf *out)
 	return err == ERR_EOF ? ERR_OK : err;
 }
 
-static enum err mailboxes_put(struct store *s, uint64_t account, uint32_t from, struct buf *out, uint32_t *next)
+/* `max`: 0 as many as fit, 1 the one that was asked for alone. */
+static enum err mailboxes_put(struct store *s, uint64_t account, const struct msg_st_mailboxes *in, struct buf *out,
+			      uint32_t *next)
 {
-	struct key prefix = key_make1(KIND_MAILBOX, account), first = key_make2(KIND_MAILBOX, account, from);
+	struct key prefix = key_make1(KIND_MAILBOX, account), first = key_make2(KIND_MAILBOX, account, in->from);
 	struct kv_cursor c;
 	struct mailbox m;
 	uint64_t numbers[3];
@@ -78,6 +80,8 @@ static enum err mailboxes_put(struct store *s, uint64_t account, uint32_t from, 
 			err = ERR_DAMAGED;
 			break;
 		}
+		if (in->max == 1 && numbers[1] != in->from)
+			break;
 		if ((err = mailbox_get(value, (uint32_t)numbers[1], &m)))
 			break;
 		if (buf_len(out) + m.name.n + ROW_ROOM > MAILBOXES_ROOM) {
@@ -90,7 +94,7 @@ static enum err mailboxes_put(struct store *s, uint64_t account, uint32_t from, 
 	return err == ERR_EOF ? ERR_OK : err;
 }
 
-enum err store_mailboxes(struct store *s, uint64_t account, uint32_t from, struct store_reply *r,
+enum err store_mailboxes(struct store *s, uint64_t account, const struct msg_st_mailboxes *in, struct store_reply *r,
 			 struct msg_st_mailboxes_reply *out)
 {
 	struct key k = key_make1(KIND_ACCOUNT, account);
@@ -105,7 +109,7 @@ enum err store_mailboxes(struct store *s, uint64_t account, uint32_t from, struc
 	if (!err)
 		err = account_get(value, &a);
 	if (!err)
-		err = mailboxes_put(s, account, from, &r->a, &out->next);
+		err = mailboxes_put(s, account, in, &r->a, &out->next);
 	if (!err)
 		err = keywords_put(s, account, &r->b);
 	if (!err) {

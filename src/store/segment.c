@@ -4,9 +4,9 @@
  * name (log/new, or a recycled file), gets its header, is synced, renamed, and the directory is synced: a file with a
  * segment's name always has a header, and no frame is written into a file that a power cut could make disappear.
  *
- * The header says where the predecessor validly ends. That is how a segment whose sync failed is closed: Linux forgets
- * which pages could not be written, so nothing that was written there after the last good sync can be believed, whatever a
- * later read says; and nothing may be written there to make it better.
+ * The header says where the predecessor validly ends. That is how a segment whose sync failed is closed: Linux
+ * forgets which pages could not be written, so nothing that was written there after the last good sync can be
+ * believed, whatever a later read says; and nothing may be written there to make it better.
  *
  * log/reserve is a segment kept for the day when the disk is full: it is used for changes that free space, alone.
  */

@@ -1,11 +1,13 @@
 /* Transactions: a message that three roles speak for.
  *
- * front sends the bytes, auth the sender and the final recipients, filter the verdict on these very bytes. Each speaks for
- * itself, in any order; when all three are here, the hash of the bytes must be the verdict's, and then everything is one
- * commit. A front that was broken into can thus neither skip the filter (no verdict), nor change what it judged (the
- * hash), nor add a recipient (they are auth's), nor answer before it is durable (the reply is ours).
+ * front sends the bytes, auth the sender and the final recipients, filter the verdict on these very bytes. Each
+ * speaks for itself, in any order; when all three are here, the hash of the bytes must be the verdict's, and
+ * then everything is one commit. A front that was broken into can thus neither skip the filter (no verdict),
+ * nor change what it judged (the hash), nor add a recipient (they are auth's), nor answer before it is durable
+ * (the reply is ours).
  *
- * Parts that wait are bounded in number, bytes and age; a part that does not fit is refused, and the client gets a 451.
+ * Parts that wait are bounded in number, bytes and age; a part that does not fit is refused, and the client
+ * gets a 451.
  */
 #include "store/store_priv.h"
 
@@ -277,8 +279,8 @@ static enum err deliver_remote(struct delivery *d, const struct rec_txn_rcpt *rc
 	return queue_add(d->store, &q);
 }
 
-/* Two RCPTs, or an alias and its target, may end in one account: it gets the message once. The list of who gets it, each
- * once; found by a table, as lists of thousands are real. */
+/* Two RCPTs, or an alias and its target, may end in one account: it gets the message once. The list of who gets
+ * it, each once; found by a table, as lists of thousands are real. */
 struct rcpt_list {
 	struct rec_txn_rcpt *items;
 	uint32_t *slots; /* index + 1 */

@@ -77,6 +77,8 @@ static void add_mdoc_text(struct buf *b, const char *text)
 			buf_add(b, S("\\e"));
 		else if (*text == '-')
 			buf_add(b, S("\\-"));
+		else if (text[0] == '.' && text[1] == ' ')
+			buf_add(b, S(".\n\\&")), text++; /* mdoc wants a line for each sentence */
 		else
 			buf_add_char(b, *text);
 	}
