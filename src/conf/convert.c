@@ -279,7 +279,7 @@ static void convert_addrs(const struct conversion *c)
 		str item = conf_next_item(&rest);
 
 		if (addr_parse_ip(item, &addrs[i]) && addr_parse(item, &addrs[i]))
-			conf_problem(c->p, c->v->line, "%s: \"%.*s\" is no address like 192.0.2.1, 192.0.2.1:53 or [2001:db8::1]:53",
+			conf_problem(c->p, c->v->line, "%s: \"%.*s\" is no address like 192.0.2.1:53 or [2001:db8::1]:53",
 				     conf_info(c->id)->name, STR_ARGS(str_head(item, 80)));
 	}
 }

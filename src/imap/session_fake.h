@@ -64,7 +64,7 @@ static inline enum err fake_read(struct world *w, struct msg *in)
 
 	switch (in->type) {
 	case MSG_st_mailboxes:
-		err = store_mailboxes(w->store, 1, in->u.st_mailboxes.from, &w->reply, &mailboxes);
+		err = store_mailboxes(w->store, 1, &in->u.st_mailboxes, &w->reply, &mailboxes);
 		return err ? err : chan_reply(w->server, in->id, MSG_st_mailboxes_reply, &mailboxes);
 	case MSG_st_rows:
 		err = store_rows(w->store, 1, &in->u.st_rows, &w->reply, &rows);

@@ -24,7 +24,8 @@ static bool lacks(str s, const char *what)
 
 static const char mail[] = "From: Alice <alice@example.org>\r\nTo: bob@example.test\r\n"
 			   "Subject: Hello =?utf-8?q?W=C3=B6rld?=\r\n"
-			   "Date: Mon, 7 Feb 1994 21:52:25 -0800\r\nMessage-ID: <1@example.org>\r\n\r\nFirst line\r\nzanzibar here\r\n";
+			   "Date: Mon, 7 Feb 1994 21:52:25 -0800\r\nMessage-ID: <1@example.org>\r\n\r\n"
+			   "First line\r\nzanzibar here\r\n";
 
 static str append(struct world *w, unsigned n, const char *mailbox, const char *options, const char *text)
 {
@@ -104,7 +105,8 @@ static void messages(struct world *w)
 	got = talk(w, 0, "b FETCH 1:2 (UID FLAGS INTERNALDATE RFC822.SIZE)");
 	HAS(got, "* 1 FETCH (UID 1 FLAGS (\\Seen $Work \\Recent) INTERNALDATE \" 7-Feb-1994 21:52:25 -0800\" RFC822.SIZE ");
 	HAS(talk(w, 0, "c FETCH 1 ENVELOPE"),
-	    "ENVELOPE (\"Mon, 7 Feb 1994 21:52:25 -0800\" \"Hello =?utf-8?q?W=C3=B6rld?=\" ((\"Alice\" NIL \"alice\" \"example.org\"))");
+	    "ENVELOPE ("
+		 "\"Mon, 7 Feb 1994 21:52:25 -0800\" \"Hello =?utf-8?q?W=C3=B6rld?=\" ((\"Alice\" NIL \"alice\" \"example.org\"))");
 	HAS(talk(w, 0, "d FETCH 1 BODYSTRUCTURE"), "BODYSTRUCTURE (\"text\" \"plain\" ");
 	HAS(talk(w, 0, "e FETCH 1 BODY"), "BODY (\"text\" \"plain\" ");
 	HAS(talk(w, 0, "f FETCH 1 BODY[]"), mail);

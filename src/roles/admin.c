@@ -5,6 +5,7 @@
 #include "roles/admin_priv.h"
 
 #include "base/trace.h"
+#include "roles/probe.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -28,7 +29,7 @@ static bool forward(struct admin_command *c, enum role_kind kind)
 		c->exit = 1;
 		return false;
 	}
-	if (chan_reply(c->tool, c->id, MSG_command_output, &m))
+	if (c->tool->chan && chan_reply(c->tool->chan, c->id, MSG_command_output, &m))
 		log_warn(&c->admin->role->log, "answer-unsent", "command=%.*s", STR_ARGS(c->args[0]));
 	return true;
 }
@@ -55,22 +56,32 @@ static void ask_supervisor(struct admin_command *c, bool is_stop)
 /* sandbox-probe ROLE.INDEX WHAT [NUMBER [TEXT]]: for tests/sandbox; the role answers only with test hooks on. */
 static void probe(struct admin_command *c)
 {
+	struct role *r = c->admin->role;
 	struct msg_sandbox_probe_reply m;
+	struct msg_sandbox_probe what = { 0 };
 	str rest = c->n > 1 ? c->args[1] : STR_EMPTY;
 	enum role_kind kind = role_from_name(str_cut(&rest, '.'));
 	uint64_t index = 0, number = 0;
-	struct chan *peer;
-	enum err err;
+	struct chan *peer = NULL;
+	enum err err = ERR_OK;
 
 	if (c->n < 3 || str_to_u64(rest, ROLE_INDEX_MAX - 1, &index) ||
 	    (c->n > 3 && str_to_u64(c->args[3], UINT32_MAX, &number)) ||
-	    !(peer = role_peer(c->admin->role, kind, (unsigned)index))) {
+	    (!(peer = role_peer(r, kind, (unsigned)index)) && kind != ROLE_ADMIN)) {
 		buf_add(&c->err, S("sandbox-probe ROLE.INDEX WHAT [NUMBER [TEXT]]\n"));
 		c->exit = 2;
 		return;
 	}
-	err = CALL(peer, sandbox_probe, sandbox_probe_reply, &m, c->arena, command_deadline(c), .what = c->args[2],
-		   .number = (uint32_t)number, .text = c->n > 4 ? c->args[4] : STR_EMPTY);
+	what = (struct msg_sandbox_probe){ .what = c->args[2],
+					   .number = (uint32_t)number,
+					   .text = c->n > 4 ? c->args[4] : STR_EMPTY };
+	if (kind == ROLE_ADMIN) {
+		m.succeeded = role_probe_run(r, &what, &c->err);
+		m.text = arena_str(c->arena, buf_str(&c->err));
+		buf_clear(&c->err);
+	} else {
+		err = chan_call(peer, MSG_sandbox_probe, &what, MSG_sandbox_probe_reply, &m, c->arena, command_deadline(c));
+	}
 	if (err)
 		buf_printf(&c->out, "gone %s\n", err_name(err));
 	else
@@ -113,13 +124,23 @@ static void answer(struct admin_command *c)
 		buf_add(&c->err, S("the answer is too long\n"));
 		c->exit = 1;
 	}
-	if (REPLY(c->tool, c->id, command_output, .out = piece, .err = str_head(buf_str(&c->err), 4096),
+	if (!c->tool->chan)
+		return;
+	if (REPLY(c->tool->chan, c->id, command_output, .out = piece, .err = str_head(buf_str(&c->err), 4096),
 		  .exit = c->exit, .more = more, .cursor = c->cursor + piece.n))
 		log_warn(&c->admin->role->log, "answer-unsent", "command=%.*s", STR_ARGS(c->args[0]));
 }
 
+static void tool_leave(struct admin_tool *t)
+{
+	if (!t->chan && !t->commands)
+		free(t);
+}
+
 static void command_free(struct admin_command *c)
 {
+	c->tool->commands--;
+	tool_leave(c->tool);
 	buf_free(&c->out);
 	buf_free(&c->err);
 	arena_free(c->arena);
@@ -142,9 +163,10 @@ static bool split_args(struct admin_command *c, str args)
 	return c->n > 0 && args.n == 0;
 }
 
-static void tool_message(void *arg, struct chan *tool, struct msg *m)
+static void tool_message(void *arg, struct chan *chan, struct msg *m)
 {
-	struct admin *a = arg;
+	struct admin_tool *tool = arg;
+	struct admin *a = tool->admin;
 	struct admin_command *c;
 	enum err err = ERR_PROTOCOL;
 
@@ -155,6 +177,7 @@ static void tool_message(void *arg, struct chan *tool, struct msg *m)
 		return;
 	c->admin = a;
 	c->tool = tool;
+	tool->commands++;
 	c->id = m->id;
 	c->cursor = m->u.command.cursor;
 	c->arena = arena_new(ADMIN_ARENA);
@@ -168,42 +191,51 @@ static void tool_message(void *arg, struct chan *tool, struct msg *m)
 		err = fiber_spawn(a->role->loop, command_fiber, c);
 	if (!err)
 		return;
-	if (REPLY_FAILED(tool, m->id, err, S("the command was not understood")))
+	if (REPLY_FAILED(chan, m->id, err, S("the command was not understood")))
 		log_warn(&a->role->log, "answer-unsent", "error=%s", err_name(err));
 	command_free(c);
 }
 
-static void tool_down(void *arg, struct chan *tool, enum err why)
+static void tool_down(void *arg, struct chan *chan, enum err why)
 {
-	struct admin *a = arg;
+	struct admin_tool *tool = arg;
 
 	(void)why;
-	a->tools--;
-	chan_free(tool);
+	tool->admin->tools--;
+	tool->chan = NULL;
+	tool_leave(tool);
+	chan_free(chan);
+}
+
+static enum err tool_new(struct admin *a, int fd)
+{
+	static const struct chan_ops ops = { .on_message = tool_message, .on_down = tool_down };
+	struct admin_tool *tool = calloc(1, sizeof(*tool));
+	enum err err = tool ? ERR_OK : ERR_NO_MEMORY;
+
+	if (!err) {
+		tool->admin = a;
+		err = chan_new(a->role->loop, ROLE_ADMIN, ROLE_TOOL, 0, &ops, tool, &tool->chan);
+	}
+	if (!err && (err = chan_attach(tool->chan, fd)))
+		chan_free(tool->chan);
+	if (err)
+		free(tool);
+	else
+		a->tools++;
+	return err;
 }
 
 static void on_tool(void *arg, unsigned ready)
 {
-	static const struct chan_ops ops = { .on_message = tool_message, .on_down = tool_down };
 	struct admin *a = arg;
 	struct addr peer;
-	struct chan *c;
 	int fd;
 
 	(void)ready;
-	while (os_accept(a->listener_fd, &peer, &fd) == ERR_OK) {
-		if (a->tools >= ADMIN_TOOLS_MAX ||
-		    chan_new(a->role->loop, ROLE_ADMIN, ROLE_TOOL, 0, &ops, a, &c)) {
+	while (os_accept(a->listener_fd, &peer, &fd) == ERR_OK)
+		if (a->tools >= ADMIN_TOOLS_MAX || tool_new(a, fd))
 			os_close(fd);
-			continue;
-		}
-		if (chan_attach(c, fd)) {
-			os_close(fd);
-			chan_free(c);
-			continue;
-		}
-		a->tools++;
-	}
 }
 
 static void flush_trace(void *arg)

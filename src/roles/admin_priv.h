@@ -24,11 +24,18 @@ struct admin {
 	int64_t started_us;
 };
 
+/* A connection of the tool; it lives as long as a command of its own. */
+struct admin_tool {
+	struct admin *admin;
+	struct chan *chan; /* NULL: it left */
+	unsigned commands;
+};
+
 /* One command of the tool, in its fiber. What it prints is collected in `out` and sent when it ends, or by admin_put in
  * pieces; the tool asks for the next piece, which `out` still holds. */
 struct admin_command {
 	struct admin *admin;
-	struct chan *tool;
+	struct admin_tool *tool;
 	uint32_t id;
 	struct arena *arena;
 	str args[ADMIN_ARGS_MAX];

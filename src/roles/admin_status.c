@@ -111,9 +111,13 @@ void admin_roles(struct admin_command *c)
 	if (ask_supervisor(c, &roles))
 		return;
 	while (rec_sup_role_get(&roles, &s) == ERR_OK) {
-		str fds = ask_role(c, (enum role_kind)s.role, s.index, S("role-descriptors\0"));
+		bool is_admin = (enum role_kind)s.role == ROLE_ADMIN;
+		str fds = is_admin ? STR_EMPTY : ask_role(c, (enum role_kind)s.role, s.index, S("role-descriptors\0"));
 
-		buf_printf(&c->out, "%-11s %u  pid %-7u uid %-6u %.*s  %.*s\n", role_name((enum role_kind)s.role),
-			   s.index, s.pid, s.uid, STR_ARGS(s.sandbox), STR_ARGS(fds));
+		buf_printf(&c->out, "%-11s %u  pid %-7u uid %-6u %.*s  %.*s", role_name((enum role_kind)s.role), s.index,
+			   s.pid, s.uid, STR_ARGS(s.sandbox), STR_ARGS(fds));
+		if (is_admin)
+			os_describe_fds(&c->out);
+		buf_add_char(&c->out, '\n');
 	}
 }

@@ -316,15 +316,18 @@ static void try_idle(struct out_job *job)
 
 /* ---- new connections ---- */
 
-static enum err dns_ask(void *arg, str name, uint16_t type, struct arena *a, struct msg_dns_reply *reply)
+static enum err dns_ask(void *arg, enum dns_type type, str name, struct arena *a, struct dns_answer *out)
 {
 	struct out_job *job = arg;
 	struct role *r = job->out->role;
 	struct chan *dns = role_peer(r, ROLE_DNS, 0);
+	int64_t deadline = loop_now(r->loop) + SECONDS(DNS_SECONDS);
 
 	if (!dns)
 		return ERR_CLOSED;
-	return CALL(dns, dns_query, dns_reply, reply, a, loop_now(r->loop) + SECONDS(DNS_SECONDS), .name = name, .type = type);
+	return type == DNS_TYPE_MX  ? dns_mx(dns, name, a, deadline, out) :
+	       type == DNS_TYPE_A ? dns_a(dns, name, a, deadline, out) :
+				      dns_aaaa(dns, name, a, deadline, out);
 }
 
 static void copy_text(char *to, size_t size, str s)

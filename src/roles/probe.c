@@ -139,32 +139,38 @@ static void probe_send(struct role *r, const struct msg_sandbox_probe *m, struct
 	buf_printf(out, "%s", err_name(err));
 }
 
-void role_probe(struct role *r, bool is_allowed, struct chan *from, const struct msg *in)
+bool role_probe_run(struct role *r, const struct msg_sandbox_probe *m, struct buf *out)
 {
-	const struct msg_sandbox_probe *m = &in->u.sandbox_probe;
+	const struct probe *p = NULL;
 	char path[256];
+	long got;
+
+	snprintf(path, sizeof(path), "%.*s", STR_ARGS(m->text));
+	if (!role_has_test_hooks(r)) {
+		buf_printf(out, "test hooks are off");
+		return false;
+	}
+	if (str_eq(m->what, S("send"))) {
+		probe_send(r, m, out);
+		return false;
+	}
+	for (unsigned i = 0; i < ARRAY_LEN(probes); i++)
+		if (str_eq(m->what, str_from_c(probes[i].what)))
+			p = &probes[i];
+	errno = ENOSYS;
+	got = p ? p->attempt(m, path) : -1;
+	buf_printf(out, "%s", got < 0 ? strerrorname_np(errno) : "done");
+	return got >= 0;
+}
+
+void role_probe(struct role *r, struct chan *from, const struct msg *in)
+{
 	struct buf out;
-	long got = -1;
-	enum err err;
+	bool succeeded;
 
 	buf_init(&out, 256);
-	snprintf(path, sizeof(path), "%.*s", STR_ARGS(m->text));
-	if (!is_allowed) {
-		buf_printf(&out, "test hooks are off");
-	} else if (str_eq(m->what, S("send"))) {
-		probe_send(r, m, &out);
-	} else {
-		const struct probe *p = NULL;
-
-		for (unsigned i = 0; i < ARRAY_LEN(probes); i++)
-			if (str_eq(m->what, str_from_c(probes[i].what)))
-				p = &probes[i];
-		errno = ENOSYS;
-		got = p ? p->attempt(m, path) : -1;
-		buf_printf(&out, "%s", got < 0 ? strerrorname_np(errno) : "done");
-	}
-	err = REPLY(from, in->id, sandbox_probe_reply, .succeeded = got >= 0, .text = buf_str(&out));
-	if (err)
-		log_warn(&r->log, "probe-unanswered", "error=%s", err_name(err));
+	succeeded = role_probe_run(r, &in->u.sandbox_probe, &out);
+	if (REPLY(from, in->id, sandbox_probe_reply, .succeeded = succeeded, .text = buf_str(&out)))
+		log_warn(&r->log, "probe-unanswered", "peer=admin");
 	buf_free(&out);
 }

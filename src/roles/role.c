@@ -171,7 +171,7 @@ static void peer_message(void *arg, struct chan *c, struct msg *m)
 	if (m->type == MSG_command && chan_peer(c) == ROLE_ADMIN && answer_admin(r, c, m))
 		return;
 	if (m->type == MSG_sandbox_probe) {
-		role_probe(r, p->test_hooks, c, m);
+		role_probe(r, c, m);
 		return;
 	}
 	if (r->ops->message)
@@ -185,6 +185,10 @@ static void peer_is_down(void *arg, struct chan *c, enum err why)
 	log_write(&p->role->log, why == ERR_PROTOCOL ? LOG_LEVEL_ERROR : LOG_LEVEL_INFO,
 		  why == ERR_PROTOCOL ? "peer-cut-off" : "peer-gone", "peer=%s.%u", role_name(chan_peer(c)),
 		  chan_peer_index(c));
+	/* Both live, but without a channel: the supervisor ends one of them, and its successor gets a new one. */
+	if (why == ERR_PROTOCOL &&
+	    SEND(p->control, sup_cut_off, .role = (uint8_t)chan_peer(c), .index = (uint16_t)chan_peer_index(c)))
+		log_error(&p->role->log, "cut-off-untold", "peer=%s.%u", role_name(chan_peer(c)), chan_peer_index(c));
 	if (p->role->ops->peer_down)
 		p->role->ops->peer_down(p->role, c);
 }
@@ -314,6 +318,11 @@ struct chan *role_peer(struct role *r, enum role_kind kind, unsigned index)
 	if (kind == ROLE_SUPERVISOR)
 		return r->priv->control;
 	return index < ROLE_INDEX_MAX ? r->priv->peers[kind][index].chan : NULL;
+}
+
+bool role_has_test_hooks(const struct role *r)
+{
+	return r->priv->test_hooks;
 }
 
 unsigned role_peers(struct role *r, enum role_kind kind)

@@ -65,6 +65,9 @@ unsigned role_peers(struct role *r, enum role_kind kind); /* how many of it */
 /* The instance of that peer, as the supervisor told: ids it makes carry it (msgid_instance). */
 unsigned role_peer_instance(struct role *r, const struct chan *peer);
 
+/* The server was started for tests/sandbox (POSTHORN_TEST_HOOKS=1). */
+bool role_has_test_hooks(const struct role *r);
+
 /* An event of a message's history, for `posthorn trace`. Never fails, never blocks. */
 void role_trace(struct role *r, uint64_t message, unsigned event, str sender, str recipient, const char *fmt, ...)
 	PRINTF_LIKE(6, 7);

@@ -5,11 +5,10 @@
  * auth's session_open and a front's session_conn come by different ways, so either may be first: a connection whose ticket is not
  * known yet waits a few seconds for it.
  *
- * Connections that have been idle for long are held here, as a descriptor and a flat record, so that an account whose clients all sleep
- * needs no process.
- * Input, or a change that an idling client wants to hear of, makes a process again. That needs auth's consent to
- * bind an account without a new login (session_bind with `again`), which is tried once; where auth does not give it,
- * processes keep their connections.
+ * Connections that have been idle for long are held here, as a descriptor and a flat record, so that an account whose
+ * clients all sleep needs no process. Input, or a change that an idling client wants to hear of, makes a process again.
+ * That needs auth's consent to bind an account without a new login (session_bind with `again`), which is tried once;
+ * where auth does not give it, processes keep their connections.
  *
  * When a process dies, its connections die with it, and nothing else. When the zygote dies, its processes see the channel end.
  */

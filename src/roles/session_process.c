@@ -89,6 +89,24 @@ static struct member *member_new(struct process *p, const struct msg_session_tak
 	return m;
 }
 
+/* The address without its port. */
+static str client_ip(const struct member *m)
+{
+	str client = str_from_c(m->client);
+	size_t colon = str_rfind_char(client, ':');
+
+	return colon == STR_NONE ? client : str_head(client, colon);
+}
+
+static bool are_too_many(const struct process *p, const struct member *new)
+{
+	uint64_t n = 0;
+
+	for (const struct member *m = p->members; m; m = m->next)
+		n += str_eq(client_ip(m), client_ip(new));
+	return n > conf_u64(p->role->conf, CONF_mail_max_userip_connections);
+}
+
 static enum err take_connection(struct process *p, struct msg_session_take *take)
 {
 	struct member *m = member_new(p, take);
@@ -105,6 +123,12 @@ static enum err take_connection(struct process *p, struct msg_session_take *take
 		return err;
 	}
 	take->socket = -1;
+	if (are_too_many(p, m)) {
+		conn_write(conn, S("* BYE [LIMIT] Maximum number of connections from user+IP exceeded.\r\n"));
+		conn_free(conn);
+		member_free(m);
+		return ERR_TOO_MANY;
+	}
 	if ((err = imap_session_new(p->account, conn, session_ended, m, &m->session))) {
 		conn_free(conn);
 		member_free(m);

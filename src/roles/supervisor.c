@@ -257,6 +257,23 @@ static void answer_reload(struct supervisor *s, struct chan *to, uint32_t id)
 	buf_free(&problems);
 }
 
+/* A role cut off a peer. What parses the network's bytes is not believed about others, lest a broken-in front had auth and
+ * store ended: there the one that complains is started again, which makes the channel anew as well. */
+static void answer_cut_off(struct supervisor *s, struct child *from, const struct msg_sup_cut_off *m)
+{
+	static const unsigned doubted = R_FRONT | R_SESSION | R_FILTER | R_OUT | R_DNS;
+	struct child *guilty = doubted & (1u << from->kind) ? from : NULL;
+
+	for (unsigned i = 0; i < s->n && !guilty; i++)
+		if ((unsigned)s->children[i].kind == m->role && s->children[i].index == m->index)
+			guilty = &s->children[i];
+	log_error(&s->log, "role-cut-off", "role=%s.%u by=%s.%u ends=%s.%u", role_name((enum role_kind)m->role), m->index,
+		  role_name(from->kind), from->index, guilty ? role_name(guilty->kind) : "nobody",
+		  guilty ? guilty->index : 0);
+	if (guilty && guilty->pid > 0 && os_kill(guilty->pid, 9))
+		log_warn(&s->log, "kill-failed", "pid=%d", guilty->pid);
+}
+
 void supervisor_message(void *arg, struct chan *chan, struct msg *m)
 {
 	struct child *c = arg;
@@ -273,6 +290,9 @@ void supervisor_message(void *arg, struct chan *chan, struct msg *m)
 		if (REPLY(chan, m->id, done))
 			log_warn(&s->log, "stop-unanswered", "peer=admin");
 		begin_stop(s);
+		break;
+	case MSG_sup_cut_off:
+		answer_cut_off(s, c, &m->u.sup_cut_off);
 		break;
 	case MSG_role_ready:
 		break;

@@ -19,7 +19,7 @@
 #include <idn2.h>
 #include <stdlib.h>
 
-enum { NAME_MAX_TEXT = 253, RANDOM_STEP = 0x9e3779b9 };
+enum { RANDOM_STEP = 0x9e3779b9 };
 
 struct mx {
 	uint16_t preference;
@@ -53,35 +53,6 @@ static enum err failed(struct search *s, const char *status, const char *before,
 
 /* ---- names ---- */
 
-/* A name of wire format as text; the root is empty. ERR_PROTOCOL: not one that a host can have. */
-static enum err wire_name(str wire, struct arena *a, str *out)
-{
-	struct buf text;
-	enum err err = ERR_PROTOCOL;
-
-	buf_init(&text, NAME_MAX_TEXT + 1);
-	while (wire.n && wire.p[0]) {
-		str label = str_sub(wire, 1, (unsigned char)wire.p[0]);
-
-		if ((unsigned char)wire.p[0] > 63 || label.n != (unsigned char)wire.p[0])
-			goto out;
-		for (size_t i = 0; i < label.n; i++)
-			if (!ascii_is_alnum(label.p[i]) && label.p[i] != '-' && label.p[i] != '_')
-				goto out;
-		if (buf_len(&text))
-			buf_add_char(&text, '.');
-		buf_add(&text, label);
-		wire = str_from(wire, label.n + 1);
-	}
-	if (wire.n != 1 || buf_failed(&text))
-		goto out;
-	*out = arena_str(a, buf_str(&text));
-	err = out->p ? ERR_OK : ERR_NO_MEMORY;
-out:
-	buf_free(&text);
-	return err;
-}
-
 static bool is_ascii(str s)
 {
 	for (size_t i = 0; i < s.n; i++)
@@ -98,7 +69,7 @@ static enum err to_ascii(struct search *s, str name)
 
 	s->domain = str_ends(name, S(".")) ? str_head(name, name.n - 1) : name;
 	if (is_ascii(s->domain))
-		return ERR_OK;
+		return dns_name_is_askable(s->domain) ? ERR_OK : failed(s, "5.1.2", "the domain", "cannot exist: it is not a valid name");
 	copy = arena_str(s->a, s->domain);
 	if (!copy.p)
 		return deferred(s, name, "the name");
@@ -130,37 +101,17 @@ static int mx_order(const void *one, const void *other)
 	return a->order < b->order ? -1 : a->order > b->order;
 }
 
-static enum err mx_read(struct search *s, const struct msg_dns_reply *reply)
+static enum err mx_read(struct search *s, const struct dns_answer *answer)
 {
-	str rest = reply->records;
-	struct rec_dns_rdata rdata;
-	bool is_null = false;
-	unsigned records = 0;
-	enum err err;
-
-	for (; !(err = rec_dns_rdata_get(&rest, &rdata)); records++) {
-		str host;
-
-		if (rdata.data.n < 3)
-			continue;
-		err = wire_name(str_from(rdata.data, 2), s->a, &host);
-		if (err == ERR_NO_MEMORY)
-			return deferred(s, s->domain, "the MX");
-		/* RFC 7505 3: "." */
-		is_null = is_null || (!err && !host.n);
-		if (!err && host.n &&
-		    !mx_add(s, (uint16_t)((unsigned char)rdata.data.p[0] << 8 | (unsigned char)rdata.data.p[1]), host))
+	for (size_t i = 0; i < answer->count; i++)
+		if (answer->mx[i].host.n && !mx_add(s, answer->mx[i].preference, answer->mx[i].host))
 			break;
-	}
-	if (err && err != ERR_EOF)
-		return deferred(s, s->domain, "the MX");
-	if (!s->count && is_null) {
+	/* RFC 7505 3: "." alone. */
+	if (!s->count && answer->count) {
 		failed(s, "5.1.10", "the domain", "does not take mail (null MX)");
 		s->why->code = 556;
 		return ERR_NOT_FOUND;
 	}
-	if (!s->count && records)
-		return failed(s, "5.4.4", "no MX of", "is a valid host name");
 	/* RFC 5321 5.1: without MX records the domain itself is the server. */
 	if (!s->count)
 		(void)mx_add(s, 0, s->domain);
@@ -170,39 +121,36 @@ static enum err mx_read(struct search *s, const struct msg_dns_reply *reply)
 
 static enum err mx_ask(struct search *s)
 {
-	struct msg_dns_reply reply = { 0 };
+	struct dns_answer answer;
 
 	if (!s->q->asks_mx) {
 		(void)mx_add(s, 0, s->domain);
 		return ERR_OK;
 	}
-	if (s->q->ask(s->q->arg, s->domain, DNS_TYPE_MX, s->a, &reply))
+	if (s->q->ask(s->q->arg, DNS_TYPE_MX, s->domain, s->a, &answer))
 		return deferred(s, s->domain, "the MX");
-	if (reply.rcode == 3)
+	if (answer.result == DNS_NO_NAME)
 		return failed(s, "5.1.2", "the domain", "does not exist");
-	if (reply.rcode)
-		return deferred(s, s->domain, "the MX");
-	return mx_read(s, &reply);
+	return mx_read(s, &answer);
 }
 
 /* ---- addresses ---- */
 
-static size_t addresses_of(struct search *s, struct mx *mx, uint16_t type, struct addr *out)
+static size_t addresses_of(struct search *s, struct mx *mx, enum dns_type type, struct addr *out)
 {
-	size_t size = type == DNS_TYPE_A ? 4 : 16, n = 0;
-	struct msg_dns_reply reply = { 0 };
-	struct rec_dns_rdata rdata;
-	str rest;
+	struct dns_answer answer;
+	size_t n;
 
-	if (s->q->ask(s->q->arg, mx->host, type, s->a, &reply) || (reply.rcode && reply.rcode != 3)) {
+	/* A name of a host that cannot be asked for has no address. */
+	if (!dns_name_is_askable(mx->host))
+		return 0;
+	if (s->q->ask(s->q->arg, type, mx->host, s->a, &answer)) {
 		mx->is_unknown = true;
 		return 0;
 	}
-	for (rest = reply.records; n < SMTP_ADDRESSES_MAX && !rec_dns_rdata_get(&rest, &rdata);) {
-		if (rdata.data.n != size)
-			continue;
-		out[n] = (struct addr){ .family = size == 4 ? ADDR_IP4 : ADDR_IP6, .port = s->q->port };
-		memcpy(out[n++].ip, rdata.data.p, size);
+	for (n = 0; n < MIN(answer.count, (size_t)SMTP_ADDRESSES_MAX); n++) {
+		out[n] = answer.address[n];
+		out[n].port = s->q->port;
 	}
 	return n;
 }

@@ -1,24 +1,19 @@
 /* Which servers take mail for a domain, in the order to try them (RFC 5321 5.1, RFC 7505).
  *
- * Look-ups are asked of the caller's function, so that this decides and does not talk. Names in answers come
- * from strangers: what
- * is not a host name is no server.
+ * Look-ups are asked of the caller's function, so that this decides and does not talk.
  */
 #ifndef SMTP_CLIENT_HOSTS_H
 #define SMTP_CLIENT_HOSTS_H
 
 #include "base/addr.h"
 #include "base/arena.h"
-#include "base/msg.h"
+#include "net/dns.h"
 #include "smtp/client.h"
 
 enum {
 	SMTP_HOSTS_MAX = 10,	 /* servers of a domain that are looked up; the best ones */
 	SMTP_ADDRESSES_MAX = 12, /* addresses tried for one message */
-	SMTP_MX_RECORDS_MAX = 512,
-	DNS_TYPE_A = 1,
-	DNS_TYPE_MX = 15,
-	DNS_TYPE_AAAA = 28,
+	SMTP_MX_RECORDS_MAX = DNS_RECORDS_MAX,
 };
 
 struct smtp_target {
@@ -34,9 +29,8 @@ struct smtp_hosts_question {
 	const struct addr *own; /* addresses with ports where we take mail ourselves */
 	size_t own_count;
 	uint64_t chance; /* for the order among equals */
-	/* One look-up (net: dns_query). ERR_TEMPORARY and other errors: not known; rcode 3: there is no such
-	 * name. */
-	enum err (*ask)(void *arg, str name, uint16_t type, struct arena *a, struct msg_dns_reply *reply);
+	/* One look-up of MX, A or AAAA (net/dns.h). Every error means: not known. */
+	enum err (*ask)(void *arg, enum dns_type type, str name, struct arena *a, struct dns_answer *out);
 	void *arg;
 };
 

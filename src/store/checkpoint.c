@@ -464,8 +464,13 @@ enum err index_bring_up(struct index_writer *x, uint64_t limit, struct log_place
 {
 	struct gather g = { .changes = NULL };
 	struct log_reader *r = NULL;
-	enum err err = covered_read(x, &g.place);
+	enum err err;
+	int dead;
 
+	/* A reader that was killed would keep pages from being used again. */
+	if (mdb_reader_check(x->env, &dead) == 0 && dead && x->log)
+		log_info(x->log, "store-index-readers", "dead=%d", dead);
+	err = covered_read(x, &g.place);
 	buf_init(&g.value, RECORD_VALUE_MAX + 4);
 	g.changes = overlay_new(GATHER_MAX);
 	if (!err && !g.changes)

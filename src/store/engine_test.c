@@ -175,6 +175,28 @@ static bool lease_one(struct bench *b, int64_t now, struct rec_queue_record *r, 
 	return rec_queue_record_get(&out->records, r) == ERR_OK;
 }
 
+static uint64_t leases(struct bench *b)
+{
+	struct buf status;
+	uint64_t n = UINT64_MAX;
+	size_t at;
+	str rest;
+
+	buf_init(&status, 65536);
+	store_status(b->store, &status);
+	rest = buf_str(&status);
+	at = str_find(rest, S("\"leases\":"));
+	if (at != STR_NONE) {
+		rest = str_from(rest, at + 9);
+		for (at = 0; at < rest.n && ascii_is_digit(rest.p[at]); at++)
+			;
+		if (str_to_u64(str_head(rest, at), UINT64_MAX, &n))
+			n = UINT64_MAX;
+	}
+	buf_free(&status);
+	return n;
+}
+
 #define OUTCOME(b, ...) \
 	settled((b), store_q_outcome((b)->store, &(struct msg_q_outcome){ __VA_ARGS__ }, on_done, (b)))
 
@@ -241,6 +263,8 @@ static void test_queue(void)
 	EQ(deliver(&b, "b", 2, S("bounce"), NULL, 1), 250);
 	EQ(store_q_scan(b.store, &(struct msg_q_scan){ .max = 10 }, &b.reply, &out), ERR_OK);
 	EQ(out.records.n, 0);
+	/* The leases went with their records: LEASES_MAX bounces must not end all leasing. */
+	EQ(leases(&b), 0);
 	OK(rows_are(&b, 9, 1, 0, "1:0 2:0"));
 	EQ(OUTCOME(&b, .id = id, .token = 0, .state = QUEUE_DELETED), ERR_NOT_FOUND);
 	OK(survives(&b));

@@ -184,7 +184,18 @@ struct txn_wait {
 	store_txn_done *done;
 	void *arg;
 	struct txn_wait *next;
+	size_t ends_n;
+	char ends[]; /* RECORD queue_end: their leases go with the records */
 };
+
+static void ends_settle(struct store *s, const struct txn_wait *w)
+{
+	str ends = str_of(w->ends, w->ends_n);
+	struct rec_queue_end end;
+
+	while (!rec_queue_end_get(&ends, &end))
+		lease_drop(s, end.id);
+}
 
 static void txn_committed(struct pending *p, enum err err)
 {
@@ -193,6 +204,8 @@ static void txn_committed(struct pending *p, enum err err)
 	uint16_t code = 250;
 	str status = S("2.0.0"), text;
 
+	if (!err)
+		ends_settle(p->store, w);
 	if (err) {
 		reply_for_error(err, &code, &status, &text);
 	} else {
@@ -364,7 +377,8 @@ static enum err deliver_all(struct delivery *d)
 static enum err txn_commit(struct store *s, struct txn *t)
 {
 	struct delivery d = { .store = s, .txn = t, .now_us = os_wall_us() };
-	struct txn_wait *w = calloc(1, sizeof(*w));
+	str ends = buf_str(&t->ends);
+	struct txn_wait *w = calloc(1, sizeof(*w) + ends.n);
 	enum err err;
 
 	d.pending = w ? pending_new(s, NULL, NULL) : NULL;
@@ -385,7 +399,12 @@ static enum err txn_commit(struct store *s, struct txn *t)
 		pending_free(d.pending);
 		return err;
 	}
-	*w = (struct txn_wait){ .id = t->id, .done = t->done, .arg = t->arg };
+	w->id = t->id;
+	w->done = t->done;
+	w->arg = t->arg;
+	w->ends_n = ends.n;
+	if (ends.n)
+		memcpy(w->ends, ends.p, ends.n);
 	d.pending->finish = txn_committed;
 	d.pending->finish_arg = w;
 	err = pending_end(d.pending);

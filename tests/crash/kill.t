@@ -9,6 +9,7 @@ import os
 import smtplib
 import sys
 import threading
+import time
 
 TOP = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 sys.path.insert(0, os.path.join(TOP, "tests/lib"))
@@ -85,10 +86,22 @@ class Load:
             t.join(60)
 
 
+def patiently(act):
+    """As a real client does while the server comes back: again and again, for a minute at most."""
+    until = time.monotonic() + 60
+    while True:
+        try:
+            return act()
+        except (OSError, RuntimeError, mail.imaplib.IMAP4.error):
+            if time.monotonic() > until:
+                raise
+            threading.Event().wait(0.2)
+
+
 def verify(server, load, what):
     """Everything acknowledged is there once and whole; nothing is there that was not sent."""
     found, torn = {}, []
-    for data in mail.fetch_all(server, "alice").values():
+    for data in patiently(lambda: mail.fetch_all(server, "alice")).values():
         data = mail.without_added(data)
         key = mail.re.search(rb"^Subject: (load-\d+)\r$", data, mail.re.M)
         if not key:
@@ -126,6 +139,16 @@ def kill_role(server, load, role):
             return
 
 
+def empty(server):
+    client = mail.imap(server, "alice")
+    try:
+        client.select("INBOX")
+        client.store("1:*", "+FLAGS.SILENT", "(\\Deleted)")
+        return client.expunge()[0]
+    finally:
+        client.shutdown()
+
+
 def main():
     with Server(config=["smtpd_client_connection_count_limit = 100"]) as s:
         roles = sorted({name for name, _ in s.roles()} - {"supervisor"})
@@ -135,11 +158,7 @@ def main():
             kill_role(s, load, role)
             load.stop()
             verify(s, load, role)
-            client = mail.imap(s, "alice")
-            client.select("INBOX")
-            client.store("1:*", "+FLAGS.SILENT", "(\\Deleted)")
-            eq(client.expunge()[0], "OK", f"{role}: the mailbox is emptied")
-            client.logout()
+            eq(patiently(lambda: empty(s)), "OK", f"{role}: the mailbox is emptied")
         load = Load(s)
         for turn in range(KILLS):
             if not ok(load.wait_for(BEFORE), f"all {turn + 1}: mail goes in before"):
