@@ -121,6 +121,8 @@ MUST_USE enum err directory_account_find_id(struct directory *d, uint64_t id, st
 /* The same for a key that auth/address.h made, without parsing it again. */
 MUST_USE enum err directory_account_find_key(struct directory *d, str key, struct arena *a,
 					     struct directory_account *out);
+/* Can every enabled account log in with SCRAM? *out is true when there is none that could not. */
+MUST_USE enum err directory_all_have_scram(struct directory *d, bool *out);
 /* In order of address; of one domain, or of all when it is empty. */
 MUST_USE enum err directory_account_list(struct directory *d, str domain, str after,
 					 struct arena *a, struct directory_accounts *out);

@@ -89,6 +89,14 @@ enum err directory_domain_list(struct directory *d, str after, struct arena *a,
 	return err == ERR_NOT_FOUND ? ERR_OK : err;
 }
 
+enum err directory_all_have_scram(struct directory *d, bool *out)
+{
+	enum err err = query_one(d, QUERY_ACCOUNT_NO_SCRAM, STR_EMPTY, NULL);
+
+	*out = err == ERR_NOT_FOUND;
+	return err == ERR_NOT_FOUND ? ERR_OK : err;
+}
+
 static enum err account_row(struct query *q, struct arena *a, struct directory_account *out)
 {
 	enum err err;

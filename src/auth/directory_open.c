@@ -41,6 +41,7 @@ static const char *const schema_steps[SCHEMA_VERSION] = {
 	" enabled INTEGER NOT NULL DEFAULT 1 CHECK (enabled IN (0, 1)), created INTEGER NOT NULL)"
 	" STRICT;"
 	"CREATE INDEX accounts_domain ON accounts (domain, address);"
+	"CREATE INDEX accounts_no_scram ON accounts (id) WHERE enabled = 1 AND scram = '';"
 	"CREATE TABLE aliases (address TEXT NOT NULL, domain TEXT NOT NULL REFERENCES domains"
 	" (name),"
 	" target TEXT NOT NULL, PRIMARY KEY (address, target)) STRICT, WITHOUT ROWID;"

@@ -54,6 +54,7 @@ struct chan {
 	uint32_t next_id;
 	unsigned in_flight, unacked;
 	struct queued *queue, **queue_end;
+	bool wants_write; /* the socket was full: tell us when it is not */
 	size_t queue_bytes;
 	struct call *calls[CALL_BUCKETS];
 	struct waiters room, attached;
@@ -232,6 +233,17 @@ static void chan_broken(struct chan *c)
 	loop_post(c->loop, &c->more, down_task, c);
 }
 
+/* Asked for only while something waits for room: the kernel would report it after each message that the peer takes,
+ * and each report is a wake-up. */
+static void want_write(struct chan *c, bool wanted)
+{
+	if (c->wants_write == wanted)
+		return;
+	c->wants_write = wanted;
+	if (loop_want_write(c->loop, &c->watch, wanted))
+		chan_broken(c);
+}
+
 static enum err queue_add(struct chan *c, str data, const int *fds, unsigned nfds)
 {
 	struct queued *q = malloc(sizeof(*q) + data.n);
@@ -287,6 +299,8 @@ static enum err transmit(struct chan *c, enum msg_type type, uint32_t id, bool i
 			return ERR_CLOSED;
 		}
 	}
+	if (err == ERR_AGAIN || err == ERR_NO_MEMORY)
+		want_write(c, true);
 	if (!is_counted)
 		return ERR_AGAIN; /* an acknowledgement is made anew when there is room */
 	if (c->queue_bytes + buf_len(&b) > limit)
@@ -303,8 +317,10 @@ static void flush_queue(struct chan *c)
 
 		msg_set_acked(q->data, MIN(c->unacked, 0x7fffu)); /* what was true when it was queued is old */
 		err = os_send_fds(c->fd, &iov, 1, q->fds, q->nfds);
-		if (err == ERR_AGAIN || err == ERR_NO_MEMORY)
+		if (err == ERR_AGAIN || err == ERR_NO_MEMORY) {
+			want_write(c, true);
 			return;
+		}
 		if (err) {
 			chan_broken(c);
 			return;
@@ -314,6 +330,7 @@ static void flush_queue(struct chan *c)
 		c->counts.sent++;
 		queue_pop(c);
 	}
+	want_write(c, false);
 	if (c->queue_bytes < CHAN_QUEUE_MAX / 4)
 		waiters_wake_all(c->loop, &c->room);
 }
@@ -440,6 +457,8 @@ static void on_ready(void *arg, unsigned ready)
 		loop_post(c->loop, &c->more, more_task, c);
 	if (c->queue)
 		flush_queue(c);
+	else
+		want_write(c, false);
 	if (c->unacked >= CHAN_WINDOW / 2 &&
 	    transmit(c, MSG_credit, 0, false, &(struct msg_credit){}) == ERR_OK)
 		c->unacked = 0;
@@ -454,9 +473,10 @@ enum err chan_attach(struct chan *c, int fd)
 	chan_down(c, ERR_CLOSED);
 	if (chan_leave(c))
 		return ERR_CLOSED;
-	if ((err = loop_watch(c->loop, &c->watch, fd, on_ready, c)))
+	if ((err = loop_watch_reader(c->loop, &c->watch, fd, on_ready, c)))
 		return err;
 	c->fd = fd;
+	c->wants_write = false;
 	c->in_flight = c->unacked = 0;
 	waiters_wake_all(c->loop, &c->attached);
 	return ERR_OK;

@@ -71,6 +71,21 @@ enum err loop_watch(struct loop *l, struct watch *w, int fd, void (*fn)(void *, 
 	return err;
 }
 
+enum err loop_watch_reader(struct loop *l, struct watch *w, int fd, void (*fn)(void *, unsigned), void *arg)
+{
+	enum err err = watch_start(w, fd, fn, arg);
+
+	if (!err)
+		err = os_poll_add_reader(l->poll, fd, w);
+	l->counts.watches += !err;
+	return err;
+}
+
+enum err loop_want_write(struct loop *l, struct watch *w, bool wanted)
+{
+	return os_poll_want_write(l->poll, w->fd, w, wanted);
+}
+
 enum err loop_watch_listener(struct loop *l, struct watch *w, int fd, void (*fn)(void *, unsigned), void *arg)
 {
 	enum err err = watch_start(w, fd, fn, arg);

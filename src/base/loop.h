@@ -48,6 +48,9 @@ struct watch {
 	int fd;
 };
 MUST_USE enum err loop_watch(struct loop *l, struct watch *w, int fd, void (*fn)(void *, unsigned), void *arg);
+/* Reports OS_READY_WRITE only between loop_want_write(true) and loop_want_write(false). */
+MUST_USE enum err loop_watch_reader(struct loop *l, struct watch *w, int fd, void (*fn)(void *, unsigned), void *arg);
+MUST_USE enum err loop_want_write(struct loop *l, struct watch *w, bool wanted);
 MUST_USE enum err loop_watch_listener(struct loop *l, struct watch *w, int fd, void (*fn)(void *, unsigned),
 				      void *arg);
 void loop_unwatch(struct loop *l, struct watch *w);

@@ -129,6 +129,10 @@ struct os_event {
 };
 MUST_USE enum err os_poll_new(int *poll);
 MUST_USE enum err os_poll_add(int poll, int fd, void *tag);
+/* The same without OS_READY_WRITE, which is asked for while it is wanted: a UNIX socket would report it each time
+ * that its peer has taken something. */
+MUST_USE enum err os_poll_add_reader(int poll, int fd, void *tag);
+MUST_USE enum err os_poll_want_write(int poll, int fd, void *tag, bool wanted);
 /* Level-triggered and for reading alone: for listeners shared by processes (one is woken per event). */
 MUST_USE enum err os_poll_add_listener(int poll, int fd, void *tag);
 void os_poll_remove(int poll, int fd);

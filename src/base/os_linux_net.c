@@ -379,6 +379,20 @@ enum err os_poll_add(int poll, int fd, void *tag)
 	return poll_add(poll, fd, EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET, tag);
 }
 
+enum err os_poll_add_reader(int poll, int fd, void *tag)
+{
+	return poll_add(poll, fd, EPOLLIN | EPOLLRDHUP | EPOLLET, tag);
+}
+
+enum err os_poll_want_write(int poll, int fd, void *tag, bool wanted)
+{
+	struct epoll_event e = { .events = EPOLLIN | EPOLLRDHUP | EPOLLET, .data.ptr = tag };
+
+	if (wanted)
+		e.events |= EPOLLOUT;
+	return epoll_ctl(poll, EPOLL_CTL_MOD, fd, &e) ? err_from_errno(errno) : ERR_OK;
+}
+
 enum err os_poll_add_listener(int poll, int fd, void *tag)
 {
 	return poll_add(poll, fd, EPOLLIN | EPOLLEXCLUSIVE, tag);

@@ -4,14 +4,20 @@
 #include "base/buf.h"
 #include "base/tap.h"
 
+#include <errno.h>
 #include <fcntl.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 static int make_folder(char name[64])
@@ -99,6 +105,42 @@ static void test_at(int dir)
 	EQ(st.size, 8192);
 	EQ(os_fdatasync(fd), ERR_OK);
 	EQ(os_fsync(dir), ERR_OK);
+	os_close(fd);
+}
+
+/* As on a file system that has no fallocate. */
+static void refuse_allocate(void)
+{
+	struct sock_filter program[] = {
+		BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, __NR_fallocate, 0, 1),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EOPNOTSUPP),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+	};
+	struct sock_fprog all = { .len = ARRAY_LEN(program), .filter = program };
+
+	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) || prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &all))
+		os_exit(100);
+}
+
+static void test_no_allocate(int dir)
+{
+	struct os_stat st;
+	int fd, pid, status;
+
+	tap_group("a file system that cannot allocate");
+	EQ(os_open(dir, "at", OS_READ | OS_WRITE | OS_CREATE | OS_TRUNCATE, &fd), ERR_OK);
+	EQ(os_fork(&pid), ERR_OK);
+	if (pid == 0) {
+		refuse_allocate();
+		if (os_allocate(fd, 100, 900) || os_fstat(fd, &st) || st.size != 1000)
+			os_exit(1);
+		if (os_allocate(fd, 0, 100) || os_fstat(fd, &st) || st.size != 1000)
+			os_exit(2); /* what is there must stay */
+		os_exit(0);
+	}
+	EQ(waitpid(pid, &status, 0), pid);
+	EQ(status, 0);
 	os_close(fd);
 }
 
@@ -572,6 +614,7 @@ int main(int argc, char **argv)
 	test_clock();
 	test_open(dir);
 	test_at(dir);
+	test_no_allocate(dir);
 	test_names(dir);
 	test_list(dir);
 	test_memfd(dir);

@@ -42,6 +42,7 @@ enum check {
 	CONNECTED_PAIR,
 	OPENAT_READ,
 	OPEN_READ,
+	ADD_FILTER,
 };
 
 struct call {
@@ -143,6 +144,13 @@ static unsigned argument_check(enum check check, struct sock_filter block[BLOCK_
 	case NO_NAMESPACE:
 		n = refuse_bits(0, CLONE_NEWUSER | CLONE_NEWNET | CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWIPC |
 					   CLONE_NEWUTS | CLONE_NEWCGROUP, block);
+		break;
+	case ADD_FILTER: /* filters stack and only ever take away; without flags: none that hands calls to somebody else */
+		block[n++] = (struct sock_filter)LOAD(ARG(0));
+		block[n++] = (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SECCOMP_SET_MODE_FILTER, 0, 2);
+		block[n++] = (struct sock_filter)LOAD(ARG(1));
+		block[n++] = (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, 0, 1, 0);
+		block[n++] = (struct sock_filter)REFUSE;
 		break;
 	case DEATH_SIGNAL:
 		block[n++] = (struct sock_filter)LOAD(ARG(0));
@@ -286,4 +294,28 @@ enum err sandbox_lock(const struct sandbox *s, char text[SANDBOX_TEXT_MAX])
 	else
 		snprintf(text, SANDBOX_TEXT_MAX, "seccomp, no Landlock (this kernel has none)");
 	return ERR_OK;
+}
+
+/* A filter of its own on top of the first, which still decides about everything else: it needs no more than the numbers that go. */
+enum err sandbox_narrow(unsigned had, unsigned kept)
+{
+	struct sock_filter program[ARRAY_LEN(calls) * 2 + 2];
+	struct sock_fprog fprog = { .filter = program };
+	unsigned n = 0;
+
+	program[n++] = (struct sock_filter)LOAD(offsetof(struct seccomp_data, nr));
+	for (unsigned i = 0; i < ARRAY_LEN(calls); i++) {
+		const struct call *c = &calls[i];
+		bool stays = !c->sets || (c->sets & kept) || !(c->sets & had);
+
+		for (unsigned k = 0; k < ARRAY_LEN(calls) && !stays; k++)
+			stays = calls[k].number == c->number && (!calls[k].sets || (calls[k].sets & kept));
+		if (stays || c->number < 0)
+			continue;
+		program[n++] = (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, (unsigned)c->number, 0, 1);
+		program[n++] = (struct sock_filter)REFUSE;
+	}
+	program[n++] = (struct sock_filter)ALLOW;
+	fprog.len = (unsigned short)n;
+	return syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, &fprog) ? ERR_UNSUPPORTED : ERR_OK;
 }

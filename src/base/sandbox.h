@@ -16,7 +16,7 @@ enum sandbox_allow {
 	SANDBOX_SYNC = 2,	 /* fdatasync, fallocate, ftruncate on descriptors */
 	SANDBOX_ACCEPT = 4,	 /* accept on listeners it was given */
 	SANDBOX_CONNECT = 8,	 /* TCP to IPv4 and IPv6 */
-	SANDBOX_FORK = 16,	 /* fork and wait: the zygote */
+	SANDBOX_FORK = 16,	 /* fork, wait, and sandbox_narrow in the copy: the zygote */
 	SANDBOX_MEMFD = 32,	 /* memfd_create, for large bodies */
 	SANDBOX_BIND_UDP = 64,	 /* UDP and TCP as a resolver needs them: dns */
 	SANDBOX_PEERS = 128,	 /* socketpair, but not of datagrams */
@@ -34,5 +34,10 @@ enum { SANDBOX_TEXT_MAX = 256 };
 /* Locks this process and all its threads, for ever. `text` becomes what is in force, in words. ERR_UNSUPPORTED: the kernel has
  * no seccomp. Other errors: it has Landlock, but a path could not be given: less than was asked for is a failure. */
 MUST_USE enum err sandbox_lock(const struct sandbox *s, char text[SANDBOX_TEXT_MAX]);
+
+/* In a copy of a locked process (SANDBOX_FORK): takes away, for ever, what only those sets allow that are in `had` and not in
+ * `kept`. A call that stays, stays with the arguments that `had` allows; Landlock's rules stay too. ERR_UNSUPPORTED: it was
+ * not locked with SANDBOX_FORK. */
+MUST_USE enum err sandbox_narrow(unsigned had, unsigned kept);
 
 #endif

@@ -8,7 +8,9 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/io_uring.h>
+#include <linux/filter.h>
 #include <linux/landlock.h>
+#include <linux/seccomp.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <pthread.h>
@@ -390,6 +392,32 @@ static int try_symlink(struct box *b)
 	return symlinkat("/etc/passwd", AT_FDCWD, path);
 }
 
+static int add_filter(unsigned flags)
+{
+	struct sock_filter allow = BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW);
+	struct sock_fprog program = { .len = 1, .filter = &allow };
+
+	return (int)syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, flags, &program);
+}
+
+static int try_filter(struct box *b)
+{
+	(void)b;
+	return add_filter(0);
+}
+
+static int try_filter_listener(struct box *b)
+{
+	(void)b;
+	return add_filter(SECCOMP_FILTER_FLAG_NEW_LISTENER);
+}
+
+static int try_strict(struct box *b)
+{
+	(void)b;
+	return (int)syscall(SYS_seccomp, SECCOMP_SET_MODE_STRICT, 0, NULL);
+}
+
 static const struct attempt {
 	const char *what;
 	unsigned allow; /* who may: those who have one of these */
@@ -428,6 +456,9 @@ static const struct attempt {
 	{ "a user namespace", NOBODY, try_namespace },
 	{ "unshare", NOBODY, try_unshare },
 	{ "death signal", SANDBOX_FORK, try_death_signal },
+	{ "one more filter", SANDBOX_FORK, try_filter },
+	{ "a filter that asks somebody else", NOBODY, try_filter_listener },
+	{ "strict mode", NOBODY, try_strict },
 	{ "dumpable", NOBODY, try_dumpable },
 	{ "exec", NOBODY, try_exec },
 	{ "exec of a descriptor", NOBODY, try_exec_fd },
@@ -523,15 +554,17 @@ static void *helper_thread(void *arg)
 	return NULL;
 }
 
-static _Noreturn void child(struct box *b, unsigned allow, struct outcome *out)
+static _Noreturn void child(struct box *b, unsigned first, unsigned allow, struct outcome *out)
 {
 	const char *const write_paths[] = { b->write, NULL }, *const read_paths[] = { b->read, NULL };
-	struct sandbox s = { .allow = allow, .write_paths = write_paths, .read_paths = read_paths };
+	struct sandbox s = { .allow = first, .write_paths = write_paths, .read_paths = read_paths };
 	struct helper h;
 
 	if (pipe(h.go) || pthread_create(&h.thread, NULL, helper_thread, &h))
 		_exit(1);
 	out->locked = sandbox_lock(&s, out->text);
+	if (first != allow && !out->locked)
+		out->locked = sandbox_narrow(first, allow);
 	for (size_t i = 0; i < ARRAY_LEN(attempts); i++) {
 		errno = 0;
 		out->error[i] = attempts[i].run(b) < 0 ? (errno ? errno : EIO) : 0;
@@ -561,7 +594,8 @@ static void compare(const struct outcome *out, unsigned allow)
 	}
 }
 
-static void test_one(unsigned allow, const char *name)
+/* `first` is what it was locked with; if that is not `allow`, it was narrowed to that afterwards. */
+static void test_narrowed(unsigned first, unsigned allow, const char *name)
 {
 	struct outcome *out = mmap(NULL, sizeof(*out), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	struct box b;
@@ -573,7 +607,7 @@ static void test_one(unsigned allow, const char *name)
 	out->locked = ERR_COUNT;
 	pid = fork();
 	if (pid == 0)
-		child(&b, allow, out);
+		child(&b, first, allow, out);
 	EQ(waitpid(pid, &status, 0), pid);
 	EQ(status, 0);
 	EQ(out->locked, ERR_OK);
@@ -581,6 +615,11 @@ static void test_one(unsigned allow, const char *name)
 	EQ(out->thread_error, EPERM);
 	remove_box(&b);
 	munmap(out, sizeof(*out));
+}
+
+static void test_one(unsigned allow, const char *name)
+{
+	test_narrowed(allow, allow, name);
 }
 
 static void test_paths(void)
@@ -645,6 +684,9 @@ int main(void)
 	test_one(SANDBOX_PEERS, "peers");
 	test_one(SANDBOX_READ_FILES, "read files");
 	test_one((1u << 9) - 1, "everything");
+	test_narrowed((1u << 9) - 1 - ANY_FILES, 0, "narrowed to nothing");
+	test_narrowed((1u << 9) - 1 - ANY_FILES, SANDBOX_MEMFD | SANDBOX_SYNC, "narrowed to memfd and sync");
+	test_narrowed(SANDBOX_FORK | SANDBOX_PEERS | SANDBOX_MEMFD, SANDBOX_MEMFD, "narrowed as a session is");
 	test_paths();
 	test_other_abi();
 	return tap_done();

@@ -228,7 +228,7 @@ static enum err header_section(struct fetch *f, const struct imap_section *secti
 		return message_range(f, section, header.n, size - header.n);
 	buf_init(&chosen, header.n + 2);
 	if (what->what != SECTION_HEADER) {
-		header_select(header, what->fields, what->field_count, what->what == SECTION_FIELDS, &chosen);
+		section_select(header, what, &chosen);
 		header = buf_str(&chosen);
 	}
 	clip(section, header.n, &from, &n);

@@ -134,10 +134,12 @@ static void write_capabilities(struct imap_prelogin *p)
 	if (can_starttls(p))
 		conn_write(p->conn, S(" STARTTLS"));
 	if (plaintext_is_allowed(p))
-		conn_write(p->conn, S(" AUTH=PLAIN AUTH=LOGIN AUTH=SCRAM-SHA-256"));
+		conn_write(p->conn, S(" AUTH=PLAIN AUTH=LOGIN"));
 	else
 		/* RFC 3501 6.2.3 */
 		conn_write(p->conn, S(" LOGINDISABLED"));
+	if (plaintext_is_allowed(p) && p->front->offers_scram)
+		conn_write(p->conn, S(" AUTH=SCRAM-SHA-256"));
 }
 
 static void reply(struct imap_prelogin *p, str tag, const char *fmt, ...) PRINTF_LIKE(3, 4);

@@ -42,6 +42,7 @@ struct imap_front {
 	/* A login was refused: for the trace. May be NULL. */
 	void (*refused)(void *arg, const struct addr *client, str user, str why);
 	void *arg;
+	bool offers_scram; /* auth says that every account has SCRAM keys */
 	bool is_stopping;
 	uint64_t next_conn;	     /* numbers for auth's `conn`; their top bit says IMAP, SMTP's have none */
 	struct imap_prelogin *first; /* not logged in yet */

@@ -83,16 +83,19 @@ enum err section_find(const struct mime_part *root, str message, const struct se
 		return ERR_OK;
 	}
 	before = buf_len(built);
-	header_select(fields_of(p, message), s->fields, s->field_count, s->what == SECTION_FIELDS,
-		      built);
+	section_select(fields_of(p, message), s, built);
+	*out = str_from(buf_str(built), before);
+	return buf_failed(built) ? ERR_NO_MEMORY : ERR_OK;
+}
+
+void section_select(str block, const struct section *s, struct buf *out)
+{
+	header_select(block, s->fields, s->field_count, s->what == SECTION_FIELDS, out);
 	/* RFC 3501 6.4.5: the blank line is included "except in the case of a message which has no
 	 * body and no blank line"; a list of a whole message's fields has one even then, as clients
 	 * know it. */
-	if (s->depth == 0 && s->what == SECTION_FIELDS &&
-	    !header_has_end(mime_part_header(p, message)))
-		buf_add(built, S("\r\n"));
-	*out = str_from(buf_str(built), before);
-	return buf_failed(built) ? ERR_NO_MEMORY : ERR_OK;
+	if (s->depth == 0 && s->what == SECTION_FIELDS && !header_has_end(block))
+		buf_add(out, S("\r\n"));
 }
 
 /* RFC 3501 9: section-part = nz-number *("." nz-number) */

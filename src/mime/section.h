@@ -32,6 +32,10 @@ MUST_USE enum err section_parse(str *rest, struct section *out);
 MUST_USE enum err section_find(const struct mime_part *root, str message, const struct section *s,
 			       struct buf *built, str *out);
 
+/* What the FIELDS forms take from the message's header block, for a caller that has no more of the
+ * message than that. */
+void section_select(str block, const struct section *s, struct buf *out);
+
 /* The part that the numbers name, NULL when there is none. With no numbers it is the root. */
 const struct mime_part *section_part(const struct mime_part *root, const uint32_t *path,
 				     size_t depth);

@@ -288,8 +288,8 @@ static void part_original(const struct bounce *b, str boundary, struct buf *out)
 	if (!b->original.p)
 		return;
 	build_part(out, boundary, type, is_8bit ? S("8bit") : STR_EMPTY);
-	/* The last line end is the boundary's. */
-	buf_add(out, str_ends(b->original, S("\r\n")) ? str_head(b->original, b->original.n - 2) : b->original);
+	/* RFC 2046 5.1.1: the line end before the boundary is the boundary's; the message keeps its own. */
+	buf_add(out, b->original);
 }
 
 static str subject_of(enum queue_notice notice)

@@ -4,25 +4,13 @@
  * on which account a ticket opens, and the posthorn command on domains, accounts and aliases. It reads no mail and has
  * no network: its one file is the directory. Only hashes take long, and they are computed by the lookup
  * workers (auth_lookup.c), so that nothing here ever waits for one.
- *
- * A ticket is 16 random bytes that stand for "this login may open that account": auth tells the zygote, and the front
- * passes it with the connection. The zygote comes back with it when it needs the store for that account, and
- * auth alone tells the store which account a channel is for. A ticket is good for one binding and a minute.
  */
 #include "base/os.h"
 #include "roles/auth_priv.h"
 
 #include <stdlib.h>
 
-enum { TICKET_SIZE = 16, TICK_SECONDS = 1 };
-
-struct auth_ticket {
-	struct lru_node node;
-	uint8_t ticket[TICKET_SIZE];
-	uint64_t account, quota;
-	int64_t until;
-	struct buf address;
-};
+enum { TICK_SECONDS = 1 };
 
 /* ---- callers ---- */
 
@@ -39,102 +27,6 @@ struct auth_caller auth_caller(struct auth_role *a, struct chan *c, uint32_t id)
 bool auth_caller_is_there(const struct auth_caller *caller)
 {
 	return caller->chan && chan_is_up(caller->chan) && *epoch_of(caller->auth, caller->chan) == caller->epoch;
-}
-
-/* ---- tickets ---- */
-
-static void ticket_free(struct auth_role *a, struct auth_ticket *t)
-{
-	(void)lru_remove(&a->tickets, &t->node);
-	buf_free(&t->address);
-	free(t);
-}
-
-static void tickets_expire(struct auth_role *a, int64_t now)
-{
-	struct lru_node *n;
-
-	while ((n = lru_oldest(&a->tickets, 0)) != NULL) {
-		struct auth_ticket *t = CONTAINER_OF(n, struct auth_ticket, node);
-
-		if (t->until > now)
-			return;
-		ticket_free(a, t);
-	}
-}
-
-enum err auth_ticket_issue(struct auth_role *a, uint64_t account, str address, uint64_t quota, uint8_t ticket[TICKET_SIZE])
-{
-	struct chan *zygote = role_peer(a->role, ROLE_SESSION, 0);
-	struct auth_ticket *t;
-	struct msg_session_open open = { .account = account, .address = address };
-
-	tickets_expire(a, loop_now(a->role->loop));
-	if (!zygote || !chan_is_up(zygote))
-		return ERR_CLOSED;
-	if (lru_is_full(&a->tickets))
-		return ERR_BUSY;
-	t = calloc(1, sizeof(*t));
-	if (!t)
-		return ERR_NO_MEMORY;
-	os_random(t->ticket, sizeof(t->ticket));
-	t->account = account;
-	t->quota = quota;
-	t->until = loop_now(a->role->loop) + SECONDS(AUTH_TICKET_SECONDS);
-	buf_init(&t->address, 512);
-	buf_add(&t->address, address);
-	lru_insert(&a->tickets, &t->node, str_of(t->ticket, sizeof(t->ticket)), 0);
-	memcpy(ticket, t->ticket, sizeof(t->ticket));
-	memcpy(open.ticket, t->ticket, sizeof(t->ticket));
-	return chan_send(zygote, MSG_session_open, 0, &open);
-}
-
-static void bound(void *arg, enum err err, struct msg *reply)
-{
-	struct auth_caller *caller = arg;
-
-	if (!err && reply->type == MSG_failed)
-		err = reply->u.failed.err > 0 && reply->u.failed.err < ERR_COUNT ? (enum err)reply->u.failed.err :
-										   ERR_TEMPORARY;
-	if (auth_caller_is_there(caller)) {
-		if (err)
-			err = REPLY_FAILED(caller->chan, caller->id, err, STR_EMPTY);
-		else
-			err = REPLY(caller->chan, caller->id, done);
-		if (err)
-			log_warn(&caller->auth->role->log, "bind-answer-lost", "error=%s", err_name(err));
-	}
-	free(caller);
-}
-
-/* The zygote opens an account that a login's ticket names: the store is told, then the zygote. */
-static void session_bind(struct auth_role *a, struct chan *from, uint32_t id, const struct msg_session_bind *m)
-{
-	struct lru_node *n = lru_find(&a->tickets, str_of(m->ticket, sizeof(m->ticket)));
-	struct auth_ticket *t = n ? CONTAINER_OF(n, struct auth_ticket, node) : NULL;
-	struct auth_caller *caller = malloc(sizeof(*caller));
-	struct msg_store_bind bind = { .account = m->account };
-	enum err err = ERR_OK;
-
-	if (!caller)
-		err = ERR_NO_MEMORY;
-	else if (!t || t->account != m->account || t->until <= loop_now(a->role->loop))
-		err = ERR_DENIED;
-	if (!err) {
-		*caller = auth_caller(a, from, id);
-		bind.address = buf_str(&t->address);
-		bind.quota = t->quota;
-		memcpy(bind.ticket, t->ticket, sizeof(t->ticket));
-		err = chan_call_async(role_peer(a->role, ROLE_STORE, 0), MSG_store_bind, &bind,
-				      loop_now(a->role->loop) + SECONDS(AUTH_TICKET_SECONDS), bound, caller);
-		ticket_free(a, t);
-	}
-	if (err) {
-		free(caller);
-		err = REPLY_FAILED(from, id, err, S("no such ticket"));
-		if (err)
-			log_warn(&a->role->log, "bind-answer-lost", "error=%s", err_name(err));
-	}
 }
 
 /* ---- commands ---- */
@@ -264,7 +156,7 @@ static void tick(void *arg)
 {
 	struct auth_role *a = arg;
 
-	tickets_expire(a, loop_now(a->role->loop));
+	auth_tickets_expire(a);
 	auth_jobs_run(a);
 	loop_timer_set(a->role->loop, &a->tick, loop_now(a->role->loop) + SECONDS(TICK_SECONDS), tick, a);
 }
@@ -289,7 +181,7 @@ enum err auth_resolver_make(struct auth_role *a)
 static enum err auth_init(struct role *r)
 {
 	struct auth_role *a = calloc(1, sizeof(*a));
-	uint8_t seeds[4][LRU_SEED_SIZE], key[LOGINCACHE_KEY_SIZE];
+	uint8_t seeds[5][LRU_SEED_SIZE], key[LOGINCACHE_KEY_SIZE];
 	enum err err;
 
 	if (!a)
@@ -307,7 +199,9 @@ static enum err auth_init(struct role *r)
 		return ERR_NO_MEMORY;
 	if ((err = lru_init(&a->conns, AUTH_CONNS_MAX, seeds[0])) || (err = lru_init(&a->txns, AUTH_TXNS_MAX, seeds[1])))
 		return err;
-	return lru_init(&a->tickets, AUTH_TICKETS_MAX, seeds[2]);
+	if ((err = lru_init(&a->tickets, AUTH_TICKETS_MAX, seeds[2])))
+		return err;
+	return lru_init(&a->opened, AUTH_OPENED_MAX, seeds[4]);
 }
 
 /* The supervisor hands over the folder of the directory; SQLite opens what is in it by name, below Landlock's rule. */
@@ -375,7 +269,7 @@ static void auth_message(struct role *r, struct chan *from, struct msg *m)
 		auth_reset(a, from, m->u.auth_reset.txn);
 		break;
 	case MSG_session_bind:
-		session_bind(a, from, m->id, &m->u.session_bind);
+		auth_session_bind(a, from, m->id, &m->u.session_bind);
 		break;
 	case MSG_command:
 		command(a, from, m->id, &m->u.command);
@@ -402,6 +296,8 @@ static void auth_peer_down(struct role *r, struct chan *peer)
 		auth_conns_drop(a, peer);
 	if (chan_peer(peer) == ROLE_FRONT || chan_peer(peer) == ROLE_QUEUE)
 		auth_txns_drop(a, peer);
+	if (chan_peer(peer) == ROLE_SESSION)
+		auth_sessions_drop(a);
 }
 
 static void auth_reload(struct role *r)

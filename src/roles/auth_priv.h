@@ -1,7 +1,8 @@
 /* Inside role auth: its state, and how its files divide the work.
  *
- *	auth.c          the role: start, dispatch, tickets, commands, figures
+ *	auth.c          the role: start, dispatch, commands, figures
  *	auth_login.c    SASL exchanges, one per connection of a front
+ *	auth_session.c  tickets: which account a session may open at the store
  *	auth_mail.c     transactions: who may send, to whom, what recipients are in the end
  *	auth_lookup.c   the queue before the lookup workers
  */
@@ -26,6 +27,7 @@ enum {
 	AUTH_RCPT_BYTES_MAX = 64 << 20, /* of final recipients in all transactions */
 	AUTH_TICKETS_MAX = 16384,	/* logins whose session was not bound yet */
 	AUTH_TICKET_SECONDS = 60,
+	AUTH_OPENED_MAX = 100000, /* accounts that may be opened again for connections that sleep: 100 bytes each */
 	AUTH_JOBS_MAX = 2000,		/* hashes that wait for a worker */
 	AUTH_JOB_SECONDS = 20,		/* how long they may */
 	AUTH_LOGIN_SECONDS = 30,	/* the longest that a login may wait for its hash: RFC 4954's clients wait longer */
@@ -69,7 +71,7 @@ struct auth_role {
 	struct logincache *cache;
 	struct penalty *penalty;
 	enum password_scheme scheme;
-	struct lru conns, txns, tickets;
+	struct lru conns, txns, tickets, opened;
 	size_t rcpt_bytes;
 	struct auth_jobs jobs;
 	uint32_t epochs[ROLE_COUNT][AUTH_INDEX_MAX];
@@ -82,9 +84,6 @@ struct auth_role {
 
 struct auth_caller auth_caller(struct auth_role *a, struct chan *c, uint32_t id);
 bool auth_caller_is_there(const struct auth_caller *caller);
-/* A ticket for a session of this account, told to the zygote. ERR_BUSY, ERR_CLOSED. */
-MUST_USE enum err auth_ticket_issue(struct auth_role *a, uint64_t account, str address, uint64_t quota,
-				    uint8_t ticket[16]);
 /* The folder of a path's file; the directory is there. */
 MUST_USE enum err auth_resolver_make(struct auth_role *a);
 
@@ -96,6 +95,16 @@ void auth_conn_forget(struct auth_role *a, struct chan *from, uint64_t conn);
 void auth_conns_drop(struct auth_role *a, struct chan *peer);
 /* Who is logged in on that connection: 0 nobody. */
 uint64_t auth_conn_account(const struct auth_role *a, const struct chan *from, uint64_t conn);
+
+/* ---- auth_session.c ---- */
+
+/* A ticket for a session of this account, told to the zygote. ERR_BUSY, ERR_CLOSED. */
+MUST_USE enum err auth_ticket_issue(struct auth_role *a, uint64_t account, str address, uint64_t quota,
+				    uint8_t ticket[16]);
+void auth_tickets_expire(struct auth_role *a);
+void auth_session_bind(struct auth_role *a, struct chan *from, uint32_t id, const struct msg_session_bind *m);
+/* The zygote is gone, and with it what it may open without a login. */
+void auth_sessions_drop(struct auth_role *a);
 
 /* ---- auth_mail.c ---- */
 

@@ -16,7 +16,7 @@
 
 #include <stdlib.h>
 
-enum { ACCEPT_PAUSE_SECONDS = 1, CANCEL_SECONDS = 2 };
+enum { ACCEPT_PAUSE_SECONDS = 1, CANCEL_SECONDS = 2, CHAINS_SECONDS = 10 };
 
 static void on_connections(void *arg, unsigned ready);
 
@@ -285,15 +285,25 @@ static enum err front_prepare(struct role *r)
 	return ERR_OK;
 }
 
+/* The first connection is taken when it is known whether there is TLS: until then clients wait in the kernel's queue, where the
+ * first would otherwise meet a server without STARTTLS, or no handshake. Should keys not come, plain services begin without. */
+static void begin(void *arg)
+{
+	struct front *f = arg;
+	struct loop *l = f->role->loop;
+	enum err err = tls_server_load(f->tls, loop_now(l) + SECONDS(CHAINS_SECONDS));
+
+	if (err)
+		tls_server_reload(f->tls);
+	else
+		log_info(&f->role->log, "tls-loaded", "at=start");
+	for (unsigned i = 0; i < f->listener_count && !f->is_stopping; i++)
+		on_pause_over(&f->listeners[i]);
+}
+
 static enum err front_start(struct role *r)
 {
-	struct front *f = r->state;
-	enum err err = ERR_OK;
-
-	tls_server_reload(f->tls);
-	for (unsigned i = 0; i < f->listener_count && !err; i++)
-		err = listener_watch(&f->listeners[i]);
-	return err;
+	return fiber_spawn(r->loop, begin, r->state);
 }
 
 static void front_message(struct role *r, struct chan *from, struct msg *m)
@@ -302,6 +312,8 @@ static void front_message(struct role *r, struct chan *from, struct msg *m)
 
 	if (m->type == MSG_keys_changed)
 		tls_server_reload(f->tls);
+	else if (m->type == MSG_auth_mechanisms)
+		f->smtp.offers_scram = f->imap.offers_scram = m->u.auth_mechanisms.scram;
 	else
 		log_error(&r->log, "unexpected-message", "type=%s peer=%s", msg_name(m->type), role_name(chan_peer(from)));
 }
@@ -318,8 +330,10 @@ static void front_peer_down(struct role *r, struct chan *peer)
 {
 	struct front *f = r->state;
 
-	if (chan_peer(peer) == ROLE_AUTH)
-		smtp_server_auth_lost(&f->smtp);
+	if (chan_peer(peer) != ROLE_AUTH)
+		return;
+	f->smtp.offers_scram = f->imap.offers_scram = false; /* until the next one says so */
+	smtp_server_auth_lost(&f->smtp);
 }
 
 static void front_reload(struct role *r)

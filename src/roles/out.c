@@ -1,26 +1,26 @@
 /* Role out: speaks SMTP and LMTP as a client, and decides nothing.
  *
  * Each out_deliver is a job with a fiber and an arena of its own; its answer is one out_result with an answer
- * for each recipient. Who
- * failed for good and when the others are tried again is the queue's to say. It has no files: bodies are read
- * from
- * descriptors that store hands over, opened with the key that comes with them.
+ * for each recipient. Who failed for good and when the others are tried again is the queue's to say. It has no
+ * files: bodies are read from descriptors that store hands over, opened with the key that comes with them.
  *
- * When the queue process dies, its jobs go on here, for nothing else knows that a message is just being taken
- * by a server
- * somewhere. The next queue process asks first of all what is under way (out_jobs), leaves these recipients
- * alone, and gets their
- * answers when they are there (out_late). So the death of the queue sends nothing twice.
+ * When the queue process dies, its jobs go on here, for nothing else knows that a message is just being taken by
+ * a server somewhere. The next queue process asks first of all what is under way (out_jobs), leaves these
+ * recipients alone, and gets their answers when they are there (out_late). What was delivered shortly before is
+ * told again then, since the process that was told may have died before store recorded it: to record it twice
+ * costs nothing, to send it twice does. So the death of the queue sends nothing twice. (A recipient that asked for
+ * NOTIFY=SUCCESS is not told again: it may be recorded as one whose notice is owed, and would lose it.)
  */
 #include "base/os.h"
 #include "conf/conf.h"
 #include "net/tls.h"
+#include "queue/outcome.h"
 #include "roles/out_priv.h"
 #include "store/types.h"
 
 #include <stdlib.h>
 
-enum { RESULTS_MAX = 57344, IDS_MAX = 57344, LEAST_ROOM = 64 };
+enum { RESULTS_MAX = 57344, IDS_MAX = 57344, LEAST_ROOM = 64, RECENT_CHUNK = 256 };
 
 static void job_free(struct out_job *job)
 {
@@ -57,6 +57,13 @@ static void answer_put(struct buf *out, const struct out_rcpt *x, size_t room)
 	rec_out_answer_put(out, &a);
 }
 
+static void remember(struct out_role *o, const struct out_rcpt *x)
+{
+	if (x->result.state != QUEUE_SENT || ((x->r.notify & NOTIFY_SUCCESS) && !x->result.dsn_passed))
+		return;
+	o->recent[o->recent_count++ % OUT_RECENT_MAX] = (struct out_recent){ x->r.id, loop_now(o->role->loop) };
+}
+
 static enum err results_send(struct out_job *job)
 {
 	struct chan *queue = role_peer(job->out->role, ROLE_QUEUE, 0);
@@ -73,6 +80,8 @@ static enum err results_send(struct out_job *job)
 	else
 		err = REPLY(queue, job->call, out_result, .results = buf_str(&b));
 	buf_free(&b);
+	for (size_t i = 0; i < job->count && !err; i++)
+		remember(job->out, &job->rcpts[i]);
 	return err;
 }
 
@@ -177,9 +186,52 @@ static enum err job_start(struct out_role *o, uint32_t call, const struct msg_ou
 	return ERR_OK;
 }
 
+/* Those delivered shortly before, the oldest first; `from` is where to begin, 0 at first. */
+static const struct out_recent *recent_next(const struct out_role *o, uint64_t *from)
+{
+	int64_t least = loop_now(o->role->loop) - SECONDS(OUT_RECENT_SECONDS);
+
+	if (o->recent_count > OUT_RECENT_MAX)
+		*from = MAX(*from, o->recent_count - OUT_RECENT_MAX);
+	for (; *from < o->recent_count; (*from)++)
+		if (o->recent[*from % OUT_RECENT_MAX].at >= least)
+			return &o->recent[(*from)++ % OUT_RECENT_MAX];
+	return NULL;
+}
+
+/* Their answers have no code: the queue sees that they are told again. */
+static void tell_recent(struct out_role *o, struct chan *queue)
+{
+	const struct out_recent *r;
+	uint64_t at = 0;
+	struct buf b;
+
+	buf_init(&b, RESULTS_MAX);
+	do {
+		unsigned n = 0;
+
+		buf_clear(&b);
+		while (n < RECENT_CHUNK && (r = recent_next(o, &at))) {
+			const struct rec_out_answer a = {
+				.id = r->id, .state = QUEUE_SENT, .status = S("2.0.0"), .reply = S("delivered shortly before")
+			};
+
+			rec_out_answer_put(&b, &a);
+			n++;
+		}
+		if (n && SEND(queue, out_late, .results = buf_str(&b))) {
+			log_warn(&o->role->log, "results-unsent", "recipients=%u", n);
+			break;
+		}
+	} while (r);
+	buf_free(&b);
+}
+
 /* A new queue process: what is under way, and then the answers that wait for it. */
 static void tell_jobs(struct out_role *o, struct chan *queue, uint32_t call)
 {
+	const struct out_recent *recent;
+	uint64_t at = 0;
 	struct buf b;
 	struct link *next;
 
@@ -191,11 +243,15 @@ static void tell_jobs(struct out_role *o, struct chan *queue, uint32_t call)
 		for (size_t i = 0; i < job->count; i++)
 			buf_add_le64(&b, job->rcpts[i].r.id);
 	}
+	while ((recent = recent_next(o, &at)))
+		buf_add_le64(&b, recent->id);
 	if (buf_failed(&b))
 		log_warn(&o->role->log, "jobs-untold", "jobs=%u", o->job_count);
 	if (REPLY(queue, call, out_jobs_reply, .ids = buf_str(&b)) == ERR_OK)
 		o->queue_knows = true;
 	buf_free(&b);
+	if (o->queue_knows)
+		tell_recent(o, queue);
 	for (struct link *l = o->jobs.next; o->queue_knows && l != &o->jobs; l = next) {
 		struct out_job *job = CONTAINER_OF(l, struct out_job, in_jobs);
 
@@ -228,9 +284,10 @@ static enum err out_init(struct role *r)
 	list_init(&o->idle);
 	list_init(&o->jobs);
 	o->cipher = body_cipher_new();
+	o->recent = calloc(OUT_RECENT_MAX, sizeof(*o->recent));
 	own_addresses(o);
 	r->state = o;
-	return o->cipher ? tls_client_new(r->loop, &r->log, STR_EMPTY, &o->tls) : ERR_NO_MEMORY;
+	return o->cipher && o->recent ? tls_client_new(r->loop, &r->log, STR_EMPTY, &o->tls) : ERR_NO_MEMORY;
 }
 
 static void out_message(struct role *r, struct chan *from, struct msg *m)

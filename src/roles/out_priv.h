@@ -18,9 +18,17 @@ enum {
 	OUT_JOB_BUDGET = 4 * 1024 * 1024,
 	OUT_JOB_SECONDS = 3000,	      /* of a whole job: below what its leases are good for (queue.c) */
 	OUT_REMOTE_MAX = 256,
+	OUT_RECENT_MAX = 2048, /* recipients whose delivery the next queue process is told again */
+	OUT_RECENT_SECONDS = 120, /* and how long: more than an outcome takes to be recorded */
 };
 
 struct tls_context;
+
+/* A recipient that was delivered, and of which a queue process was told. */
+struct out_recent {
+	uint64_t id;
+	int64_t at; /* loop time */
+};
 
 struct out_role {
 	struct role *role;
@@ -35,6 +43,8 @@ struct out_role {
 	struct timer stop_timer;
 	struct addr own[OUT_OWN_MAX]; /* where we take mail */
 	size_t own_count;
+	struct out_recent *recent; /* a ring of OUT_RECENT_MAX */
+	uint64_t recent_count;	   /* ever */
 	uint64_t connections, reused, delivered, deferred, failed;
 };
 

@@ -159,8 +159,9 @@ static void busy_lost(struct queue_role *q, unsigned out)
 			next = n->next;
 			if (b->out != out)
 				continue;
+			/* It stays until that is recorded, and is not lost twice. */
+			b->out = QUEUE_OUTS_MAX;
 			job_lost(q, b->id);
-			busy_end(q, b->id);
 		}
 	}
 }
@@ -415,6 +416,7 @@ static void out_told(void *arg, enum err err, struct msg *reply)
 	str ids;
 
 	free(question);
+	q->out_asked[out] = false;
 	if (err || reply->type != MSG_out_jobs_reply) {
 		/* It went down: peer_up asks again. */
 		if (err != ERR_CLOSED)
@@ -429,19 +431,20 @@ static void out_told(void *arg, enum err err, struct msg *reply)
 
 static void out_ask(struct queue_role *q, unsigned out)
 {
-	struct out_question *question = calloc(1, sizeof(*question));
-	const struct msg_out_jobs m = {};
 	struct chan *c = role_peer(q->role, ROLE_OUT, out);
+	struct out_question *question = c && !q->out_asked[out] ? calloc(1, sizeof(*question)) : NULL;
+	const struct msg_out_jobs m = {};
 
 	q->out_told[out] = false;
-	if (!question || !c) {
-		free(question);
+	if (!question)
 		return;
-	}
 	question->q = q;
 	question->out = out;
-	if (chan_call_async(c, MSG_out_jobs, &m, loop_now(q->role->loop) + SECONDS(QUEUE_CALL_SECONDS), out_told, question))
+	q->out_asked[out] = true;
+	if (chan_call_async(c, MSG_out_jobs, &m, loop_now(q->role->loop) + SECONDS(QUEUE_CALL_SECONDS), out_told, question)) {
+		q->out_asked[out] = false;
 		free(question);
+	}
 }
 
 static void queue_peer_up(struct role *r, struct chan *peer)

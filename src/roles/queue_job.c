@@ -294,9 +294,33 @@ void job_send(struct queue_role *q, struct sched_job *job)
 
 /* ---- jobs of the queue process before us ---- */
 
-static void nothing(void *arg)
+/* An outcome of one of these on its way. */
+struct late {
+	struct queue_role *q;
+	uint64_t id;
+};
+
+/* Not before it is recorded: a lease that store gave meanwhile is of the state before, and its answer comes first. */
+static void late_recorded(void *arg)
 {
-	(void)arg;
+	struct late *l = arg;
+
+	busy_end(l->q, l->id);
+	free(l);
+}
+
+static void late_send(struct queue_role *q, const struct msg_q_outcome *m)
+{
+	struct late *l = calloc(1, sizeof(*l));
+
+	if (l) {
+		*l = (struct late){ q, m->id };
+		if (!outcome_send(q, m, late_recorded, l))
+			return;
+	}
+	log_warn(&q->role->log, "outcome-lost", "record=%llu", (unsigned long long)m->id);
+	free(l);
+	busy_end(q, m->id);
 }
 
 void job_lost(struct queue_role *q, uint64_t id)
@@ -310,8 +334,7 @@ void job_lost(struct queue_role *q, uint64_t id)
 		.status = S("4.3.0"),
 	};
 
-	if (outcome_send(q, &m, nothing, NULL))
-		log_warn(&q->role->log, "outcome-lost", "record=%llu", (unsigned long long)id);
+	late_send(q, &m);
 }
 
 /* We never saw the record, so only what needs no more than the answer is decided: sent is sent. All else is
@@ -332,11 +355,13 @@ void late_answers(struct queue_role *q, str results)
 			.status = a.status,
 		};
 
-		busy_end(q, a.id);
-		count(q, a.state);
-		log_info(&q->role->log, a.state == QUEUE_SENT ? "out-sent" : "out-deferred",
-			 "record=%llu remote=%.*s reply=\"%.*s\"", (unsigned long long)a.id, STR_ARGS(a.remote), STR_ARGS(a.reply));
-		if (outcome_send(q, &m, nothing, NULL))
-			log_warn(&q->role->log, "outcome-lost", "record=%llu", (unsigned long long)a.id);
+		/* Without a code: told again of what the process before us may have recorded. */
+		if (a.code || a.state != QUEUE_SENT) {
+			count(q, a.state);
+			log_info(&q->role->log, a.state == QUEUE_SENT ? "out-sent" : "out-deferred",
+				 "record=%llu remote=%.*s reply=\"%.*s\"", (unsigned long long)a.id, STR_ARGS(a.remote),
+				 STR_ARGS(a.reply));
+		}
+		late_send(q, &m);
 	}
 }

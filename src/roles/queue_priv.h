@@ -37,6 +37,7 @@ struct queue_role {
 	struct timer lease_timer, stop_timer;
 	bool has_begun;	 /* store voided the leases of the process before us */
 	bool is_leasing, wants_lease, is_stopping;
+	bool out_asked[QUEUE_OUTS_MAX]; /* out_jobs is under way */
 	bool out_told[QUEUE_OUTS_MAX]; /* its old jobs are in `busy` */
 	struct index busy; /* struct busy: recipients in jobs of the process before us */
 	struct link notices; /* struct notice: collecting, or waiting for their turn */

@@ -355,7 +355,7 @@ static void store_peer_down(struct role *r, struct chan *peer)
 static enum err store_start(struct role *r)
 {
 	struct store_role *s = r->state;
-	enum err err = loop_watch(r->loop, &s->sync, store_sync_fd(s->store), on_sync, s);
+	enum err err = loop_watch_reader(r->loop, &s->sync, store_sync_fd(s->store), on_sync, s);
 
 	if (!err)
 		on_tick(s);

@@ -61,6 +61,7 @@ struct smtp_server {
 	unsigned filter_count;
 	struct tls_context *tls; /* NULL: none */
 	struct smtp_hooks hooks;
+	bool offers_scram; /* auth says that every account has SCRAM keys */
 	bool is_busy;	  /* many connections: shorter timeouts */
 	bool is_stopping;
 	uint32_t auth_lives; /* how often auth went away; what it knew of connections went with it */

@@ -36,7 +36,7 @@ static void write_extensions(struct smtp_session *s)
 	if (smtp_starttls_is_offered(s))
 		conn_write(c, S("250-STARTTLS\r\n"));
 	if (smtp_auth_is_offered(s))
-		conn_write(c, S("250-AUTH PLAIN LOGIN SCRAM-SHA-256\r\n"));
+		conn_printf(c, "250-AUTH PLAIN LOGIN%s\r\n", s->server->offers_scram ? " SCRAM-SHA-256" : "");
 	conn_write(c, S("250-8BITMIME\r\n250-SMTPUTF8\r\n250-CHUNKING\r\n250-DSN\r\n250 ENHANCEDSTATUSCODES\r\n"));
 }
 

@@ -64,6 +64,7 @@ void store_close(struct store *s)
 	kv_close(s->kv);
 	txns_free(s);
 	leases_free(s);
+	recent_free(s);
 	segment_fds_close(s);
 	body_cipher_free(s->bodies);
 	hasher_free(s->hasher);

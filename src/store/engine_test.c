@@ -211,6 +211,7 @@ static void test_queue(void)
 	struct bench b;
 	char text[8];
 	int64_t now;
+	enum err err;
 
 	tap_group("queue");
 	bench_make(&b);
@@ -250,6 +251,10 @@ static void test_queue(void)
 	/* A new scheduler begins: the lease is free, the old token worth nothing. */
 	store_q_begin(b.store);
 	EQ(OUTCOME(&b, .id = id, .token = again.token, .state = QUEUE_SENT), ERR_STALE);
+	/* What nobody leases is not leased either while its outcome is on its way: it would be the state before. */
+	err = store_q_outcome(b.store, &(struct msg_q_outcome){ .id = id, .state = QUEUE_DEFERRED, .due_us = now + 5500 }, on_done, &b);
+	OK(!lease_one(&b, now + 6000, &again, &out));
+	EQ(settled(&b, err), ERR_OK);
 	OK(lease_one(&b, now + 6000, &again, &out) && again.id == id);
 	EQ(OUTCOME(&b, .id = id, .token = again.token, .state = QUEUE_FAILED, .due_us = now), ERR_OK);
 	/* The bounce ends the record in its own commit. */

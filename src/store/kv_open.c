@@ -14,55 +14,11 @@
 
 #include <stdlib.h>
 
-#define IDENTITY_FILE "identity"
-#define IDENTITY_NEW  "identity.new"
-
 static enum err directory_make(int dir, const char *name)
 {
 	enum err err = os_mkdir(dir, name, 0700);
 
 	return err == ERR_EXISTS ? ERR_OK : err;
-}
-
-static enum err identity_create(int dir, struct identity *id)
-{
-	char bytes[IDENTITY_SIZE];
-	int fd;
-	enum err err;
-
-	os_random(id->store, sizeof(id->store));
-	os_random(id->key, sizeof(id->key));
-	identity_put(bytes, id);
-	if ((err = os_open(dir, IDENTITY_NEW, OS_WRITE | OS_CREATE | OS_TRUNCATE, &fd)))
-		return err;
-	if (!(err = os_pwrite_all(fd, str_of(bytes, sizeof(bytes)), 0)))
-		err = os_fsync(fd);
-	os_close(fd);
-	if (!err)
-		err = os_rename(dir, IDENTITY_NEW, IDENTITY_FILE);
-	return err ? err : os_fsync(dir);
-}
-
-enum err kv_identity(int dir, bool create, struct identity *out)
-{
-	char bytes[IDENTITY_SIZE];
-	struct os_stat st;
-	int fd;
-	enum err err = os_open(dir, IDENTITY_FILE, OS_READ, &fd);
-
-	if (err == ERR_NOT_FOUND && create) {
-		/* Without the key, segments that are there can never be read: not a new store. */
-		if (os_stat(dir, "log/00000001.seg", &st) == ERR_OK)
-			return ERR_DAMAGED;
-		return identity_create(dir, out);
-	}
-	if (err)
-		return err;
-	err = os_pread_all(fd, bytes, sizeof(bytes), 0);
-	os_close(fd);
-	if (err)
-		return err == ERR_EOF ? ERR_DAMAGED : err;
-	return identity_get(str_of(bytes, sizeof(bytes)), out);
 }
 
 enum err kv_prepare(const struct kv_options *options)

@@ -108,6 +108,7 @@ void row_save(struct change *c, uint32_t mailbox, const struct row *r)
 	buf_clear(&c->store->value);
 	row_put(&c->store->value, r);
 	kv_put(c->store->kv, &k, buf_str(&c->store->value));
+	recent_note(c->store, c->id, mailbox, r->modseq, r->uid);
 }
 
 void flags_count(struct mailbox *m, struct msg_flags flags, int by)
@@ -457,6 +458,7 @@ enum err message_add(struct change *c, struct mailbox *m, const struct new_row *
 		blob = kv_blob(c->store->kv, cold, out->cold_size);
 	}
 	m->modseq = c->modseq;
+	recent_note(c->store, c->id, m->id, c->modseq, out->uid);
 	message_count(c, m, out, 1);
 	k = key_make3(KIND_ROW, c->id, m->id, out->uid);
 	buf_clear(&c->store->value);

@@ -326,7 +326,8 @@ enum err store_q_outcome(struct store *s, const struct msg_q_outcome *in, store_
 		pending_free(p);
 		return err;
 	}
-	if ((l = lease_find(s, in->id)))
+	/* Until it is durable nobody may be given the record as it was, leased before or not. */
+	if ((l = lease_find(s, in->id)) || (l = lease_take(s, in->id, 0)))
 		l->is_settling = true;
 	p->finish = outcome_finish;
 	p->finish_id = in->id;

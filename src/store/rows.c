@@ -1,8 +1,9 @@
 /* Reading: the mailboxes of an account, the rows of a mailbox; durable state, in bounded pieces.
  *
  * `since` (RFC 7162): what changed after a MODSEQ is found by walking the rows, but mostly not all of them: a
- * session asks after each hint for what changed a moment ago, and if the mailbox's record in the index is not
- * newer than `since`, everything newer is in the overlay, and only that is walked.
+ * session asks after each hint for what changed a moment ago. Those rows are known by UID (recent.c); where they
+ * are not, but the mailbox's record in the index is not newer than `since`, everything newer is in the overlay, and
+ * only that is walked.
  */
 #include "store/store_priv.h"
 
@@ -273,6 +274,37 @@ static enum err rows_put(struct store *s, uint64_t account, const struct msg_st_
 	return err == ERR_EOF ? ERR_OK : err;
 }
 
+/* The same for UIDs that are known: few, so they are looked up. */
+static enum err recent_put(struct store *s, uint64_t account, const struct msg_st_rows *in, uint32_t to,
+			   const uint32_t *uids, unsigned count, struct store_reply *r, uint32_t *next)
+{
+	enum err err = ERR_OK;
+
+	*next = 0;
+	for (unsigned i = 0; i < count && !err; i++) {
+		struct key k = key_make3(KIND_ROW, account, in->mailbox, uids[i]);
+		struct row row;
+		str value;
+
+		if (uids[i] < in->uid_from || uids[i] > to)
+			continue;
+		if ((err = kv_get(s->kv, KV_DURABLE, &k, &value)) == ERR_NOT_FOUND) {
+			err = ERR_OK;
+			continue;
+		}
+		if (!err)
+			err = row_get(value, uids[i], &row);
+		if (err || row.modseq <= in->since)
+			continue;
+		if (!row_fits(&r->a, &row, in->columns)) {
+			*next = row.uid;
+			break;
+		}
+		err = row_encode(s, &row, in->columns, &s->scratch, &r->a);
+	}
+	return err;
+}
+
 /* Is everything newer than `since` in the overlay? */
 static bool index_is_older(struct store *s, uint64_t account, uint32_t mailbox, uint64_t since)
 {
@@ -284,6 +316,19 @@ static bool index_is_older(struct store *s, uint64_t account, uint32_t mailbox, 
 	if (err == ERR_NOT_FOUND)
 		return true;
 	return !err && mailbox_get(value, mailbox, &m) == ERR_OK && m.modseq <= since;
+}
+
+static enum err rows_since(struct store *s, uint64_t account, const struct msg_st_rows *in, uint32_t to,
+			   struct store_reply *r, uint32_t *next)
+{
+	uint32_t uids[RECENT_UIDS_MAX];
+	unsigned count;
+
+	if (!in->since)
+		return rows_put(s, account, in, to, false, r, next);
+	if (recent_uids(s, account, in->mailbox, in->since, uids, &count))
+		return recent_put(s, account, in, to, uids, count, r, next);
+	return rows_put(s, account, in, to, index_is_older(s, account, in->mailbox, in->since), r, next);
 }
 
 enum err store_rows(struct store *s, uint64_t account, const struct msg_st_rows *in, struct store_reply *r,
@@ -307,8 +352,7 @@ enum err store_rows(struct store *s, uint64_t account, const struct msg_st_rows 
 	if (!err && in->since && m.modseq > in->since)
 		err = gone_put(s, account, in, &to, &r->b);
 	if (!err && (!in->since || m.modseq > in->since))
-		err = rows_put(s, account, in, to, in->since && index_is_older(s, account, in->mailbox, in->since), r,
-			       &out->next_uid);
+		err = rows_since(s, account, in, to, r, &out->next_uid);
 	if (!err && out->next_uid && buf_len(&r->b)) {
 		/* Fewer rows fitted than asked for: what went behind them belongs to the next answer. */
 		buf_clear(&r->b);

@@ -16,6 +16,8 @@ enum {
 	LEASES_MAX = 65536,
 	TXNS_MAX = 4096,
 	REPLY_ROWS_MAX = 56 * 1024,
+	RECENT_SLOTS = 4096, /* mailboxes whose latest changes are known by UID; 1 KB each, while asked for */
+	RECENT_UIDS_MAX = 64,
 };
 
 struct segment_fd {
@@ -49,6 +51,7 @@ struct store {
 	uint64_t txn_bytes;
 	uint64_t file_number; /* of temporary body files */
 	uint64_t freed_segments;
+	struct recent *recent[RECENT_SLOTS];
 };
 
 /* What a change tells when it is durable. */
@@ -133,6 +136,13 @@ struct new_row {
 MUST_USE enum err message_add(struct change *c, struct mailbox *m, const struct new_row *n, struct row *out);
 MUST_USE enum err body_refer(struct store *s, struct pending *p, uint64_t body, int64_t by);
 void flags_count(struct mailbox *m, struct msg_flags flags, int by);
+
+/* the latest changes */
+void recent_note(struct store *s, uint64_t account, uint32_t mailbox, uint64_t modseq, uint32_t uid);
+/* The UIDs, ascending, among which are all rows that changed after `since`. False: not known, look at all of them. */
+bool recent_uids(struct store *s, uint64_t account, uint32_t mailbox, uint64_t since, uint32_t uids[RECENT_UIDS_MAX],
+		 unsigned *count);
+void recent_free(struct store *s);
 
 /* bodies on the way in */
 struct sealed {

