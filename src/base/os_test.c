@@ -20,6 +20,15 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+/* What the child would print of a check, would be counted twice. */
+static void fork_quietly(int *pid)
+{
+	enum err err = os_fork(pid);
+
+	if (err || *pid)
+		EQ(err, ERR_OK);
+}
+
 static int make_folder(char name[64])
 {
 	int fd = -1;
@@ -130,7 +139,7 @@ static void test_no_allocate(int dir)
 
 	tap_group("a file system that cannot allocate");
 	EQ(os_open(dir, "at", OS_READ | OS_WRITE | OS_CREATE | OS_TRUNCATE, &fd), ERR_OK);
-	EQ(os_fork(&pid), ERR_OK);
+	fork_quietly(&pid);
 	if (pid == 0) {
 		refuse_allocate();
 		if (os_allocate(fd, 100, 900) || os_fstat(fd, &st) || st.size != 1000)
@@ -475,7 +484,7 @@ static void test_processes(void)
 	EQ(os_reap(&pid, &status), ERR_AGAIN);
 	EQ(os_signals(&signals), ERR_OK);
 	EQ(os_signals_read(signals, &got), ERR_AGAIN);
-	EQ(os_fork(&pid), ERR_OK);
+	fork_quietly(&pid);
 	if (pid == 0)
 		os_exit(7);
 	EQ(os_wait_readable(signals, 60000), ERR_OK);
@@ -483,7 +492,7 @@ static void test_processes(void)
 	EQ(got, OS_SIG_CHILD);
 	EQ(os_reap(&pid, &status), ERR_OK);
 	EQ(status, 7);
-	EQ(os_fork(&pid), ERR_OK);
+	fork_quietly(&pid);
 	if (pid == 0)
 		for (;;)
 			pause();
@@ -559,7 +568,7 @@ static void test_close_others(void)
 	tap_group("closing the others");
 	EQ(os_socketpair(false, fd), ERR_OK);
 	EQ(os_socketpair(false, fd + 2), ERR_OK);
-	EQ(os_fork(&pid), ERR_OK);
+	fork_quietly(&pid);
 	if (pid == 0) {
 		os_close_others((int[]){ fd[3], -1, fd[1] }, 3);
 		os_exit((fcntl(fd[0], F_GETFD) >= 0) + (fcntl(fd[1], F_GETFD) < 0) * 2 + (fcntl(fd[2], F_GETFD) >= 0) * 4 +

@@ -2,7 +2,8 @@
  *
  * The seccomp program is built from sandbox.def: the architecture first, then one comparison for each call that this role may
  * make, with a look at the arguments where only some are harmless. The kernel caches the calls that are allowed whatever their
- * arguments, so the length of the list costs nothing on the hot ones. The default is EPERM rather than a kill: a library that asks for
+ * arguments, so the length of the list costs nothing on the hot ones. The default is EPERM rather
+ * than a kill: a library that asks for
  * something it can do without goes on, and a probe (tests/sandbox) can tell what it met. */
 #include "base/sandbox.h"
 

@@ -279,7 +279,8 @@ static enum err add_final(struct auth_role *a, struct auth_txn *t, const struct 
 							    .address = r->address,
 							    .original = m->address,
 							    .notify = m->notify,
-							    .orcpt = m->orcpt });
+							    .orcpt = m->orcpt,
+							    .quota = r->quota });
 	if (buf_failed(&t->rcpts))
 		return ERR_NO_MEMORY;
 	*slot = (struct rcpt_slot){ hash, (uint32_t)before + 1 };
@@ -294,6 +295,16 @@ static bool any_is_remote(const struct resolution *r)
 		if (r->recipients[i].account == 0)
 			return true;
 	return false;
+}
+
+/* Does nobody that this leads to have room? One full mailbox among several gets the message all the same: there is one answer for
+ * all, and the others must not miss it. */
+static bool all_are_full(const struct auth_role *a, const struct resolution *r)
+{
+	for (size_t i = 0; i < r->count; i++)
+		if (!auth_account_is_full(a, r->recipients[i].account, r->recipients[i].quota))
+			return false;
+	return true;
 }
 
 static void refuse_rcpt(struct auth_role *a, struct chan *from, uint32_t id, str address, enum err why)
@@ -363,6 +374,10 @@ void auth_rcpt(struct auth_role *a, struct chan *from, uint32_t id, const struct
 		refuse_rcpt(a, from, id, m->address, err);
 	else if (found.by == RESOLVED_REMOTE && !t->may_relay)
 		verdict(a, from, id, 554, S("5.7.1"), S("Relay access denied"), false);
+	else if (chan_peer(from) != ROLE_QUEUE && all_are_full(a, &found))
+		/* RFC 5321 4.2.2, RFC 3463 3.3: temporary, since its owner can make room, and the sender's queue tries for days
+		 * and then tells. A report from our own queue is small, and the last that is heard of a message: it goes in. */
+		verdict(a, from, id, 452, S("4.2.2"), S("The recipient's mailbox is full"), false);
 	else
 		accept_rcpt(a, t, id, m, &found);
 }

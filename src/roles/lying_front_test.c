@@ -26,6 +26,15 @@ struct test {
 	unsigned count; /* of message ids */
 };
 
+/* What the child would print of a check, would be counted twice. */
+static void fork_quietly(int *pid)
+{
+	enum err err = os_fork(pid);
+
+	if (err || *pid)
+		EQ(err, ERR_OK);
+}
+
 static void send_msg(struct peer *p, enum msg_type type, uint32_t id, const void *m)
 {
 	static char room[MSG_MAX];
@@ -81,7 +90,7 @@ static void start_store(struct test *t)
 	int fd[2], conf, dir;
 
 	EQ(os_socketpair(true, fd), ERR_OK);
-	EQ(os_fork(&t->pid), ERR_OK);
+	fork_quietly(&t->pid);
 	if (t->pid == 0) {
 		os_close(fd[0]);
 		os_exit(role_main(&role_store_ops, fd[1]));

@@ -1,6 +1,7 @@
 /* The history of messages; see trace_log.h for the idea.
  *
- * An event on disk: length (4 bytes, of what follows the checksum), checksum (4, FNV of it), message (8), time (8), event (2), three lengths (2
+ * An event on disk: length (4 bytes, of what follows the checksum), checksum (4, FNV of it),
+ * message (8), time (8), event (2), three lengths (2
  * each), then sender, recipient, text. A key on disk: hash (8), offset of the event (4). Keys are hashes, so a search reads the
  * event and looks whether it is really meant. The alternative, a table in SQLite, cost ten times the CPU per event. */
 #include "roles/trace_log.h"
@@ -8,7 +9,13 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-enum { PENDING_FLUSH = 256 * 1024, EVENT_HEAD = 8, EVENT_FIXED = 24, KEY_SIZE = 12, EVENT_MAX = EVENT_HEAD + EVENT_FIXED + 3 * 1024 };
+enum {
+	PENDING_FLUSH = 256 * 1024,
+	EVENT_HEAD = 8,
+	EVENT_FIXED = 24,
+	KEY_SIZE = 12,
+	EVENT_MAX = EVENT_HEAD + EVENT_FIXED + 3 * 1024,
+};
 
 struct key {
 	uint64_t hash;

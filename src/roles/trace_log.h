@@ -1,10 +1,12 @@
 /* The history of messages on disk: what `posthorn trace` answers from.
  *
- * Events are appended to files of TRACE_FILE_SIZE; a file that is full gets a sorted index of its keys (message id, sender, recipient)
+ * Events are appended to files of TRACE_FILE_SIZE; a file that is full gets a sorted index of its
+ * keys (message id, sender, recipient)
  * beside it. The newest file's index is in memory, and made again from the file at start, so kill -9 loses nothing that was
  * appended. Nothing is synced: a power cut may take the last seconds of history, never mail.
  *
- * Files are NNNNNNNN.events and NNNNNNNN.keys in the folder; the oldest are removed by age and size. A search touches each file's index
+ * Files are NNNNNNNN.events and NNNNNNNN.keys in the folder; the oldest are removed by age and
+ * size. A search touches each file's index
  * about log2(keys) times: a few milliseconds for a million messages.
  */
 #ifndef ROLES_TRACE_LOG_H

@@ -130,8 +130,6 @@ enum err store_commit(struct store *s, uint64_t account, const struct msg_st_com
 	}
 	/* What was recent is no change of a message: it has no MODSEQ (RFC 7162 3.1.1). */
 	p->reply.modseq = in->op != STORE_OP_RECENT && kv_has_changes(s->kv) ? c.modseq : c.account.modseq;
-	if (in->op != STORE_OP_RECENT)
-		change_end(&c);
 	if (in->op == STORE_OP_RECENT) {
 		/* Nobody is promised \\Recent (RFC 9051 2.3.2): not worth waiting for. */
 		struct msg_st_commit_reply reply = p->reply;
@@ -141,5 +139,6 @@ enum err store_commit(struct store *s, uint64_t account, const struct msg_st_com
 			done(arg, ERR_OK, &reply);
 		return err;
 	}
+	change_end(&c);
 	return pending_end(p);
 }

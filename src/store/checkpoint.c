@@ -62,7 +62,7 @@ static MDB_val val_of(str s)
 	return (MDB_val){ s.n, (void *)(uintptr_t)s.p };
 }
 
-static enum err index_remove(int dir)
+enum err index_remove(int dir)
 {
 	enum err err = os_unlink(dir, "index/data.mdb");
 
@@ -75,9 +75,10 @@ static enum err index_remove(int dir)
 static int put_own(MDB_txn *txn, MDB_dbi dbi, struct key *k, str content)
 {
 	char bytes[128] = { 0 };
-	MDB_val key = val_of(key_str(k)), value = { content.n + 4, bytes };
+	MDB_val key = val_of(key_str(k)), value = { content.n + INDEX_PREFIX, bytes };
 
-	memcpy(bytes + 4, content.p, content.n);
+	put_le32(bytes + 4, index_crc(key_str(k), 0, content));
+	memcpy(bytes + INDEX_PREFIX, content.p, content.n);
 	return mdb_put(txn, dbi, &key, &value, 0);
 }
 
@@ -86,9 +87,11 @@ static enum err index_start(struct index_writer *x)
 {
 	struct key id = key_make(KIND_INDEX), covered = key_make(KIND_INDEX);
 	MDB_val key, value;
-	char none[24] = { 0 };
+	char none[24] = { 0 }, own[INDEX_ID_SIZE] = { INDEX_LAYOUT };
 	MDB_txn *txn;
 	int rc;
+
+	identity_put(own + 1, x->identity);
 
 	id.p[id.n++] = 'i';
 	covered.p[covered.n++] = 'c';
@@ -99,15 +102,14 @@ static enum err index_start(struct index_writer *x)
 	if (!rc)
 		rc = mdb_get(txn, x->dbi, &key, &value);
 	if (rc == 0) {
-		str want = str_of(x->identity->store, STORE_ID_SIZE);
-		bool is_ours = value.mv_size == 4 + STORE_ID_SIZE &&
-			       str_eq(str_of((char *)value.mv_data + 4, STORE_ID_SIZE), want);
+		bool is_ours = value.mv_size == INDEX_PREFIX + sizeof(own) &&
+			       memcmp((char *)value.mv_data + INDEX_PREFIX, own, sizeof(own)) == 0;
 
 		rc = mdb_txn_commit(txn);
 		return rc ? err_from_mdb(rc) : is_ours ? ERR_OK : ERR_DAMAGED;
 	}
 	if (rc == MDB_NOTFOUND)
-		rc = put_own(txn, x->dbi, &id, str_of(x->identity->store, STORE_ID_SIZE));
+		rc = put_own(txn, x->dbi, &id, str_of(own, sizeof(own)));
 	if (!rc)
 		rc = put_own(txn, x->dbi, &covered, str_of(none, sizeof(none)));
 	if (rc) {
@@ -158,7 +160,7 @@ static void reserve_make(struct index_writer *x)
 }
 
 enum err index_writer_open(int dir, const char *path, const struct identity *id, const struct log *log,
-			   struct index_writer **out)
+			   bool may_create, struct index_writer **out)
 {
 	struct index_writer *x = calloc(1, sizeof(*x));
 	struct index_reader *probe = NULL;
@@ -171,12 +173,11 @@ enum err index_writer_open(int dir, const char *path, const struct identity *id,
 	if (!err || err == ERR_EXISTS)
 		err = index_reader_open(path, id, &probe);
 	index_reader_close(probe);
-	if (err == ERR_DAMAGED) {
-		if (log)
-			log_error(log, "store-index-damaged", "file=index/data.mdb action=rebuild");
+	if (err == ERR_DAMAGED && log)
+		log_error(log, "store-index-damaged", "file=index/data.mdb action=rebuild");
+	if (err == ERR_DAMAGED && may_create)
 		err = index_remove(dir);
-	}
-	if (!err || err == ERR_NOT_FOUND)
+	if (!err || (err == ERR_NOT_FOUND && may_create))
 		err = env_open(x, path);
 	if (err) {
 		index_writer_close(x);
@@ -193,6 +194,30 @@ void index_writer_close(struct index_writer *x)
 		return;
 	env_close(x);
 	free(x);
+}
+
+enum err index_check(struct index_writer *x)
+{
+	MDB_cursor *cursor = NULL;
+	MDB_val k, v;
+	MDB_txn *txn;
+	enum err err = ERR_OK;
+	int rc = mdb_txn_begin(x->env, NULL, MDB_RDONLY, &txn);
+
+	if (rc)
+		return err_from_mdb(rc);
+	rc = mdb_cursor_open(txn, x->dbi, &cursor);
+	while (!rc && !err && !(rc = mdb_cursor_get(cursor, &k, &v, MDB_NEXT))) {
+		str key = str_of(k.mv_data, k.mv_size), stored = str_of(v.mv_data, v.mv_size);
+
+		if (stored.n < INDEX_PREFIX ||
+		    get_le32(stored.p + 4) != index_crc(key, get_le32(stored.p), str_from(stored, INDEX_PREFIX)))
+			err = ERR_DAMAGED;
+	}
+	if (cursor)
+		mdb_cursor_close(cursor);
+	mdb_txn_abort(txn);
+	return err || rc == MDB_NOTFOUND ? err : err_from_mdb(rc);
 }
 
 static enum err usage_add(struct apply *a, uint32_t segment, struct usage_change by)
@@ -230,7 +255,7 @@ static enum err account_for(struct apply *a, str key, str stored, int64_t sign)
 	uint64_t bytes;
 	enum err err = usage_add(a, get_le32(stored.p), (struct usage_change){ .records = sign });
 
-	if (!err && record_refers(key, str_from(stored, 4), &segment, &bytes))
+	if (!err && record_refers(key, str_from(stored, INDEX_PREFIX), &segment, &bytes))
 		err = usage_add(a, segment, (struct usage_change){ .blobs = sign, .bytes = sign * (int64_t)bytes });
 	return err;
 }
@@ -243,7 +268,7 @@ static enum err apply_entry(struct apply *a, MDB_cursor *cursor, const struct en
 	int rc = mdb_cursor_get(cursor, &k, &old, MDB_SET);
 	enum err err = ERR_OK;
 
-	if (rc == 0 && old.mv_size >= 4)
+	if (rc == 0 && old.mv_size >= INDEX_PREFIX)
 		err = account_for(a, key, str_of(old.mv_data, old.mv_size), -1);
 	if (err || (rc && rc != MDB_NOTFOUND))
 		return err ? err : err_from_mdb(rc);
@@ -277,8 +302,8 @@ static int usage_write(struct apply *a, const struct usage_change *u)
 	key_number(&k, u->segment);
 	key = val_of(key_str(&k));
 	rc = mdb_get(a->txn, a->x->dbi, &key, &value);
-	if (rc == 0 && value.mv_size > 4)
-		old.rest = str_of((char *)value.mv_data + 4, value.mv_size - 4);
+	if (rc == 0 && value.mv_size > INDEX_PREFIX)
+		old.rest = str_of((char *)value.mv_data + INDEX_PREFIX, value.mv_size - INDEX_PREFIX);
 	else if (rc && rc != MDB_NOTFOUND)
 		return rc;
 	buf_clear(&a->value);
@@ -378,6 +403,7 @@ static enum err gather_frame(struct gather *g, const struct frame_header *h, str
 			continue;
 		buf_clear(&g->value);
 		buf_add_le32(&g->value, segment);
+		buf_add_le32(&g->value, index_crc(r.key, segment, r.value));
 		buf_add(&g->value, r.value);
 		if (buf_failed(&g->value))
 			return ERR_NO_MEMORY;
@@ -419,10 +445,10 @@ static enum err covered_read(struct index_writer *x, struct log_place *place)
 	k.p[k.n++] = 'c';
 	key = val_of(key_str(&k));
 	rc = mdb_get(txn, x->dbi, &key, &value);
-	if (!rc && value.mv_size == 28) {
-		const char *p = value.mv_data;
+	if (!rc && value.mv_size == INDEX_PREFIX + 24) {
+		const char *p = (const char *)value.mv_data + INDEX_PREFIX;
 
-		*place = (struct log_place){ get_le64(p + 4), get_le64(p + 12), get_le32(p + 20) };
+		*place = (struct log_place){ get_le64(p), get_le64(p + 8), get_le32(p + 16) };
 	} else if (!rc) {
 		rc = MDB_CORRUPTED;
 	}
@@ -471,7 +497,7 @@ enum err index_bring_up(struct index_writer *x, uint64_t limit, struct log_place
 	if (mdb_reader_check(x->env, &dead) == 0 && dead && x->log)
 		log_info(x->log, "store-index-readers", "dead=%d", dead);
 	err = covered_read(x, &g.place);
-	buf_init(&g.value, RECORD_VALUE_MAX + 4);
+	buf_init(&g.value, RECORD_VALUE_MAX + INDEX_PREFIX);
 	g.changes = overlay_new(GATHER_MAX);
 	if (!err && !g.changes)
 		err = ERR_NO_MEMORY;

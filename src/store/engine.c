@@ -128,9 +128,9 @@ enum err store_index_open(const struct store_options *options, struct store_inde
 
 	if (!x)
 		return ERR_NO_MEMORY;
-	err = kv_identity(options->dir, false, &x->identity);
+	err = kv_identity(options->dir, &x->identity);
 	if (!err)
-		err = index_writer_open(options->dir, options->path, &x->identity, options->log, &x->writer);
+		err = index_writer_open(options->dir, options->path, &x->identity, options->log, false, &x->writer);
 	if (err)
 		free(x);
 	else

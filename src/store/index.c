@@ -9,6 +9,7 @@
  */
 #include "store/index_priv.h"
 
+#include "store/crc32c.h"
 #include "store/records_priv.h"
 
 #include <lmdb.h>
@@ -20,16 +21,18 @@ struct index_reader {
 	MDB_env *env;
 	MDB_txn *txn;
 	MDB_dbi dbi;
-	bool is_active, has_dbi;
+	bool is_active, has_dbi, is_damaged;
 };
 
 struct index_cursor {
+	struct index_reader *reader;
 	MDB_cursor *cursor;
 	MDB_val key, value;
 	int state;
 };
 
 enum { INDEX_PATH_MAX = 4096 };
+#define INDEX_FILE "index/data.mdb"
 
 static enum err err_from_mdb(int rc)
 {
@@ -51,10 +54,20 @@ static enum err err_from_mdb(int rc)
 	}
 }
 
+/* Damage is remembered: who asks something else next must not be served from the same file. */
+static enum err noted(struct index_reader *x, enum err err)
+{
+	if (err == ERR_DAMAGED)
+		x->is_damaged = true;
+	return err;
+}
+
 static enum err snapshot(struct index_reader *x)
 {
 	int rc;
 
+	if (x->is_damaged)
+		return ERR_DAMAGED;
 	if (x->is_active)
 		return ERR_OK;
 	for (int tries = 0; tries < 2; tries++) {
@@ -71,12 +84,14 @@ static enum err snapshot(struct index_reader *x)
 		x->has_dbi = rc == 0;
 	}
 	x->is_active = rc == 0;
-	return err_from_mdb(rc);
+	return noted(x, err_from_mdb(rc));
 }
 
 /* Ours, and as long as it says. */
-static enum err verify(struct index_reader *x, const char *file, const struct identity *id)
+static enum err verify(struct index_reader *x, const char *path, const struct identity *id)
 {
+	char file[INDEX_PATH_MAX];
+	char want[IDENTITY_SIZE];
 	struct key k = key_make(KIND_INDEX);
 	MDB_envinfo info;
 	MDB_stat stat_;
@@ -84,6 +99,7 @@ static enum err verify(struct index_reader *x, const char *file, const struct id
 	str value;
 	enum err err;
 
+	snprintf(file, sizeof(file), "%s/" INDEX_FILE, path);
 	if (mdb_env_info(x->env, &info) || mdb_env_stat(x->env, &stat_) || stat(file, &st))
 		return ERR_DAMAGED;
 	if ((uint64_t)st.st_size < ((uint64_t)info.me_last_pgno + 1) * stat_.ms_psize)
@@ -91,29 +107,60 @@ static enum err verify(struct index_reader *x, const char *file, const struct id
 	k.p[k.n++] = 'i';
 	if ((err = index_get(x, key_str(&k), &value)))
 		return err == ERR_NOT_FOUND ? ERR_DAMAGED : err;
-	return str_eq(value, str_of(id->store, sizeof(id->store))) ? ERR_OK : ERR_DAMAGED;
+	identity_put(want, id);
+	return value.n == INDEX_ID_SIZE && value.p[0] == INDEX_LAYOUT && str_eq(str_from(value, 1), str_of(want, sizeof(want))) ?
+		       ERR_OK :
+		       ERR_DAMAGED;
+}
+
+static enum err environment_open(const char *path, struct index_reader *x)
+{
+	char directory[INDEX_PATH_MAX], file[INDEX_PATH_MAX];
+	struct stat st;
+	enum err err;
+
+	snprintf(directory, sizeof(directory), "%s/index", path);
+	snprintf(file, sizeof(file), "%s/" INDEX_FILE, path);
+	if (stat(file, &st) || st.st_size == 0)
+		return ERR_NOT_FOUND;
+	err = err_from_mdb(mdb_env_create(&x->env));
+	return err ? err : err_from_mdb(mdb_env_open(x->env, directory, MDB_RDONLY | MDB_NOTLS, 0600));
+}
+
+enum err index_identity(const char *path, struct identity *out)
+{
+	struct index_reader x = { .env = NULL };
+	struct key k = key_make(KIND_INDEX);
+	str value;
+	enum err err = environment_open(path, &x);
+
+	k.p[k.n++] = 'i';
+	if (!err)
+		err = index_get(&x, key_str(&k), &value);
+	if (!err)
+		err = value.n == INDEX_ID_SIZE ? identity_get(str_from(value, 1), out) : ERR_DAMAGED;
+	if (x.txn)
+		mdb_txn_abort(x.txn);
+	if (x.env)
+		mdb_env_close(x.env);
+	return err;
+}
+
+bool index_is_damaged(const struct index_reader *x)
+{
+	return x && x->is_damaged;
 }
 
 enum err index_reader_open(const char *path, const struct identity *id, struct index_reader **out)
 {
-	char directory[INDEX_PATH_MAX], file[INDEX_PATH_MAX];
 	struct index_reader *x = calloc(1, sizeof(*x));
-	struct stat st;
 	enum err err;
 
 	if (!x)
 		return ERR_NO_MEMORY;
-	snprintf(directory, sizeof(directory), "%s/index", path);
-	snprintf(file, sizeof(file), "%s/index/data.mdb", path);
-	if (stat(file, &st) || st.st_size == 0) {
-		free(x);
-		return ERR_NOT_FOUND;
-	}
-	err = err_from_mdb(mdb_env_create(&x->env));
+	err = environment_open(path, x);
 	if (!err)
-		err = err_from_mdb(mdb_env_open(x->env, directory, MDB_RDONLY | MDB_NOTLS, 0600));
-	if (!err)
-		err = verify(x, file, id);
+		err = verify(x, path, id);
 	if (err) {
 		index_reader_close(x);
 		return err;
@@ -149,12 +196,22 @@ static MDB_val val_of(str s)
 	return (MDB_val){ s.n, (void *)(uintptr_t)s.p };
 }
 
-static enum err value_take(const MDB_val *v, str *value)
+uint32_t index_crc(str key, uint32_t segment, str value)
 {
-	if (v->mv_size < 4)
-		return ERR_DAMAGED;
-	*value = str_of((const char *)v->mv_data + 4, v->mv_size - 4);
-	return ERR_OK;
+	char bytes[4];
+
+	put_le32(bytes, segment);
+	return crc32c(crc32c(crc32c(0, key), str_of(bytes, sizeof(bytes))), value);
+}
+
+static enum err value_take(struct index_reader *x, str key, const MDB_val *v, str *value)
+{
+	const char *p = v->mv_data;
+
+	if (v->mv_size < INDEX_PREFIX)
+		return noted(x, ERR_DAMAGED);
+	*value = str_of(p + INDEX_PREFIX, v->mv_size - INDEX_PREFIX);
+	return noted(x, get_le32(p + 4) == index_crc(key, get_le32(p), *value) ? ERR_OK : ERR_DAMAGED);
 }
 
 enum err index_get(struct index_reader *x, str key, str *value)
@@ -163,8 +220,8 @@ enum err index_get(struct index_reader *x, str key, str *value)
 	enum err err = snapshot(x);
 
 	if (!err)
-		err = err_from_mdb(mdb_get(x->txn, x->dbi, &k, &v));
-	return err ? err : value_take(&v, value);
+		err = noted(x, err_from_mdb(mdb_get(x->txn, x->dbi, &k, &v)));
+	return err ? err : value_take(x, key, &v, value);
 }
 
 enum err index_get_segment(struct index_reader *x, str key, str *value, uint32_t *segment)
@@ -172,7 +229,7 @@ enum err index_get_segment(struct index_reader *x, str key, str *value, uint32_t
 	enum err err = index_get(x, key, value);
 
 	if (!err)
-		*segment = get_le32(value->p - 4);
+		*segment = get_le32(value->p - INDEX_PREFIX);
 	return err;
 }
 
@@ -221,10 +278,11 @@ enum err index_cursor_open(struct index_reader *x, str from, struct index_cursor
 	c = calloc(1, sizeof(*c));
 	if (!c)
 		return ERR_NO_MEMORY;
-	if ((err = err_from_mdb(mdb_cursor_open(x->txn, x->dbi, &c->cursor)))) {
+	if ((err = noted(x, err_from_mdb(mdb_cursor_open(x->txn, x->dbi, &c->cursor))))) {
 		free(c);
 		return err;
 	}
+	c->reader = x;
 	c->key = val_of(from);
 	c->state = mdb_cursor_get(c->cursor, &c->key, &c->value, from.n ? MDB_SET_RANGE : MDB_FIRST);
 	*out = c;
@@ -244,9 +302,9 @@ enum err index_cursor_get(struct index_cursor *c, str *key, str *value)
 	if (c->state == MDB_NOTFOUND)
 		return ERR_EOF;
 	if (c->state)
-		return err_from_mdb(c->state);
+		return noted(c->reader, err_from_mdb(c->state));
 	*key = str_of(c->key.mv_data, c->key.mv_size);
-	return value_take(&c->value, value);
+	return value_take(c->reader, *key, &c->value, value);
 }
 
 enum err index_cursor_next(struct index_cursor *c)
@@ -254,5 +312,5 @@ enum err index_cursor_next(struct index_cursor *c)
 	if (c->state)
 		return c->state == MDB_NOTFOUND ? ERR_EOF : err_from_mdb(c->state);
 	c->state = mdb_cursor_get(c->cursor, &c->key, &c->value, MDB_NEXT);
-	return c->state && c->state != MDB_NOTFOUND ? err_from_mdb(c->state) : ERR_OK;
+	return c->state && c->state != MDB_NOTFOUND ? noted(c->reader, err_from_mdb(c->state)) : ERR_OK;
 }

@@ -1,7 +1,7 @@
 /* Opening a store: its files, its identity, recovery.
  *
- *	identity   the store's id and the key that seals its records
- *	lock       held as long as it is open
+ *	identity   the store's id and the key that seals its records (identity.c)
+ *	lock       held as long as it is open or prepared
  *	log/       the segments
  *	body/      large bodies
  *	index/     LMDB
@@ -114,7 +114,7 @@ enum err kv_open(const struct kv_options *options, struct kv **out)
 	kv->young = overlay_new(KV_OVERLAY_MAX);
 	err = kv->young ? lock(kv) : ERR_NO_MEMORY;
 	if (!err)
-		err = kv_identity(options->dir, false, &kv->identity);
+		err = kv_identity(options->dir, &kv->identity);
 	if (!err && !(kv->cipher = log_cipher_new(kv->identity.key)))
 		err = ERR_NO_MEMORY;
 	if (!err)

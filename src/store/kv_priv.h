@@ -109,7 +109,10 @@ void kv_close(struct kv *kv);
 
 /* Makes the store's files where there are none, and brings the index near the end of the log. */
 MUST_USE enum err kv_prepare(const struct kv_options *options);
-MUST_USE enum err kv_identity(int dir, bool create, struct identity *out);
+/* The store's identity; a copy that is missing or damaged is made again, all copies where there is no segment
+ * (identity.c). ERR_DAMAGED: none is left. */
+MUST_USE enum err kv_identity_prepare(int dir, const char *path, const struct log *log, struct identity *out);
+MUST_USE enum err kv_identity(int dir, struct identity *out);
 
 /* `frees_space`: may use the reserve. ERR_FULL, ERR_BUSY, ERR_IO. */
 MUST_USE enum err kv_begin(struct kv *kv, bool frees_space);
