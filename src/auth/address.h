@@ -1,6 +1,6 @@
 /* Mail addresses as the directory knows them.
  *
- * One parser makes every address that the directory stores, looks up or delivers to:
+ * One parser makes every address that the directory stores, looks up or delivers to; its grammar is mime/address.h's:
  *
  *	struct auth_address a;
  *	err = auth_address_parse(S("\"Bob\"@Bücher.Example"), arena, &a);

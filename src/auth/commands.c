@@ -58,7 +58,7 @@ const char *directory_command_usage(str first)
 		return "posthorn alias add ADDRESS|@DOMAIN TARGET...\nposthorn alias remove ADDRESS|@DOMAIN [TARGET]\n"
 		       "posthorn alias list [DOMAIN]\n";
 	return "posthorn user add ADDRESS [--random | --hash] [--quota SIZE]\nposthorn user passwd ADDRESS [--random | --hash]\n"
-	       "posthorn user remove|enable|disable ADDRESS\nposthorn user quota ADDRESS SIZE|none\n"
+	       "posthorn user remove|enable|disable ADDRESS\nposthorn user quota ADDRESS [SIZE|none]\n"
 	       "posthorn user list [DOMAIN]\nposthorn user import\n";
 }
 
@@ -162,6 +162,18 @@ static str input_line(const struct run *r)
 	return str_cut_line(&rest);
 }
 
+/* A hash from elsewhere. SCRAM's own keys are both: what PLAIN is checked against and what SCRAM needs. */
+static struct password_record record_of_hash(str hash)
+{
+	enum password_scheme scheme;
+	struct password_record record = { .hash = hash };
+	str rest;
+
+	if (!password_scheme_of(hash, &scheme, &rest) && scheme == PASSWORD_SCRAM_SHA_256)
+		record.scram = hash;
+	return record;
+}
+
 /* The record to store: from --hash, --random or the password given. False when it was refused. */
 static bool take_password(struct run *r, struct password_record *record)
 {
@@ -171,7 +183,7 @@ static bool take_password(struct run *r, struct password_record *record)
 	enum err err;
 
 	if (r->hash) {
-		*record = (struct password_record){ .hash = password };
+		*record = record_of_hash(password);
 		err = password_check_stored(password);
 		if (err)
 			buf_add(&r->result->err, S("the text given is no {SCHEME}hash that can be verified\n"));
@@ -320,16 +332,50 @@ static void user_passwd(struct run *r)
 	finish(r, r->args[0], err);
 }
 
+/* "ADDRESS quota=N|none used=N"; without a running server the store is closed, and what is used not known. */
+static void user_quota_show(struct run *r, const struct directory_account *account)
+{
+	uint64_t used;
+	enum err err;
+
+	buf_printf(&r->result->out, "%.*s quota=", STR_ARGS(account->address));
+	if (account->quota > 0)
+		buf_printf(&r->result->out, "%llu", (unsigned long long)account->quota);
+	else
+		buf_add(&r->result->out, S("none"));
+	if (!r->c->usage) {
+		buf_add(&r->result->out, S("\n"));
+		return;
+	}
+	if ((err = r->c->usage(r->c->arg, account->id, &used))) {
+		r->result->exit = 1;
+		buf_add(&r->result->out, S("\n"));
+		buf_printf(&r->result->err, "how much is used could not be found out: %s\n", err_text(err));
+		return;
+	}
+	buf_printf(&r->result->out, " used=%llu\n", (unsigned long long)used);
+}
+
 static void user_quota(struct run *r)
 {
+	struct directory_account account;
 	uint64_t quota;
+	enum err err;
 
-	if (!parse_quota(r->args[1], &quota)) {
+	if (r->n > 1 && !parse_quota(r->args[1], &quota)) {
 		r->result->exit = 1;
 		buf_printf(&r->result->err, "%.*s is no size like 500m, 2g or none\n", STR_ARGS(str_head(r->args[1], 100)));
 		return;
 	}
-	finish(r, r->args[0], directory_set_quota(r->c->directory, r->args[0], quota));
+	err = r->n > 1 ? directory_set_quota(r->c->directory, r->args[0], quota) : ERR_OK;
+	if (!err)
+		err = directory_account_find(r->c->directory, r->args[0], r->arena, &account);
+	if (err)
+		refuse(r, r->args[0], err);
+	else if (r->n == 1)
+		user_quota_show(r, &account);
+	else if (r->c->tell_quota)
+		r->c->tell_quota(r->c->arg, account.id, account.quota);
 }
 
 static void user_enable(struct run *r)
@@ -382,7 +428,7 @@ static void import_line(struct run *r, str line)
 {
 	str address = str_cut(&line, ' ');
 	str hash = str_cut(&line, ' ');
-	struct password_record record = { .hash = hash };
+	struct password_record record = record_of_hash(hash);
 	uint64_t quota = 0, id;
 
 	if (line.n > 0 && !parse_quota(str_trim(line), &quota)) {

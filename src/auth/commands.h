@@ -29,6 +29,9 @@ struct directory_command {
 	/* As password_make. */
 	enum err (*make_password)(void *arg, enum password_scheme scheme, str password, struct arena *a,
 				  struct password_record *out);
+	/* With a running server; NULL without one. `usage`: bytes stored, ERR_TEMPORARY and the like. */
+	enum err (*usage)(void *arg, uint64_t account, uint64_t *used);
+	void (*tell_quota)(void *arg, uint64_t account, uint64_t quota);
 	void *arg;
 };
 

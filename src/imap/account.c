@@ -36,6 +36,7 @@ void imap_account_free(struct imap_account *a)
 {
 	if (!a)
 		return;
+	loop_timer_cancel(a->loop, &a->recent_timer);
 	imap_message_release(a->last);
 	for (struct imap_view *v = a->views, *next; v; v = next) {
 		next = v->next;
@@ -81,6 +82,23 @@ void imap_account_touched(struct imap_account *a, uint32_t mailbox, uint64_t mod
 		if (v->hint > v->modseq && v->first_selected && a->on_change)
 			a->on_change(a->arg, v);
 	}
+}
+
+/* A commit that did nothing has somebody else's MODSEQ: what that one changed is to be asked for. */
+bool imap_account_follows(struct imap_account *a, uint32_t mailbox, const struct msg_st_commit_reply *reply,
+			  struct imap_view **out)
+{
+	struct imap_mailbox *m = imap_account_mailbox_by_id(a, mailbox);
+	struct imap_view *v = view_by_id(a, mailbox);
+
+	*out = v;
+	if (!m || !v || !v->is_loaded || v->is_refreshing || !reply->changed || reply->modseq != v->modseq + 1) {
+		imap_account_touched(a, mailbox, reply->modseq);
+		return false;
+	}
+	m->hint = MAX(m->hint, reply->modseq);
+	v->modseq = reply->modseq;
+	return true;
 }
 
 void imap_account_message(struct imap_account *a, struct msg *m)
@@ -423,12 +441,27 @@ static void ignore(void *arg, enum err err, struct msg *reply)
 	(void)arg, (void)err, (void)reply;
 }
 
-void imap_account_seen_recent(struct imap_account *a, uint32_t mailbox)
+static void save_recent(void *arg)
 {
-	struct msg_st_commit m = { .op = STORE_OP_RECENT, .mailbox = mailbox };
+	struct imap_account *a = arg;
 
-	if (chan_call_async(a->store, MSG_st_commit, &m, imap_account_deadline(a), ignore, NULL))
-		log_debug(a->log, "imap-recent-lost", "account=%llu mailbox=%u", (unsigned long long)a->id, mailbox);
+	for (struct imap_view *v = a->views; v; v = v->next) {
+		struct msg_st_commit m = { .op = STORE_OP_RECENT, .mailbox = v->mailbox };
+
+		if (!v->recent_is_unsaved)
+			continue;
+		v->recent_is_unsaved = false;
+		if (chan_call_async(a->store, MSG_st_commit, &m, imap_account_deadline(a), ignore, NULL))
+			log_debug(a->log, "imap-recent-lost", "account=%llu mailbox=%u", (unsigned long long)a->id,
+				  v->mailbox);
+	}
+}
+
+void imap_account_seen_recent(struct imap_account *a, struct imap_view *v)
+{
+	v->recent_is_unsaved = true;
+	if (!a->recent_timer.position)
+		loop_timer_set(a->loop, &a->recent_timer, loop_now(a->loop) + SECONDS(IMAP_RECENT_SECONDS), save_recent, a);
 }
 
 enum err imap_account_gone(struct imap_account *a, const struct imap_view *v, uint64_t since, uint32_t below,

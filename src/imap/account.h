@@ -18,6 +18,7 @@ enum {
 	IMAP_STORE_SECONDS = 60,		   /* an answer of the store takes no longer */
 	IMAP_SEGMENTS_MAX = 64,			   /* descriptors of segments kept open */
 	IMAP_LOCATED_BYTES = 32 * 1024 * 1024, /* prefixes and subjects kept for one mailbox */
+	IMAP_RECENT_SECONDS = 1,		   /* until it is stored that messages are not recent any more */
 	IMAP_BODY_KEPT = 1024 * 1024,		   /* a larger message is not kept between commands */
 };
 
@@ -60,6 +61,7 @@ struct imap_account {
 	uint32_t keyword_changes;
 
 	struct imap_view *views;
+	struct timer recent_timer;
 	struct body_cipher *cipher;
 	struct imap_segment segments[IMAP_SEGMENTS_MAX];
 	uint64_t segment_uses;
@@ -88,10 +90,15 @@ MUST_USE enum err imap_account_refresh(struct imap_account *a, struct imap_view 
 /* What was expunged after `since` with a UID below `below`, for connections that were parked; resolved, in the arena. */
 MUST_USE enum err imap_account_gone(struct imap_account *a, const struct imap_view *v, uint64_t since, uint32_t below,
 				    struct arena *kept, struct imap_set *out);
-/* No message of this mailbox is recent any more. Nobody waits for it: it is not worth a sync. */
-void imap_account_seen_recent(struct imap_account *a, uint32_t mailbox);
+/* No message of this mailbox is recent any more. Nobody waits for it: it is not worth a sync, nor a message to the
+ * store for each mail, so it is stored a little later. */
+void imap_account_seen_recent(struct imap_account *a, struct imap_view *v);
 /* We changed this mailbox ourselves: copies of it are stale from `modseq` on. */
 void imap_account_touched(struct imap_account *a, uint32_t mailbox, uint64_t modseq);
+/* The same, when the caller knows what this commit changed: true when there is a view exactly one change behind,
+ * which counts as up to date from here on; the caller applies the change. */
+bool imap_account_follows(struct imap_account *a, uint32_t mailbox, const struct msg_st_commit_reply *reply,
+			  struct imap_view **out);
 
 /* A keyword's number in the account's table; with `create`, it gets one. ERR_NOT_FOUND, ERR_TOO_MANY. */
 MUST_USE enum err imap_account_keyword(struct imap_account *a, str name, bool create, unsigned *number);

@@ -45,11 +45,37 @@ static void release(struct append *x)
 	free(x);
 }
 
+/* One message under way, and what of its row we know already. */
+struct appended {
+	struct append *append;
+	struct imap_row row;
+};
+
 /* ---- the store's answers ---- */
+
+/* The row is known but for what the store gave it: it need not be asked for. */
+static void show(struct append *x, const struct appended *m, const struct msg_st_commit_reply *reply)
+{
+	struct imap_row row = m->row;
+	struct rec_uid_range range;
+	struct imap_view *v;
+	str to = reply->to;
+
+	if (rec_uid_range_get(&to, &range) || !imap_account_follows(x->account, x->mailbox, reply, &v))
+		return;
+	row.uid = range.first;
+	row.modseq = reply->modseq;
+	row.body = reply->body;
+	if (imap_view_put(v, &row))
+		v->is_loaded = false; /* no memory: all is asked for again */
+	else if (x->account->on_change)
+		x->account->on_change(x->account->arg, v);
+}
 
 static void stored(void *arg, enum err err, struct msg *reply)
 {
-	struct append *x = arg;
+	struct appended *m = arg;
+	struct append *x = m->append;
 	struct rec_uid_range range;
 	str to;
 
@@ -58,13 +84,14 @@ static void stored(void *arg, enum err err, struct msg *reply)
 		to = reply->u.st_commit_reply.to;
 		x->uidvalidity = reply->u.st_commit_reply.uidvalidity;
 		x->modseq = MAX(x->modseq, reply->u.st_commit_reply.modseq);
-		imap_account_touched(x->account, x->mailbox, reply->u.st_commit_reply.modseq);
+		show(x, m, &reply->u.st_commit_reply);
 		while (!rec_uid_range_get(&to, &range))
 			imap_set_add(&x->uids, range.first, range.last);
 	} else if (!x->err) {
 		x->err = err;
 	}
 	waiters_wake_all(x->account->loop, &x->answered);
+	free(m);
 	release(x);
 }
 
@@ -107,6 +134,29 @@ static enum err flags_of(struct imap_session *s, const struct imap_append_part *
 	return ERR_OK;
 }
 
+static enum err submit(struct imap_session *s, const struct msg_st_append *m)
+{
+	struct append *x = s->append;
+	struct appended *one = malloc(sizeof(*one));
+	enum err err;
+
+	if (!one)
+		return ERR_NO_MEMORY;
+	*one = (struct appended){ .append = x,
+				  .row = { .flags = { m->flags0, m->flags1 },
+					   .size = m->size,
+					   .received_us = m->received_us,
+					   .zone = (int16_t)m->zone } };
+	err = chan_call_async(s->account->store, MSG_st_append, m, imap_account_deadline(s->account), stored, one);
+	if (err) {
+		free(one);
+		return err;
+	}
+	x->references++;
+	x->pending++;
+	return ERR_OK;
+}
+
 static enum err send_message(struct imap_session *s, const struct imap_append_part *part, str message, int fd)
 {
 	struct append *x = s->append;
@@ -132,13 +182,7 @@ static enum err send_message(struct imap_session *s, const struct imap_append_pa
 			m.envelope = buf_str(&envelope);
 			m.structure = buf_str(&structure);
 		}
-		x->references++;
-		x->pending++;
-		err = chan_call_async(s->account->store, MSG_st_append, &m, imap_account_deadline(s->account), stored, x);
-		if (err) {
-			x->pending--;
-			x->references--;
-		}
+		err = submit(s, &m);
 	}
 	buf_free(&envelope);
 	buf_free(&structure);

@@ -165,7 +165,7 @@ static void tell_recent(struct imap_session *s, uint32_t recent_from)
 
 	buf_printf(&s->out, "* %u EXISTS\r\n* %u RECENT\r\n", s->selected.exists, imap_selected_recent(&s->selected));
 	if (v->recent_from != recent_from)
-		imap_account_seen_recent(s->account, v->mailbox);
+		imap_account_seen_recent(s->account, v);
 }
 
 enum err imap_send_news(struct imap_session *s, bool may_expunge)

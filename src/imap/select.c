@@ -26,7 +26,7 @@ static void tell_mailbox(struct imap_session *s, uint32_t uidnext, uint32_t rece
 	buf_printf(&s->out, "* OK [UIDVALIDITY %u] UIDs valid\r\n* OK [UIDNEXT %u] Predicted next UID\r\n",
 		   sel->view->uidvalidity, MAX(uidnext, sel->view->uidnext));
 	if (sel->view->recent_from != recent_from)
-		imap_account_seen_recent(s->account, sel->view->mailbox);
+		imap_account_seen_recent(s->account, sel->view);
 }
 
 static enum err open_mailbox(struct imap_session *s, str name, bool read_only)

@@ -87,16 +87,12 @@ static enum err for_pieces(struct imap_session *s, const struct imap_set *set, u
 
 /* ---- the view follows ---- */
 
-/* Is the view exactly one change behind `modseq`? Then the caller applies it; otherwise it is asked for again. */
-static bool follows(struct imap_session *s, uint64_t modseq)
+/* Is the view exactly this one change behind? Then the caller applies it; otherwise it is asked for again. */
+static bool follows(struct imap_session *s, const struct msg_st_commit_reply *reply)
 {
-	struct imap_view *v = s->selected.view;
+	struct imap_view *v;
 
-	imap_account_touched(s->account, v->mailbox, modseq);
-	if (modseq != v->modseq + 1 || v->is_refreshing)
-		return false;
-	v->modseq = modseq;
-	return true;
+	return imap_account_follows(s->account, s->selected.view->mailbox, reply, &v);
 }
 
 static void apply_flags(struct imap_view *v, str uids, enum imap_flags_mode mode, const uint64_t flags[2], uint64_t modseq)
@@ -152,7 +148,7 @@ enum err imap_commit_flags(struct imap_session *s, str uids, enum imap_flags_mod
 	if (err)
 		return err;
 	s->own = reply.modseq;
-	if (!follows(s, reply.modseq))
+	if (!follows(s, &reply))
 		return imap_account_refresh(s->account, v);
 	apply_flags(v, uids, mode, flags, reply.modseq);
 	tell_others(s);
@@ -264,7 +260,7 @@ static enum err expunge_piece(struct imap_session *s, void *arg, str uids)
 						   .uids = uids,
 						   .expected = v->uidvalidity },
 			  &reply);
-	if (err || !follows(s, reply.modseq))
+	if (err || !follows(s, &reply))
 		return err;
 	apply_expunge(v, uids);
 	tell_others(s);
@@ -355,10 +351,11 @@ static enum err copy_piece(struct imap_session *s, void *arg, str uids)
 		return err;
 	copy->target_uidvalidity = reply.uidvalidity;
 	imap_account_touched(s->account, copy->target, reply.modseq);
-	if (copy->op == STORE_OP_MOVE && copy->target != v->mailbox && follows(s, reply.modseq)) {
+	if (copy->op == STORE_OP_MOVE && copy->target != v->mailbox && follows(s, &reply)) {
 		apply_expunge(v, reply.from);
 		tell_others(s);
-	} else {
+	} else if (copy->op == STORE_OP_MOVE || copy->target == v->mailbox || !follows(s, &reply)) {
+		/* A copy to elsewhere changes nothing here but the MODSEQ that the view is as of. */
 		imap_account_touched(s->account, v->mailbox, reply.modseq);
 	}
 	return ERR_OK;

@@ -44,6 +44,7 @@ struct imap_view {
 	uint64_t hint;	 /* the store has something newer if this is larger than modseq */
 	bool is_loaded;
 	bool is_deleted; /* the mailbox is gone */
+	bool recent_is_unsaved; /* the store does not know recent_from yet */
 	size_t seen_below; /* no row below this index is unseen */
 	uint32_t recent_from; /* messages from this UID on were not told to any connection as recent */
 

@@ -122,8 +122,9 @@ static void print_events(struct admin_command *c, const struct trace_found *e, s
 static enum err print_address(struct admin_command *c, str address, bool json, size_t *count)
 {
 	struct trace_found *e, *of_message;
-	size_t n, m;
-	enum err err = trace_log_find_address(c->admin->trace, address, c->arena, &e, &n);
+	struct arena *one = arena_new(ADMIN_ARENA); /* of one message: all of them together would not fit */
+	size_t n = 0, m;
+	enum err err = one ? trace_log_find_address(c->admin->trace, address, c->arena, &e, &n) : ERR_NO_MEMORY;
 
 	*count = n;
 	for (size_t i = 0; !err && i < n; i++) {
@@ -137,9 +138,11 @@ static enum err print_address(struct admin_command *c, str address, bool json, s
 			is_seen = e[k].message == e[i].message;
 		if (is_seen)
 			continue;
-		if (!(err = trace_log_find_message(c->admin->trace, e[i].message, c->arena, &of_message, &m)))
+		arena_reset(one);
+		if (!(err = trace_log_find_message(c->admin->trace, e[i].message, one, &of_message, &m)))
 			print_events(c, of_message, m, json);
 	}
+	arena_free(one);
 	return err;
 }
 

@@ -29,127 +29,6 @@ bool auth_caller_is_there(const struct auth_caller *caller)
 	return caller->chan && chan_is_up(caller->chan) && *epoch_of(caller->auth, caller->chan) == caller->epoch;
 }
 
-/* ---- commands ---- */
-
-/* A command runs on a fiber, since it may wait for a worker's hash. */
-struct running_command {
-	struct auth_caller caller;
-	struct buf args, input;
-	uint64_t cursor;
-	struct fiber *fiber;
-	struct arena *arena;
-	enum err hash_err;
-	struct password_record made;
-	bool is_made;
-};
-
-static void command_hashed(void *arg, enum err err, const struct msg_lookup_hash_reply *made)
-{
-	struct running_command *r = arg;
-
-	r->hash_err = err;
-	if (!err) {
-		r->made.hash = arena_str(r->arena, made->stored);
-		r->made.scram = arena_str(r->arena, made->scram);
-		if (!r->made.hash.p || !r->made.scram.p)
-			r->hash_err = ERR_NO_MEMORY;
-	}
-	r->is_made = true;
-	fiber_wake(r->caller.auth->role->loop, r->fiber);
-}
-
-static enum err command_make_password(void *arg, enum password_scheme scheme, str password, struct arena *arena,
-				      struct password_record *out)
-{
-	struct running_command *r = arg;
-	struct auth_role *a = r->caller.auth;
-	enum err err;
-
-	r->arena = arena;
-	r->is_made = false;
-	r->fiber = fiber_current(a->role->loop);
-	err = auth_job_hash(a, password_scheme_name(scheme), password, command_hashed, r);
-	/* The job always ends: by its answer, its deadline or its worker's death. */
-	while (!err && !r->is_made) {
-		enum err waited = fiber_suspend(a->role->loop, LOOP_NEVER);
-
-		if (waited && waited != ERR_CANCELLED)
-			panic("a wait without a deadline ended: %s", err_name(waited));
-	}
-	if (!err)
-		err = r->hash_err;
-	if (!err)
-		*out = r->made;
-	return err;
-}
-
-static size_t split_args(str joined, str *args, size_t max)
-{
-	size_t n = 0;
-
-	while (joined.n > 0 && n < max)
-		args[n++] = str_cut(&joined, '\0');
-	return n;
-}
-
-static void command_run(void *arg)
-{
-	struct running_command *r = arg;
-	struct auth_role *a = r->caller.auth;
-	struct directory_command c = {
-		.directory = a->directory, .scheme = a->scheme, .make_password = command_make_password, .arg = r
-	};
-	struct directory_result result = { .exit = 0 };
-	struct arena *arena = arena_new(DIRECTORY_COMMAND_ARENA);
-	str args[128];
-	enum err err = arena ? ERR_OK : ERR_NO_MEMORY;
-
-	buf_init(&result.out, DIRECTORY_COMMAND_OUT);
-	buf_init(&result.err, DIRECTORY_COMMAND_ERR);
-	if (!err)
-		directory_command_run(&c, args, split_args(buf_str(&r->args), args, ARRAY_LEN(args)), buf_str(&r->input),
-				      r->cursor, arena, &result);
-	if (auth_caller_is_there(&r->caller))
-		err = err ? REPLY_FAILED(r->caller.chan, r->caller.id, err, STR_EMPTY) :
-			    REPLY(r->caller.chan, r->caller.id, command_output, .out = buf_str(&result.out),
-				  .err = buf_str(&result.err), .exit = (uint8_t)result.exit, .more = result.more,
-				  .cursor = result.cursor);
-	if (err)
-		log_warn(&a->role->log, "command-answer-lost", "error=%s", err_name(err));
-	arena_free(arena);
-	buf_free(&result.out);
-	buf_free(&result.err);
-	if (r->input.p)
-		explicit_bzero(r->input.p, r->input.size);
-	buf_free(&r->args);
-	buf_free(&r->input);
-	free(r);
-}
-
-static void command(struct auth_role *a, struct chan *from, uint32_t id, const struct msg_command *m)
-{
-	struct running_command *r = calloc(1, sizeof(*r));
-	enum err err = ERR_NO_MEMORY;
-
-	if (r) {
-		r->caller = auth_caller(a, from, id);
-		r->cursor = m->cursor;
-		buf_init(&r->args, m->args.n + 1);
-		buf_init(&r->input, m->input.n + 1);
-		buf_add(&r->args, m->args);
-		buf_add(&r->input, m->input);
-		err = buf_failed(&r->args) || buf_failed(&r->input) ? ERR_NO_MEMORY :
-								      fiber_spawn(a->role->loop, command_run, r);
-		if (err) {
-			buf_free(&r->args);
-			buf_free(&r->input);
-			free(r);
-		}
-	}
-	if (err && (err = REPLY_FAILED(from, id, err, STR_EMPTY)))
-		log_warn(&a->role->log, "command-answer-lost", "error=%s", err_name(err));
-}
-
 /* ---- the role ---- */
 
 static void tick(void *arg)
@@ -157,6 +36,7 @@ static void tick(void *arg)
 	struct auth_role *a = arg;
 
 	auth_tickets_expire(a);
+	auth_mechanisms_check(a);
 	auth_jobs_run(a);
 	loop_timer_set(a->role->loop, &a->tick, loop_now(a->role->loop) + SECONDS(TICK_SECONDS), tick, a);
 }
@@ -181,7 +61,7 @@ enum err auth_resolver_make(struct auth_role *a)
 static enum err auth_init(struct role *r)
 {
 	struct auth_role *a = calloc(1, sizeof(*a));
-	uint8_t seeds[5][LRU_SEED_SIZE], key[LOGINCACHE_KEY_SIZE];
+	uint8_t seeds[6][LRU_SEED_SIZE], key[LOGINCACHE_KEY_SIZE];
 	enum err err;
 
 	if (!a)
@@ -200,6 +80,8 @@ static enum err auth_init(struct role *r)
 	if ((err = lru_init(&a->conns, AUTH_CONNS_MAX, seeds[0])) || (err = lru_init(&a->txns, AUTH_TXNS_MAX, seeds[1])))
 		return err;
 	if ((err = lru_init(&a->tickets, AUTH_TICKETS_MAX, seeds[2])))
+		return err;
+	if ((err = lru_init(&a->full, AUTH_FULL_MAX, seeds[5])))
 		return err;
 	return lru_init(&a->opened, AUTH_OPENED_MAX, seeds[4]);
 }
@@ -268,11 +150,14 @@ static void auth_message(struct role *r, struct chan *from, struct msg *m)
 	case MSG_auth_reset:
 		auth_reset(a, from, m->u.auth_reset.txn);
 		break;
+	case MSG_account_full:
+		auth_account_full(a, &m->u.account_full);
+		break;
 	case MSG_session_bind:
 		auth_session_bind(a, from, m->id, &m->u.session_bind);
 		break;
 	case MSG_command:
-		command(a, from, m->id, &m->u.command);
+		auth_command(a, from, m->id, &m->u.command);
 		break;
 	default:
 		log_error(&r->log, "unexpected-message", "type=%s", msg_name(m->type));
@@ -284,6 +169,8 @@ static void auth_peer_up(struct role *r, struct chan *peer)
 {
 	if (chan_peer(peer) == ROLE_LOOKUP)
 		auth_jobs_run(r->state);
+	if (chan_peer(peer) == ROLE_FRONT)
+		auth_front_up(r->state, peer);
 }
 
 /* What came from a peer that is gone is gone with it: nobody waits for it any more. */
@@ -298,6 +185,8 @@ static void auth_peer_down(struct role *r, struct chan *peer)
 		auth_txns_drop(a, peer);
 	if (chan_peer(peer) == ROLE_SESSION)
 		auth_sessions_drop(a);
+	if (chan_peer(peer) == ROLE_STORE)
+		auth_full_clear(a);
 }
 
 static void auth_reload(struct role *r)
@@ -314,10 +203,12 @@ static void auth_status(struct role *r, struct buf *out)
 
 	buf_printf(out,
 		   "\"logins\":%llu,\"logins_refused\":%llu,\"hashes\":%llu,\"hashes_waiting\":%zu,\"logins_remembered\":%zu,"
-		   "\"addresses_penalized\":%zu,\"connections\":%zu,\"transactions\":%zu,\"addresses_remembered\":%zu",
+		   "\"addresses_penalized\":%zu,\"connections\":%zu,\"transactions\":%zu,\"addresses_remembered\":%zu,"
+		   "\"accounts_full\":%zu,\"scram\":%s",
 		   (unsigned long long)a->logins, (unsigned long long)a->refused_logins,
 		   (unsigned long long)a->jobs.computed, a->jobs.count, logincache_count(a->cache),
-		   penalty_addresses(a->penalty), a->conns.count, a->txns.count, resolver_cached(a->resolver));
+		   penalty_addresses(a->penalty), a->conns.count, a->txns.count, resolver_cached(a->resolver), a->full.count,
+		   a->all_have_scram ? "true" : "false");
 }
 
 const struct role_ops role_auth_ops = {

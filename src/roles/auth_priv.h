@@ -1,9 +1,11 @@
 /* Inside role auth: its state, and how its files divide the work.
  *
- *	auth.c          the role: start, dispatch, commands, figures
+ *	auth.c          the role: start, dispatch, figures
  *	auth_login.c    SASL exchanges, one per connection of a front
  *	auth_session.c  tickets: which account a session may open at the store
  *	auth_mail.c     transactions: who may send, to whom, what recipients are in the end
+ *	auth_commands.c `posthorn domain|user|alias` while the server runs
+ *	auth_accounts.c all accounts together: who is full, whether SCRAM can be offered
  *	auth_lookup.c   the queue before the lookup workers
  */
 #ifndef ROLES_AUTH_PRIV_H
@@ -28,6 +30,7 @@ enum {
 	AUTH_TICKETS_MAX = 16384,	/* logins whose session was not bound yet */
 	AUTH_TICKET_SECONDS = 60,
 	AUTH_OPENED_MAX = 100000, /* accounts that may be opened again for connections that sleep: 100 bytes each */
+	AUTH_FULL_MAX = 100000,	  /* accounts over their quota: 100 bytes each */
 	AUTH_JOBS_MAX = 2000,		/* hashes that wait for a worker */
 	AUTH_JOB_SECONDS = 20,		/* how long they may */
 	AUTH_LOGIN_SECONDS = 30,	/* the longest that a login may wait for its hash: RFC 4954's clients wait longer */
@@ -71,7 +74,9 @@ struct auth_role {
 	struct logincache *cache;
 	struct penalty *penalty;
 	enum password_scheme scheme;
-	struct lru conns, txns, tickets, opened;
+	struct lru conns, txns, tickets, opened, full;
+	bool all_have_scram, mechanisms_known; /* as the fronts were told */
+	uint64_t mechanisms_changes;	       /* the directory's, when it was found out */
 	size_t rcpt_bytes;
 	struct auth_jobs jobs;
 	uint32_t epochs[ROLE_COUNT][AUTH_INDEX_MAX];
@@ -113,6 +118,20 @@ void auth_rcpt(struct auth_role *a, struct chan *from, uint32_t id, const struct
 void auth_commit(struct auth_role *a, struct chan *from, const struct msg_auth_commit *m);
 void auth_reset(struct auth_role *a, struct chan *from, uint64_t txn);
 void auth_txns_drop(struct auth_role *a, struct chan *peer);
+
+/* ---- auth_commands.c ---- */
+
+void auth_command(struct auth_role *a, struct chan *from, uint32_t id, const struct msg_command *m);
+
+/* ---- auth_accounts.c ---- */
+
+/* The directory may have changed: tells the fronts when that changes what they may offer. */
+void auth_mechanisms_check(struct auth_role *a);
+void auth_front_up(struct auth_role *a, struct chan *front);
+void auth_account_full(struct auth_role *a, const struct msg_account_full *m);
+void auth_full_clear(struct auth_role *a);
+/* Has it used up its quota (bytes, 0: none)? `account` 0 is remote, and never full. */
+bool auth_account_is_full(const struct auth_role *a, uint64_t account, uint64_t quota);
 
 /* ---- auth_lookup.c ---- */
 

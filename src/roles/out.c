@@ -290,6 +290,17 @@ static enum err out_init(struct role *r)
 	return o->cipher && o->recent ? tls_client_new(r->loop, &r->log, STR_EMPTY, &o->tls) : ERR_NO_MEMORY;
 }
 
+void out_free(struct out_role *o)
+{
+	out_drop_idle(o);
+	loop_timer_cancel(o->role->loop, &o->stop_timer);
+	tls_free(o->tls);
+	body_cipher_free(o->cipher);
+	free(o->recent);
+	o->role->state = NULL;
+	free(o);
+}
+
 static void out_message(struct role *r, struct chan *from, struct msg *m)
 {
 	struct out_role *o = r->state;

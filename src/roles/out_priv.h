@@ -82,6 +82,8 @@ struct out_job {
 
 /* In a fiber: sets the result of every recipient. */
 void out_deliver(struct out_job *job);
+/* For processes that hold many roles: everything, when its channels are gone and no job is left. */
+void out_free(struct out_role *o);
 /* Closes idle connections. */
 void out_drop_idle(struct out_role *o);
 

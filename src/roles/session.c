@@ -7,8 +7,9 @@
  *
  * Connections that have been idle for long are held here, as a descriptor and a flat record, so that an account whose
  * clients all sleep needs no process. Input, or a change that an idling client wants to hear of, makes a process again.
- * That needs auth's consent to bind an account without a new login (session_bind with `again`), which is tried once;
- * where auth does not give it, processes keep their connections.
+ * auth allows that for accounts that were opened with a login before (session_bind with `again`). What changed between the moment
+ * that a record describes and the store's promise to tell us is not missed: the store answers session_wake with the account's
+ * MODSEQ, and a record that is older wakes at once.
  *
  * When a process dies, its connections die with it, and nothing else. When the zygote dies, its processes see the channel end.
  */
@@ -55,7 +56,8 @@ struct held {
 	struct waiting *conn;
 	struct watch watch;
 	struct timer deadline;
-	bool is_idle; /* the client is in IDLE */
+	bool is_watching; /* the client is in IDLE with a mailbox selected: it wants to hear of changes */
+	uint64_t modseq;  /* up to which it has heard */
 };
 
 struct account {
@@ -77,7 +79,6 @@ struct zygote {
 	struct account *accounts[BUCKETS];
 	uint32_t processes, held;
 	uint64_t started;
-	bool can_park, asked_to_park;
 	struct charset_preload *charsets;
 	struct body_cipher *cipher; /* so that copies need not set up OpenSSL */
 };
@@ -137,7 +138,8 @@ static struct account *account_of(struct zygote *z, uint64_t id, bool create)
 	return a;
 }
 
-static void account_forget(struct account *a)
+/* Nothing of it is left: `a` is gone afterwards. */
+static void account_forget_unused(struct account *a)
 {
 	struct account **at = &a->zygote->accounts[a->id % BUCKETS];
 
@@ -184,6 +186,7 @@ static void wake_account(struct account *a)
 
 	while (a->held)
 		start_and_send(z, a, held_release(a->held), NULL);
+	account_forget_unused(a);
 }
 
 static void held_ready(void *arg, unsigned ready)
@@ -193,7 +196,7 @@ static void held_ready(void *arg, unsigned ready)
 
 	if (ready & OS_READY_CLOSED) {
 		waiting_free(held_release(h));
-		account_forget(a);
+		account_forget_unused(a);
 	} else if (ready & OS_READY_READ) {
 		wake_account(a);
 	}
@@ -205,7 +208,7 @@ static void held_expired(void *arg)
 	struct account *a = h->account;
 
 	refuse(held_release(h), "* BYE Disconnected for inactivity.\r\n");
-	account_forget(a);
+	account_forget_unused(a);
 }
 
 static void hold(struct account *a, struct waiting *w)
@@ -220,7 +223,8 @@ static void hold(struct account *a, struct waiting *w)
 		refuse(w, "* BYE [UNAVAILABLE] Out of memory.\r\n");
 		return;
 	}
-	*h = (struct held){ .next = a->held, .link = &a->held, .account = a, .conn = w, .is_idle = record.is_idle };
+	*h = (struct held){ .next = a->held, .link = &a->held, .account = a, .conn = w, .modseq = record.modseq };
+	h->is_watching = record.is_idle && record.mailbox;
 	if (h->next)
 		h->next->link = &h->next;
 	else
@@ -243,7 +247,7 @@ static void reap(struct zygote *z)
 			log_warn(&z->role->log, "session-died", "pid=%d status=%d", pid, status);
 }
 
-static void process_ended(struct account *a)
+static void process_close(struct account *a)
 {
 	struct zygote *z = a->zygote;
 
@@ -252,7 +256,12 @@ static void process_ended(struct account *a)
 	a->sent = 0;
 	z->processes--;
 	reap(z);
-	account_forget(a);
+}
+
+static void process_ended(struct account *a)
+{
+	process_close(a);
+	account_forget_unused(a);
 }
 
 static void process_down(void *arg, struct chan *c, enum err why)
@@ -268,7 +277,7 @@ static void process_leaves(struct account *a, const struct msg_session_leave *m)
 		return;
 	if (m->connections == 0)
 		process_ended(a);
-	else if (a->zygote->can_park && SEND(a->chan, session_leave, .taken = m->taken))
+	else if (SEND(a->chan, session_leave, .taken = m->taken))
 		log_debug(&a->zygote->role->log, "leave-not-sent", "account=%llu", (unsigned long long)a->id);
 }
 
@@ -310,13 +319,12 @@ static void binding_end(struct binding *b, enum err err)
 	free(b);
 }
 
-/* Whether sleeping connections could get their account back. */
-static void probed(void *arg, enum err err, struct msg *reply)
+/* How a call ended: `failed` is an answer too. */
+static enum err err_of(enum err err, const struct msg *reply)
 {
-	struct zygote *z = arg;
-
-	(void)reply;
-	z->can_park = err == ERR_OK;
+	if (!err && reply->type == MSG_failed)
+		err = reply->u.failed.err > 0 && reply->u.failed.err < ERR_COUNT ? (enum err)reply->u.failed.err : ERR_TEMPORARY;
+	return err;
 }
 
 static enum err ask_auth(struct zygote *z, uint64_t account, const uint8_t ticket[16], bool again,
@@ -332,18 +340,7 @@ static enum err ask_auth(struct zygote *z, uint64_t account, const uint8_t ticke
 
 static void attached(void *arg, enum err err, struct msg *reply)
 {
-	struct binding *b = arg;
-	struct zygote *z = b->zygote;
-	uint8_t ticket[16];
-
-	(void)reply;
-	if (!err && !z->asked_to_park) {
-		z->asked_to_park = true;
-		os_random(ticket, sizeof(ticket));
-		if (ask_auth(z, b->account, ticket, true, probed, z))
-			z->asked_to_park = false;
-	}
-	binding_end(b, err);
+	binding_end(arg, err_of(err, reply));
 }
 
 static void bound(void *arg, enum err err, struct msg *reply)
@@ -352,9 +349,8 @@ static void bound(void *arg, enum err err, struct msg *reply)
 	struct role *r = b->zygote->role;
 	struct msg_store_attach m = { .socket = b->store_end };
 
-	(void)reply;
 	memcpy(m.ticket, b->ticket, sizeof(m.ticket));
-	if (!err)
+	if (!(err = err_of(err, reply)))
 		err = chan_call_async(role_peer(r, ROLE_STORE, 0), MSG_store_attach, &m,
 				      loop_now(r->loop) + SECONDS(BIND_SECONDS), attached, b);
 	if (err)
@@ -379,6 +375,17 @@ static void bind_process(struct account *a, const uint8_t *ticket, int store_end
 		binding_end(b, err);
 }
 
+/* In the copy: what it does not need of other accounts. Their descriptors are closed by session_process_main. */
+static void forget_others(struct zygote *z)
+{
+	explicit_bzero(z->tickets, z->ticket_count * sizeof(*z->tickets));
+	for (struct waiting *w = z->waiting; w; w = w->next) {
+		explicit_bzero(w->ticket, sizeof(w->ticket));
+		if (buf_len(&w->input))
+			explicit_bzero(w->input.p, w->input.size);
+	}
+}
+
 static enum err process_start(struct account *a, const uint8_t *ticket)
 {
 	static const struct chan_ops ops = { process_message, process_down };
@@ -392,20 +399,22 @@ static enum err process_start(struct account *a, const uint8_t *ticket)
 		goto out;
 	if ((err = os_fork(&pid)))
 		goto out;
-	if (pid == 0)
+	if (pid == 0) {
+		forget_others(a->zygote);
 		session_process_main(r, a->id, ours[1], stores[1]);
+	}
 	a->zygote->processes++;
 	a->zygote->started++;
 	err = chan_attach(a->chan, ours[0]);
 	ours[0] = -1;
 	if (err) {
-		process_ended(a);
+		process_close(a);
 		goto out;
 	}
 	bind_process(a, ticket, stores[0]);
 	stores[0] = -1;
 out:
-	if (err && a->chan && a->zygote) {
+	if (err && a->chan) {
 		chan_free(a->chan);
 		a->chan = NULL;
 	}
@@ -422,7 +431,6 @@ static void start_and_send(struct zygote *z, struct account *a, struct waiting *
 
 	if (!a->chan && z->processes >= SESSION_PROCESSES_MAX) {
 		refuse(w, "* BYE [LIMIT] Too many accounts are active; try again later.\r\n");
-		account_forget(a);
 		return;
 	}
 	if (!a->chan)
@@ -462,10 +470,12 @@ static void dispatch(struct zygote *z, struct waiting *w, uint64_t id)
 {
 	struct account *a = account_of(z, id, true);
 
-	if (!a)
+	if (!a) {
 		refuse(w, "* BYE [UNAVAILABLE] Out of memory.\r\n");
-	else
-		start_and_send(z, a, w, w->ticket);
+		return;
+	}
+	start_and_send(z, a, w, w->ticket);
+	account_forget_unused(a);
 }
 
 static void sweep(void *arg)
@@ -531,12 +541,12 @@ static void on_conn(struct zygote *z, struct msg_session_conn *m)
 	}
 }
 
-static void on_changed(struct zygote *z, uint64_t id)
+static void on_changed(struct zygote *z, const struct msg_session_changed *m)
 {
-	struct account *a = account_of(z, id, false);
+	struct account *a = account_of(z, m->account, false);
 
 	for (struct held *h = a ? a->held : NULL; h; h = h->next) {
-		if (h->is_idle) {
+		if (h->is_watching && h->modseq < m->modseq) {
 			wake_account(a);
 			return;
 		}
@@ -584,10 +594,10 @@ static void session_message(struct role *r, struct chan *from, struct msg *m)
 	else if (m->type == MSG_session_conn)
 		on_conn(z, &m->u.session_conn);
 	else if (m->type == MSG_session_changed)
-		on_changed(z, m->u.session_changed.account);
+		on_changed(z, &m->u.session_changed);
 }
 
-/* The store forgot whom to tell when it died. */
+/* The store forgot whom to tell when it died; its answer tells whether something changed meanwhile. */
 static void session_peer_up(struct role *r, struct chan *peer)
 {
 	struct zygote *z = r->state;

@@ -29,10 +29,11 @@ struct process {
 	struct loop *loop;
 	struct log log;
 	uint64_t account_id;
-	struct chan *zygote, *store;
+	struct chan *zygote, *store; /* no zygote: the store is gone, nothing new is taken */
 	struct imap_account *account;
 	struct member *members;
 	uint32_t member_count, taken;
+	int64_t park_seconds; /* after which idle connections are offered to the zygote */
 	struct timer timer;
 };
 
@@ -42,8 +43,10 @@ static void consider_leaving(void *arg);
 
 static void plan_leave(struct process *p)
 {
-	int64_t seconds = p->member_count ? SESSION_PARK_SECONDS : SESSION_LINGER_SECONDS;
+	int64_t seconds = p->member_count ? p->park_seconds : MIN(p->park_seconds, SESSION_LINGER_SECONDS);
 
+	if (!p->zygote)
+		return;
 	loop_timer_set(p->loop, &p->timer, loop_now(p->loop) + SECONDS(seconds), consider_leaving, p);
 }
 
@@ -123,7 +126,8 @@ static enum err take_connection(struct process *p, struct msg_session_take *take
 		return err;
 	}
 	take->socket = -1;
-	if (are_too_many(p, m)) {
+	/* One that slept was admitted when it logged in. */
+	if (!take->parked.n && are_too_many(p, m)) {
 		conn_write(conn, S("* BYE [LIMIT] Maximum number of connections from user+IP exceeded.\r\n"));
 		conn_free(conn);
 		member_free(m);
@@ -145,7 +149,7 @@ static enum err take_connection(struct process *p, struct msg_session_take *take
 
 static bool all_are_parked(const struct process *p)
 {
-	int64_t before = loop_now(p->loop) - SECONDS(SESSION_PARK_SECONDS - 1);
+	int64_t before = loop_now(p->loop) - SECONDS(p->park_seconds - 1);
 
 	for (const struct member *m = p->members; m; m = m->next)
 		if (!imap_session_is_parked(m->session) || imap_session_parked_since(m->session) > before)
@@ -157,6 +161,8 @@ static void consider_leaving(void *arg)
 {
 	struct process *p = arg;
 
+	if (!p->zygote)
+		return;
 	if ((p->member_count == 0 || all_are_parked(p)) &&
 	    SEND(p->zygote, session_leave, .taken = p->taken, .connections = p->member_count))
 		log_warn(&p->log, "leave-not-sent", "account=%llu", (unsigned long long)p->account_id);
@@ -173,7 +179,7 @@ static void give_back(struct process *p, struct member *m)
 	buf_init(&input, 32768);
 	err = imap_session_export(m->session, &record, &fd, &input);
 	if (!err) {
-		if (SEND(p->zygote, session_take, .service = str_from_c(m->service), .client = str_from_c(m->client),
+		if (!p->zygote || SEND(p->zygote, session_take, .service = str_from_c(m->service), .client = str_from_c(m->client),
 			 .tls = m->tls, .socket = fd, .input = buf_str(&input), .parked = buf_str(&record)))
 			log_warn(&p->log, "connection-lost", "client=%s", m->client);
 		os_close(fd);
@@ -234,7 +240,9 @@ static void store_message(void *arg, struct chan *c, struct msg *m)
 	imap_account_message(p->account, m);
 }
 
-/* The store was restarted, or did not let us in: what we know may be old. Clients come back and log in again. */
+/* The store was restarted, or did not let us in: what we know may be old. Clients come back and log in again. The
+ * zygote sees our channel end and makes another process for them; to this one, nobody could come who is ever
+ * answered. */
 static void store_down(void *arg, struct chan *c, enum err why)
 {
 	struct process *p = arg;
@@ -246,6 +254,8 @@ static void store_down(void *arg, struct chan *c, enum err why)
 		next = m->next;
 		imap_session_stop(m->session, "[UNAVAILABLE] The mail store was restarted.");
 	}
+	chan_free(p->zygote);
+	p->zygote = NULL;
 	loop_timer_set(p->loop, &p->timer, loop_now(p->loop) + SECONDS(1), (void (*)(void *))loop_stop, p->loop);
 }
 
@@ -290,7 +300,9 @@ _Noreturn void session_process_main(struct role *role, uint64_t account, int zyg
 
 	os_close_others(keep, ARRAY_LEN(keep));
 	snprintf(p.log.who, sizeof(p.log.who), "session.%llu", (unsigned long long)account);
-	if (!(err = process_begin(&p, zygote, store)))
+	p.park_seconds = role_has_test_hooks(role) ? SESSION_PARK_SECONDS_TESTED : SESSION_PARK_SECONDS;
+	/* It forks nothing and makes no sockets. Large messages of APPEND go to the store as memfds. */
+	if (!(err = sandbox_narrow(role->ops->sandbox, SANDBOX_MEMFD)) && !(err = process_begin(&p, zygote, store)))
 		err = loop_run(p.loop);
 	if (err)
 		log_error(&p.log, "session-failed", "error=%s", err_name(err));

@@ -122,7 +122,9 @@ static void on_tick(void *arg)
 	store_txn_expire(s->store);
 	store_role_binds_expire(s);
 	checkpoint_try(s);
-	store_role_tell(s); /* hints that a full channel kept back */
+	if (s->full_untold)
+		store_role_quota_tell_all(s);
+	store_role_tell_all(s);
 	loop_timer_set(s->role->loop, &s->tick, loop_now(s->role->loop) + MILLISECONDS(TICK_MS), on_tick, s);
 }
 
@@ -167,6 +169,8 @@ void waiting_done(void *arg, enum err err, const struct msg_st_commit_reply *rep
 
 	/* A peer that was replaced meanwhile did not ask this. */
 	if (c->chan && c->chan == w->chan) {
+		if (!err && w->is_own_change && reply->changed)
+			store_role_own_change(c, reply->modseq);
 		if (!err)
 			err = w->says_done ? REPLY(c->chan, w->id, done, ) :
 					     chan_reply(c->chan, w->id, MSG_st_commit_reply, reply);
@@ -310,6 +314,12 @@ static void store_message(struct role *r, struct chan *from, struct msg *m)
 	case MSG_store_attach:
 		store_role_attach(s, from, m);
 		break;
+	case MSG_account_usage:
+		store_role_quota_usage(s, from, m);
+		break;
+	case MSG_account_quota:
+		store_role_quota_set(s, &m->u.account_quota);
+		break;
 	case MSG_session_wake:
 		store_role_wake(s, &m->u.session_wake);
 		break;
@@ -337,6 +347,12 @@ static void store_message(struct role *r, struct chan *from, struct msg *m)
 	store_role_flush(s);
 }
 
+static void store_peer_up(struct role *r, struct chan *peer)
+{
+	if (chan_peer(peer) == ROLE_AUTH)
+		store_role_quota_tell_all(r->state);
+}
+
 static void store_peer_down(struct role *r, struct chan *peer)
 {
 	struct store_role *s = r->state;
@@ -358,6 +374,8 @@ static enum err store_start(struct role *r)
 	enum err err = loop_watch_reader(r->loop, &s->sync, store_sync_fd(s->store), on_sync, s);
 
 	if (!err)
+		err = store_role_quota_start(s);
+	if (!err)
 		on_tick(s);
 	return err;
 }
@@ -374,6 +392,7 @@ static void stop_if_idle(struct store_role *s)
 	loop_unpost(r->loop, &s->flush);
 	loop_unpost(r->loop, &s->tell);
 	store_role_sessions_free(s);
+	store_role_quota_free(s);
 	store_close(s->store);
 	store_reply_free(&s->reply);
 	os_close(s->dir);
@@ -409,6 +428,7 @@ const struct role_ops role_store_ops = {
 	.prepare = store_prepare_role,
 	.start = store_start,
 	.message = store_message,
+	.peer_up = store_peer_up,
 	.peer_down = store_peer_down,
 	.stop = store_stop,
 	.status = store_role_status,

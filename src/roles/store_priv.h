@@ -26,14 +26,17 @@ struct client {
 	uint64_t account;
 	unsigned waiting; /* commits whose answer it expects */
 	struct client *next; /* of the account */
-	struct client *next_dirty;
-	bool is_dirty;
+	struct client *next_dirty, *next_late;
+	bool is_dirty, is_late; /* has something to be told now; at the next tick */
 	unsigned hint_count;
 	struct {
 		uint32_t mailbox;
+		bool is_own; /* the session's own change: its reply said so already */
 		uint64_t modseq;
 	} hints[HINTS_PER_SESSION];
 };
+
+struct full_account;
 
 struct watched_account {
 	uint64_t id, modseq;
@@ -55,8 +58,10 @@ struct store_role {
 	struct bind *binds;
 	unsigned bind_count;
 	struct watched_account *accounts[ACCOUNT_SLOTS];
-	struct client *dirty;
+	struct client *dirty, *late;
 	struct watched_account *dirty_accounts;
+	struct full_account *full[ACCOUNT_SLOTS]; /* at or over their quota */
+	bool full_untold;			  /* auth was busy */
 	bool queue_is_dirty, checkpoint_runs;
 	unsigned sessions;
 	bool is_stopping;
@@ -68,6 +73,7 @@ struct waiting {
 	struct chan *chan; /* the client's when it asked */
 	uint32_t id;
 	bool says_done; /* answered by `done`, not st_commit_reply */
+	bool is_own_change; /* of messages: the session takes it from the reply */
 };
 
 struct waiting *waiting_new(struct client *c, uint32_t id, bool says_done);
@@ -78,6 +84,15 @@ void waiting_done(void *arg, enum err err, const struct msg_st_commit_reply *rep
 void store_role_flush(struct store_role *s);
 void store_role_refuse(struct store_role *s, struct chan *c, uint32_t id, enum err err);
 
+/* Quota. */
+MUST_USE enum err store_role_quota_start(struct store_role *s);
+void store_role_quota_tell_all(struct store_role *s);
+/* Something durable changed in this account. */
+void store_role_quota_changed(struct store_role *s, uint64_t account);
+void store_role_quota_usage(struct store_role *s, struct chan *from, const struct msg *m);
+void store_role_quota_set(struct store_role *s, const struct msg_account_quota *m);
+void store_role_quota_free(struct store_role *s);
+
 /* Sessions. */
 void store_role_bind(struct store_role *s, struct client *auth, struct msg *m);
 void store_role_attach(struct store_role *s, struct chan *from, struct msg *m);
@@ -85,6 +100,10 @@ void store_role_wake(struct store_role *s, const struct msg_session_wake *m);
 void store_role_changed(void *arg, uint64_t account, uint32_t mailbox, uint64_t modseq);
 void store_role_queued(void *arg);
 void store_role_tell(void *arg);
+/* At each tick: everything that was kept back. */
+void store_role_tell_all(struct store_role *s);
+/* What this commit changed, the client learns from its reply. */
+void store_role_own_change(struct client *c, uint64_t modseq);
 void store_role_binds_expire(struct store_role *s);
 void store_role_sessions_free(struct store_role *s);
 

@@ -6,6 +6,9 @@
  * Hints coalesce: what changed in a mailbox since the session was last told is one message. A session that does
  * not read them keeps what is outstanding in its table, not in a queue; beyond HINTS_PER_SESSION mailboxes it
  * becomes mailbox 0, 'look at all of them'.
+ *
+ * What a session changed itself is in the reply to it. Its own hint waits for the next tick: a message less for each
+ * change, and still told if the session gave up waiting for the reply.
  */
 #include "roles/store_priv.h"
 
@@ -47,6 +50,7 @@ static void client_hint(struct client *c, uint32_t mailbox, uint64_t modseq)
 	for (unsigned i = 0; i < c->hint_count; i++) {
 		if (c->hints[i].mailbox == mailbox) {
 			c->hints[i].modseq = modseq;
+			c->hints[i].is_own = false;
 			return;
 		}
 	}
@@ -55,6 +59,7 @@ static void client_hint(struct client *c, uint32_t mailbox, uint64_t modseq)
 		mailbox = 0;
 	}
 	c->hints[c->hint_count].mailbox = mailbox;
+	c->hints[c->hint_count].is_own = false;
 	c->hints[c->hint_count++].modseq = modseq;
 	if (!c->is_dirty) {
 		c->is_dirty = true;
@@ -68,6 +73,7 @@ void store_role_changed(void *arg, uint64_t account, uint32_t mailbox, uint64_t 
 	struct store_role *s = arg;
 	struct watched_account *a = *account_at(s, account);
 
+	store_role_quota_changed(s, account);
 	if (!a)
 		return;
 	for (struct client *c = a->clients; c; c = c->next)
@@ -89,17 +95,24 @@ void store_role_queued(void *arg)
 	loop_post(s->role->loop, &s->tell, store_role_tell, s);
 }
 
-/* False: the channel is full, and it is tried again at the next tick. */
-static bool client_tell(struct client *c)
+void store_role_own_change(struct client *c, uint64_t modseq)
 {
-	while (c->hint_count) {
-		unsigned i = c->hint_count - 1;
+	for (unsigned i = 0; i < c->hint_count; i++)
+		if (c->hints[i].mailbox && c->hints[i].modseq == modseq)
+			c->hints[i].is_own = true;
+}
 
-		if (SEND(c->chan, st_changed, .mailbox = c->hints[i].mailbox, .modseq = c->hints[i].modseq) == ERR_BUSY)
-			return false;
-		c->hint_count--;
-	}
-	return true;
+/* False: something is left for the next tick, as the channel is full, or it is the client's own. */
+static bool client_tell(struct client *c, bool own)
+{
+	unsigned kept = 0;
+
+	for (unsigned i = 0; i < c->hint_count; i++)
+		if ((c->hints[i].is_own && !own) ||
+		    SEND(c->chan, st_changed, .mailbox = c->hints[i].mailbox, .modseq = c->hints[i].modseq) == ERR_BUSY)
+			c->hints[kept++] = c->hints[i];
+	c->hint_count = kept;
+	return kept == 0;
 }
 
 static void accounts_tell(struct store_role *s)
@@ -121,6 +134,15 @@ static void accounts_tell(struct store_role *s)
 	}
 }
 
+static void client_hints_tell(struct store_role *s, struct client *c, bool own)
+{
+	if (!c->chan || client_tell(c, own) || c->is_late)
+		return;
+	c->is_late = true;
+	c->next_late = s->late;
+	s->late = c;
+}
+
 void store_role_tell(void *arg)
 {
 	struct store_role *s = arg;
@@ -131,15 +153,24 @@ void store_role_tell(void *arg)
 	for (; c; c = next) {
 		next = c->next_dirty;
 		c->is_dirty = false;
-		if (c->chan && !client_tell(c)) {
-			c->is_dirty = true;
-			c->next_dirty = s->dirty;
-			s->dirty = c;
-		}
+		client_hints_tell(s, c, false);
 	}
 	accounts_tell(s);
 	if (s->queue_is_dirty && queue && SEND(queue, q_hint, ) != ERR_BUSY)
 		s->queue_is_dirty = false;
+}
+
+void store_role_tell_all(struct store_role *s)
+{
+	struct client *c = s->late, *next;
+
+	s->late = NULL;
+	for (; c; c = next) {
+		next = c->next_late;
+		c->is_late = false;
+		client_hints_tell(s, c, true);
+	}
+	store_role_tell(s);
 }
 
 /* ---- tickets ---- */
@@ -251,6 +282,8 @@ static void on_change(struct store_role *s, struct client *c, const struct msg *
 	struct waiting *w = waiting_new(c, m->id, false);
 	enum err err = ERR_NO_MEMORY;
 
+	if (w)
+		w->is_own_change = true;
 	if (w && m->type == MSG_st_commit)
 		err = store_commit(s->store, c->account, &m->u.st_commit, waiting_done, w);
 	else if (w)
@@ -303,6 +336,12 @@ static void session_end(struct client *c)
 	for (struct client **at = &s->dirty; *at; at = &(*at)->next_dirty) {
 		if (*at == c) {
 			*at = c->next_dirty;
+			break;
+		}
+	}
+	for (struct client **at = &s->late; *at; at = &(*at)->next_late) {
+		if (*at == c) {
+			*at = c->next_late;
 			break;
 		}
 	}
@@ -368,13 +407,21 @@ void store_role_attach(struct store_role *s, struct chan *from, struct msg *m)
 		store_role_refuse(s, from, m->id, err);
 }
 
+/* The account's MODSEQ goes back at once: what the zygote's records do not know of yet may have been told to the processes that gave
+ * them up. */
 void store_role_wake(struct store_role *s, const struct msg_session_wake *m)
 {
+	const struct msg_st_mailboxes first = { .max = 1 };
+	struct chan *zygote = role_peer(s->role, ROLE_SESSION, 0);
 	struct watched_account *a = m->on ? account_get(s, m->account) : *account_at(s, m->account);
+	struct msg_st_mailboxes_reply now;
 
 	if (!a)
 		return;
 	a->wakes = m->on;
+	if (m->on && !store_mailboxes(s->store, m->account, &first, &s->reply, &now) &&
+	    SEND(zygote, session_changed, .account = m->account, .modseq = now.modseq))
+		log_debug(&s->role->log, "change-untold", "account=%llu", (unsigned long long)m->account);
 	account_release(s, m->account);
 }
 

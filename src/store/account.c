@@ -88,12 +88,60 @@ enum err store_bind(struct store *s, uint64_t account, str address, uint64_t quo
 		return err;
 	}
 	if (c.is_new || !str_eq(c.account.address, address) || c.account.quota != quota) {
+		if (c.account.quota != quota)
+			pending_hint(p, account, 0, c.account.modseq);
 		c.account.address = address;
 		c.account.quota = quota;
 		account_save(&c, c.is_new ? c.modseq : c.account.modseq);
 	}
 	p->reply.modseq = c.account.modseq;
 	return pending_end(p);
+}
+
+enum err store_usage(struct store *s, uint64_t account, uint64_t *used, uint64_t *quota)
+{
+	struct account a;
+	enum err err = account_load(s, KV_DURABLE, account, &a);
+
+	*used = err ? 0 : a.used;
+	*quota = err ? 0 : a.quota;
+	kv_release(s->kv);
+	return err;
+}
+
+enum err store_usage_each(struct store *s, void (*each)(void *arg, uint64_t account, uint64_t used, uint64_t quota), void *arg)
+{
+	struct key prefix = key_make(KIND_ACCOUNT);
+	struct kv_cursor cursor;
+	struct account a;
+	uint64_t numbers[3];
+	str key, value;
+	enum err err = kv_cursor_open(s->kv, KV_DURABLE, key_str(&prefix), key_str(&prefix), false, &cursor);
+
+	if (err)
+		return err;
+	while (!(err = kv_cursor_next(&cursor, &key, &value))) {
+		if (!key_parse(key, KIND_ACCOUNT, 1, numbers))
+			err = ERR_DAMAGED;
+		if (err || (err = account_get(value, &a)))
+			break;
+		each(arg, numbers[0], a.used, a.quota);
+	}
+	kv_cursor_close(&cursor);
+	kv_release(s->kv);
+	return err == ERR_EOF ? ERR_OK : err;
+}
+
+enum err store_set_quota(struct store *s, uint64_t account, uint64_t quota)
+{
+	struct account known;
+	char address[512]; /* the slice would end with the next change */
+	enum err err = account_load(s, KV_PENDING, account, &known);
+	size_t n = err ? 0 : MIN(known.address.n, sizeof(address));
+
+	if (n)
+		memcpy(address, known.address.p, n);
+	return err ? err : store_bind(s, account, str_of(address, n), quota, NULL, NULL);
 }
 
 static bool is_mailbox_operation(uint8_t op)
@@ -129,7 +177,8 @@ enum err store_commit(struct store *s, uint64_t account, const struct msg_st_com
 		return err;
 	}
 	/* What was recent is no change of a message: it has no MODSEQ (RFC 7162 3.1.1). */
-	p->reply.modseq = in->op != STORE_OP_RECENT && kv_has_changes(s->kv) ? c.modseq : c.account.modseq;
+	p->reply.changed = in->op != STORE_OP_RECENT && kv_has_changes(s->kv);
+	p->reply.modseq = p->reply.changed ? c.modseq : c.account.modseq;
 	if (in->op == STORE_OP_RECENT) {
 		/* Nobody is promised \\Recent (RFC 9051 2.3.2): not worth waiting for. */
 		struct msg_st_commit_reply reply = p->reply;

@@ -221,7 +221,9 @@ static enum err append_row(struct change *c, const struct msg_st_append *in, str
 	c->pending->reply.mailbox = m.id;
 	c->pending->reply.uidvalidity = m.uidvalidity;
 	c->pending->reply.email = row.email;
+	c->pending->reply.body = row.body;
 	c->pending->reply.modseq = c->modseq;
+	c->pending->reply.changed = true;
 	rec_uid_range_put(&c->pending->to, &(struct rec_uid_range){ .first = row.uid, .last = row.uid });
 	return ERR_OK;
 }

@@ -74,6 +74,21 @@ void store_close(struct store *s)
 	free(s);
 }
 
+bool store_index_is_damaged(const struct store *s)
+{
+	return index_is_damaged(s->kv->index);
+}
+
+void store_index_condemn(struct store *s)
+{
+	kv_condemn_index(s->options.dir, s->options.log);
+}
+
+void store_steady(struct store *s)
+{
+	kv_steady(s->kv);
+}
+
 void store_flush(struct store *s)
 {
 	kv_flush(s->kv);
@@ -144,6 +159,11 @@ void store_index_close(struct store_index *x)
 		return;
 	index_writer_close(x->writer);
 	free(x);
+}
+
+enum err store_index_check(struct store_index *x)
+{
+	return index_check(x->writer);
 }
 
 enum err store_index_run(struct store_index *x, uint64_t position, uint64_t *covered, uint64_t *records)

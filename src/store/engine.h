@@ -58,6 +58,13 @@ MUST_USE enum err store_prepare(const struct store_options *options);
 MUST_USE enum err store_open(const struct store_options *options, struct store **out);
 void store_close(struct store *s);
 
+/* A read found the index damaged: nothing is served from it any more (ERR_DAMAGED). Condemn it, end the process, and
+ * begin anew: store_prepare rebuilds it from the log. */
+bool store_index_is_damaged(const struct store *s);
+void store_index_condemn(struct store *s);
+/* Once it ran for a while. A store that was prepared four times without it has its index rebuilt. */
+void store_steady(struct store *s);
+
 void store_flush(struct store *s);
 int store_sync_fd(const struct store *s);
 void store_sync_ready(struct store *s);
@@ -70,10 +77,13 @@ MUST_USE enum err store_settle(struct store *s);
 bool store_checkpoint_due(struct store *s, bool force, uint64_t *position);
 void store_checkpoint_done(struct store *s, uint64_t position);
 void store_checkpoint_failed(struct store *s);
-/* The helper's side, without a store object: keeps the index open between runs. */
+/* The helper's side, without a store object: keeps the index open between runs. It never makes an index, as the
+ * store would go on with the one before: ERR_NOT_FOUND, ERR_DAMAGED are for the store to condemn it. */
 struct store_index;
 MUST_USE enum err store_index_open(const struct store_options *options, struct store_index **out);
 void store_index_close(struct store_index *x);
+/* Reads all of it, as long as that takes. ERR_DAMAGED. */
+MUST_USE enum err store_index_check(struct store_index *x);
 /* `position` UINT64_MAX: as far as is certain. */
 MUST_USE enum err store_index_run(struct store_index *x, uint64_t position, uint64_t *covered, uint64_t *records);
 /* All of it at once, in this process: for tests and tools. An error from reopening the index (ERR_DAMAGED,
@@ -83,6 +93,14 @@ MUST_USE enum err store_checkpoint(struct store *s);
 /* Accounts. Creates it, with its mailboxes, when it is not there; remembers address and quota (bytes, 0: none). */
 typedef void store_done(void *arg, enum err err, const struct msg_st_commit_reply *reply);
 MUST_USE enum err store_bind(struct store *s, uint64_t account, str address, uint64_t quota, store_done *done, void *arg);
+
+/* How much an account stores and may (bytes; quota 0: no limit), durable. ERR_NOT_FOUND. */
+MUST_USE enum err store_usage(struct store *s, uint64_t account, uint64_t *used, uint64_t *quota);
+/* The same for every account. */
+MUST_USE enum err store_usage_each(struct store *s, void (*each)(void *arg, uint64_t account, uint64_t used, uint64_t quota),
+				   void *arg);
+/* A quota that was changed; it may count a moment later. ERR_NOT_FOUND. Deliveries bring the quota with them. */
+MUST_USE enum err store_set_quota(struct store *s, uint64_t account, uint64_t quota);
 
 /* Changes of one account; `quota`: 0 none. ERR_NOT_FOUND (mailbox, target), ERR_EXISTS, ERR_CONFLICT (UIDVALIDITY is
  * not `expected`), ERR_DENIED, ERR_SYNTAX (name), ERR_QUOTA, ERR_TOO_MANY (more than fits into a commit or its

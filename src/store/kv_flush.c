@@ -127,6 +127,15 @@ static void frame_header_fill(struct kv *kv, struct kv_frame *f, char bytes[FRAM
 	put_le32(bytes + 4, *crc);
 }
 
+/* Another segment is opened at once: only its header says that what lies behind `end` never happened, and after a
+ * restart of the process what the disk never got may still look good. */
+static void segment_give_up(struct kv *kv, const struct log_place *end)
+{
+	log_writer_abandon(&kv->writer, end);
+	if (log_writer_room(&kv->writer, LOG_BLOCK, false) && kv->options.log)
+		log_error(kv->options.log, "store-refuses-writes", "reason=no-segment");
+}
+
 static enum err frame_write(struct kv *kv, struct kv_frame *f)
 {
 	static const char zeros[LOG_BLOCK];
@@ -151,7 +160,7 @@ static enum err frame_write(struct kv *kv, struct kv_frame *f)
 		iov[n++] = (struct iovec){ (void *)(uintptr_t)zeros, (size_t)(size - used) };
 	err = os_pwritev_all(kv->writer.fd, iov, n, position_offset(f->begin.position));
 	if (err) {
-		log_writer_abandon(&kv->writer, &f->begin);
+		segment_give_up(kv, &f->begin);
 		return err;
 	}
 	kv->writer.place.position += size;
@@ -221,7 +230,7 @@ void kv_sync_ready(struct kv *kv)
 	if (err) {
 		if (kv->options.log)
 			log_error(kv->options.log, "store-sync-failed", "error=%s", err_name(err));
-		log_writer_abandon(&kv->writer, &kv->first->begin);
+		segment_give_up(kv, &kv->first->begin);
 		pending_fail(kv, ERR_TEMPORARY);
 		return;
 	}

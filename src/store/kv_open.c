@@ -14,6 +14,11 @@
 
 #include <stdlib.h>
 
+#define INDEX_CONDEMNED "index/rebuild"
+#define INDEX_ATTEMPTS	"index/attempts"
+
+enum { ATTEMPTS_MAX = 3 };
+
 static enum err directory_make(int dir, const char *name)
 {
 	enum err err = os_mkdir(dir, name, 0700);
@@ -21,21 +26,105 @@ static enum err directory_make(int dir, const char *name)
 	return err == ERR_EXISTS ? ERR_OK : err;
 }
 
-enum err kv_prepare(const struct kv_options *options)
+static enum err lock_take(int dir, int *fd)
+{
+	enum err err = os_open(dir, "lock", OS_READ | OS_WRITE | OS_CREATE, fd);
+
+	return err ? err : os_lock_file(*fd);
+}
+
+/* A store that ends again and again before it was steady may do so because of a page of the index (it is mapped:
+ * a bad one can be a signal). Then it is made anew; so it is when somebody found it damaged. */
+static bool index_is_suspect(const struct kv_options *o)
+{
+	struct os_stat st;
+	char count = 0;
+	bool is_condemned = os_stat(o->dir, INDEX_CONDEMNED, &st) == ERR_OK, is_suspect;
+	int fd;
+
+	if (os_open(o->dir, INDEX_ATTEMPTS, OS_READ | OS_WRITE | OS_CREATE, &fd))
+		return is_condemned;
+	if (os_pread_all(fd, &count, 1, 0))
+		count = 0;
+	is_suspect = count >= ATTEMPTS_MAX;
+	count = is_suspect || is_condemned ? 1 : (char)(count + 1);
+	if (os_pwrite_all(fd, str_of(&count, 1), 0) && o->log)
+		log_warn(o->log, "store-attempts", "file=%s", INDEX_ATTEMPTS);
+	os_close(fd);
+	if ((is_suspect || is_condemned) && o->log)
+		log_error(o->log, "store-index-damaged", "file=index/data.mdb reason=%s action=rebuild",
+			  is_condemned ? "found-while-running" : "died-again-and-again");
+	return is_suspect || is_condemned;
+}
+
+static enum err bring_up(const struct kv_options *o, const struct identity *id)
 {
 	struct index_writer *writer;
 	struct log_place covered;
-	struct identity id;
 	uint64_t records;
-	enum err err;
+	enum err err = index_writer_open(o->dir, o->path, id, o->log, true, &writer);
 
-	if ((err = directory_make(options->dir, "log")) || (err = directory_make(options->dir, "body")) ||
-	    (err = directory_make(options->dir, "index")) || (err = kv_identity(options->dir, true, &id)) ||
-	    (err = index_writer_open(options->dir, options->path, &id, options->log, &writer)))
+	if (err)
 		return err;
 	err = index_bring_up(writer, UINT64_MAX, &covered, &records);
 	index_writer_close(writer);
-	return err ? err : os_fsync(options->dir);
+	return err;
+}
+
+static enum err prepare(const struct kv_options *o)
+{
+	struct identity id;
+	enum err err = kv_identity_prepare(o->dir, o->path, o->log, &id);
+
+	if (!err && index_is_suspect(o))
+		err = index_delete(o->dir);
+	if (!err)
+		err = bring_up(o, &id);
+	if (err == ERR_DAMAGED) {
+		if (o->log)
+			log_error(o->log, "store-index-damaged", "file=index/data.mdb reason=found-at-start action=rebuild");
+		if (!(err = index_delete(o->dir)))
+			err = bring_up(o, &id);
+	}
+	if (err)
+		return err;
+	err = os_unlink(o->dir, INDEX_CONDEMNED);
+	return err && err != ERR_NOT_FOUND ? err : os_fsync(o->dir);
+}
+
+enum err kv_prepare(const struct kv_options *options)
+{
+	int lock = -1;
+	enum err err;
+
+	if ((err = directory_make(options->dir, "log")) || (err = directory_make(options->dir, "body")) ||
+	    (err = directory_make(options->dir, "index")))
+		return err;
+	err = lock_take(options->dir, &lock);
+	if (!err)
+		err = prepare(options);
+	os_close(lock);
+	return err;
+}
+
+void kv_condemn_index(int dir, const struct log *log)
+{
+	int fd;
+	enum err err = os_open(dir, INDEX_CONDEMNED, OS_WRITE | OS_CREATE, &fd);
+
+	if (!err)
+		os_close(fd);
+	if (log)
+		log_error(log, "store-index-damaged", "file=index/data.mdb action=%s",
+			  err ? err_name(err) : "rebuild-at-start");
+}
+
+void kv_steady(struct kv *kv)
+{
+	enum err err = os_unlink(kv->options.dir, INDEX_ATTEMPTS);
+
+	if (err && err != ERR_NOT_FOUND && kv->options.log)
+		log_warn(kv->options.log, "store-attempts", "file=%s", INDEX_ATTEMPTS);
 }
 
 static enum err replay(struct kv *kv, struct log_reader *r)
@@ -89,13 +178,6 @@ static enum err recover(struct kv *kv)
 	return err;
 }
 
-static enum err lock(struct kv *kv)
-{
-	enum err err = os_open(kv->options.dir, "lock", OS_READ | OS_WRITE | OS_CREATE, &kv->lock_fd);
-
-	return err ? err : os_lock_file(kv->lock_fd);
-}
-
 enum err kv_open(const struct kv_options *options, struct kv **out)
 {
 	struct kv *kv = calloc(1, sizeof(*kv));
@@ -112,7 +194,7 @@ enum err kv_open(const struct kv_options *options, struct kv **out)
 					  .log = options->log };
 	buf_init(&kv->scratch, RECORD_VALUE_MAX);
 	kv->young = overlay_new(KV_OVERLAY_MAX);
-	err = kv->young ? lock(kv) : ERR_NO_MEMORY;
+	err = kv->young ? lock_take(options->dir, &kv->lock_fd) : ERR_NO_MEMORY;
 	if (!err)
 		err = kv_identity(options->dir, &kv->identity);
 	if (!err && !(kv->cipher = log_cipher_new(kv->identity.key)))
@@ -126,6 +208,8 @@ enum err kv_open(const struct kv_options *options, struct kv **out)
 	if (!err && log_writer_make_reserve(&kv->writer))
 		kv->is_full = true;
 	if (err) {
+		if (index_is_damaged(kv->index))
+			kv_condemn_index(options->dir, options->log);
 		kv_close(kv);
 		return err;
 	}

@@ -109,6 +109,10 @@ void kv_close(struct kv *kv);
 
 /* Makes the store's files where there are none, and brings the index near the end of the log. */
 MUST_USE enum err kv_prepare(const struct kv_options *options);
+/* The next kv_prepare rebuilds the index. */
+void kv_condemn_index(int dir, const struct log *log);
+/* It runs: starting it was no mistake. Without this, the index is rebuilt at the fourth start. */
+void kv_steady(struct kv *kv);
 /* The store's identity; a copy that is missing or damaged is made again, all copies where there is no segment
  * (identity.c). ERR_DAMAGED: none is left. */
 MUST_USE enum err kv_identity_prepare(int dir, const char *path, const struct log *log, struct identity *out);

@@ -88,6 +88,15 @@ static enum err segment_load(struct log_reader *r, const struct identity *id, ui
 	return ERR_OK;
 }
 
+/* Segments are given back from the oldest on, so what is not there between two of them was taken away. Said when the
+ * store is opened, not at each checkpoint. */
+static void segment_missing(struct log_reader *r, uint32_t first, uint32_t last)
+{
+	r->damages++;
+	if (r->log && r->limit == UINT64_MAX)
+		log_error(r->log, "store-damaged", "file=log/%08x.seg to=log/%08x.seg what=missing", first, last);
+}
+
 static enum err segments_load(struct log_reader *r, const struct identity *id)
 {
 	uint32_t *numbers;
@@ -102,8 +111,11 @@ static enum err segments_load(struct log_reader *r, const struct identity *id)
 	r->segments = arena_array(r->arena, r->count + 1, sizeof(*r->segments));
 	if (!r->segments)
 		return ERR_NO_MEMORY;
-	for (size_t i = 0; i < r->count && !err; i++)
+	for (size_t i = 0; i < r->count && !err; i++) {
+		if (i && numbers[i] != numbers[i - 1] + 1)
+			segment_missing(r, numbers[i - 1] + 1, numbers[i] - 1);
 		err = segment_load(r, id, numbers[i], &r->segments[i], i ? &r->segments[i - 1] : NULL);
+	}
 	return err;
 }
 
@@ -113,27 +125,44 @@ static enum err segment_enter(struct log_reader *r)
 
 	os_close(r->fd);
 	r->fd = -1;
-	/* Segments in between were recycled, when nothing in them was alive. */
 	if (r->at == 0 || r->segments[r->at].predecessor != r->segments[r->at - 1].number)
 		r->is_chained = false;
 	segment_name(name, r->segments[r->at].number);
 	return os_open(r->dir, name, OS_READ, &r->fd);
 }
 
+/* The segment in which the index ends is not there. */
+static enum err reader_start_behind(struct log_reader *r, uint32_t missing)
+{
+	bool is_last = r->at == r->count;
+
+	segment_missing(r, missing, is_last ? missing : r->segments[r->at].number - 1);
+	if (is_last) {
+		r->count = r->at = 0;
+		return ERR_OK;
+	}
+	r->place.position = position_of(r->segments[r->at].number, SEGMENT_HEADER_SIZE);
+	return segment_enter(r);
+}
+
 static enum err reader_start(struct log_reader *r, const struct log_place *from)
 {
 	enum err err;
 
-	if (r->count == 0)
-		return ERR_OK;
 	r->place = *from;
 	r->offset = SEGMENT_HEADER_SIZE;
+	if (r->count == 0) {
+		if (from->position)
+			segment_missing(r, 1, position_segment(from->position));
+		return ERR_OK;
+	}
 	if (from->position) {
 		while (r->at < r->count && r->segments[r->at].number < position_segment(from->position))
 			r->at++;
-		/* The index covers what is not there: it belongs to another log. */
+		/* The index knows what stood there, but for the bodies: it is kept, and numbers go on behind it, so that no
+		 * UID is given again. */
 		if (r->at == r->count || r->segments[r->at].number != position_segment(from->position))
-			return ERR_STALE;
+			return reader_start_behind(r, position_segment(from->position));
 		r->offset = position_offset(from->position);
 		err = segment_enter(r);
 		r->is_chained = r->place.number != 0;

@@ -108,6 +108,9 @@ enum err log_writer_open(struct log_writer *w, const struct log_place *place)
 		return ERR_OK;
 	segment_name(name, position_segment(place->position));
 	err = os_open(w->dir, name, OS_READ | OS_WRITE, &w->fd);
+	/* Somebody took it away, and the reader said so: the next frame opens another one. */
+	if (err == ERR_NOT_FOUND)
+		return ERR_OK;
 	if (err)
 		return err;
 	/* What was read back may have been in the page cache alone. */
@@ -159,7 +162,8 @@ static enum err file_take(struct log_writer *w, bool may_use_reserve, char name[
 	return os_open(w->dir, name, OS_READ | OS_WRITE, fd);
 }
 
-static enum err segment_begin(struct log_writer *w, int fd, const char *name, uint32_t segment)
+/* *is_named: a power cut may leave it under its final name from now on, whatever else fails. */
+static enum err segment_begin(struct log_writer *w, int fd, const char *name, uint32_t segment, bool *is_named)
 {
 	char header[SEGMENT_HEADER_SIZE], final[SEGMENT_NAME_SIZE];
 	struct segment_header h = { .epoch = 1,
@@ -175,23 +179,30 @@ static enum err segment_begin(struct log_writer *w, int fd, const char *name, ui
 	memcpy(h.store, w->identity->store, sizeof(h.store));
 	segment_header_put(header, &h);
 	segment_name(final, segment);
-	if ((err = os_pwrite_all(fd, str_of(header, sizeof(header)), 0)) || (err = os_fdatasync(fd)) ||
-	    (err = os_rename(w->dir, name, final)))
+	if ((err = os_pwrite_all(fd, str_of(header, sizeof(header)), 0)) || (err = os_fdatasync(fd)))
 		return err;
-	return segment_sync_directory(w->dir);
+	*is_named = true;
+	err = os_rename(w->dir, name, final);
+	return err ? err : segment_sync_directory(w->dir);
 }
 
 static enum err segment_next(struct log_writer *w, bool may_use_reserve)
 {
 	char name[SEGMENT_NAME_SIZE];
 	uint32_t segment = position_segment(w->place.position) + 1;
+	bool is_named = false;
 	int fd = -1;
 	enum err err = file_take(w, may_use_reserve, name, &fd);
 
 	if (!err)
-		err = segment_begin(w, fd, name, segment);
+		err = segment_begin(w, fd, name, segment, &is_named);
 	if (err) {
 		os_close(fd);
+		/* Its header may be found one day, and says that this segment ends here: so it must. */
+		if (is_named) {
+			os_close(w->fd);
+			w->fd = -1;
+		}
 		if (w->log)
 			log_error(w->log, "store-segment-failed", "segment=%08x error=%s", segment, err_name(err));
 		return err;

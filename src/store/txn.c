@@ -257,6 +257,7 @@ static enum err deliver_local(struct delivery *d, const struct rec_txn_rcpt *rcp
 		return err;
 	if (c.is_new)
 		c.account.address = rcpt->address;
+	c.account.quota = rcpt->quota;
 	cold.prefix = buf_str(&d->prefix);
 	buf_clear(&d->cold);
 	rec_row_cold_put(&d->cold, &cold);

@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """The control socket: a command whose tool leaves before the answer, rubbish, and too much; the server goes on."""
 import os
+import smtplib
 import socket
 import sys
 
@@ -9,6 +10,7 @@ import tap  # noqa: E402
 from server import Server  # noqa: E402
 
 MSG_COMMAND = 30
+MANY = 300
 
 
 def command(*args):
@@ -41,6 +43,11 @@ def main():
                 s.send(rubbish)
                 tap.eq(s.recv(65536), b"", f"rubbish is cut off: {rubbish[:12]!r}")
         tap.eq(server.roles(), before, "and ends nothing either")
+        with smtplib.SMTP("127.0.0.1", server.port("smtp"), timeout=60) as s:
+            for n in range(MANY):
+                s.sendmail("x@example.org", [server.mail("alice")], f"Subject: {n}\r\n\r\n{n}\r\n")
+        status, out = server.command("trace", server.mail("alice"))
+        tap.eq((status, out.count(b"\nmessage ") + out.startswith(b"message ")), (0, MANY), "an address with many messages is traced")
         many = [connect(server) for _ in range(200)]
         for s in many:
             s.close()
