@@ -67,6 +67,31 @@ static enum err fail(struct directory *d, enum err err, char *why, const char *p
 	return err;
 }
 
+/* SQLite opens by name, and first makes the name canonical: it looks at each folder on the way and follows links itself. A
+ * name in /proc/self/fd, which leads past folders that this process may not enter, would not survive that. So it goes
+ * through a copy of SQLite's own layer that takes names as they are. */
+static int name_as_it_is(sqlite3_vfs *vfs UNUSED, const char *name, int room, char *out)
+{
+	int n = snprintf(out, (size_t)room, "%s", name);
+
+	return n < room ? SQLITE_OK : SQLITE_CANTOPEN;
+}
+
+static enum err layer_make(struct directory *d)
+{
+	const sqlite3_vfs *unix_layer = sqlite3_vfs_find("unix");
+
+	if (!unix_layer)
+		return ERR_UNSUPPORTED;
+	snprintf(d->layer_name, sizeof(d->layer_name), "posthorn-%p", (void *)d);
+	d->layer = *unix_layer;
+	d->layer.pNext = NULL;
+	d->layer.zName = d->layer_name;
+	d->layer.xFullPathname = name_as_it_is;
+	d->has_layer = sqlite3_vfs_register(&d->layer, 0) == SQLITE_OK;
+	return d->has_layer ? ERR_OK : ERR_NO_MEMORY;
+}
+
 static int number(struct directory *d, const char *sql, int64_t *out)
 {
 	sqlite3_stmt *s = NULL;
@@ -211,7 +236,9 @@ static enum err open_file(struct directory *d, const char *path,
 		if (err && err != ERR_EXISTS)
 			return fail(d, ERR_TEMPORARY, why, path, err_text(err));
 	}
-	if (sqlite3_open_v2(path, &d->db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX, NULL) !=
+	if ((err = layer_make(d)))
+		return fail(d, ERR_TEMPORARY, why, path, err_text(err));
+	if (sqlite3_open_v2(path, &d->db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX, d->layer_name) !=
 	    SQLITE_OK)
 		return fail(d,
 			    sqlite3_errcode(d->db) == SQLITE_CANTOPEN ? ERR_NOT_FOUND
@@ -259,6 +286,8 @@ void directory_close(struct directory *d)
 	for (size_t i = 0; i < QUERY_COUNT; i++)
 		sqlite3_finalize(d->statements[i]);
 	sqlite3_close(d->db);
+	if (d->has_layer)
+		sqlite3_vfs_unregister(&d->layer);
 	OPENSSL_cleanse(d, sizeof(*d));
 	free(d);
 }

@@ -16,6 +16,9 @@ enum directory_query {
 
 struct directory {
 	sqlite3 *db;
+	sqlite3_vfs layer; /* how it opens files; registered under this name while has_layer */
+	char layer_name[32];
+	bool has_layer;
 	sqlite3_stmt *statements[QUERY_COUNT]; /* prepared at open */
 	uint64_t changes;		       /* the counter, as last read */
 	int64_t data_version;		       /* SQLite's, when it was read; -1: read it again */

@@ -1,8 +1,9 @@
 /* Channels between roles. See chan.h for what they promise.
  *
- * Receiving: one datagram at a time into the loop's scratch memory, decoded in place; a handler sees
- * slices of that memory, and a call's reply is copied into the caller's arena first. At most
- * BATCH messages are taken per turn, so that one busy peer does not starve the others.
+ * Receiving: a few datagrams at a time into the loop's scratch memory, decoded in place; a handler sees
+ * slices of that memory, and a call's reply is copied into the caller's arena first. Fewer than were asked for means that
+ * there are no more, so most wake-ups cost one system call. At most BATCH messages are taken per turn, so that one
+ * busy peer does not starve the others.
  *
  * Sending: straight to the socket while the window is open and nothing is queued; otherwise a copy waits in the
  * queue, with duplicates of its descriptors. An acknowledgement (how many messages were taken since the last) goes in
@@ -50,6 +51,7 @@ struct chan {
 	struct watch watch;
 	struct task more; /* what BATCH left */
 	unsigned busy;	  /* inside callbacks */
+	unsigned sockets; /* it has had: a handler may end this one, or attach the next */
 	bool is_freed;
 	uint32_t next_id;
 	unsigned in_flight, unacked;
@@ -153,6 +155,14 @@ static struct call *call_take(struct chan *c, uint32_t id)
 	return NULL;
 }
 
+/* `failed` is no reply but the error that it carries. */
+static enum err error_of(const struct msg *reply)
+{
+	if (reply->type != MSG_failed)
+		return ERR_OK;
+	return reply->u.failed.err && reply->u.failed.err < ERR_COUNT ? (enum err)reply->u.failed.err : ERR_PROTOCOL;
+}
+
 static void call_end(struct chan *c, struct call *k, enum err err, struct msg *reply)
 {
 	if (k->fiber) {
@@ -162,6 +172,8 @@ static void call_end(struct chan *c, struct call *k, enum err err, struct msg *r
 		return;
 	}
 	loop_timer_cancel(c->loop, &k->deadline);
+	if (!err && (err = error_of(reply)))
+		reply = NULL;
 	k->done(k->arg, err, reply);
 	free(k);
 }
@@ -190,6 +202,7 @@ static void chan_close_socket(struct chan *c)
 	loop_unpost(c->loop, &c->more);
 	os_close(c->fd);
 	c->fd = -1;
+	c->sockets++;
 	while (c->queue)
 		queue_pop(c);
 	c->in_flight = c->unacked = 0;
@@ -278,7 +291,7 @@ static enum err transmit(struct chan *c, enum msg_type type, uint32_t id, bool i
 
 	if (c->fd < 0)
 		return ERR_CLOSED;
-	b = (struct buf){ .p = loop_scratch(c->loop, 1), .size = LOOP_SCRATCH, .max = LOOP_SCRATCH };
+	b = (struct buf){ .p = loop_scratch(c->loop, LOOP_SCRATCH_OUT), .size = LOOP_SCRATCH, .max = LOOP_SCRATCH };
 	if (!b.p)
 		return ERR_NO_MEMORY;
 	if ((err = msg_encode(&b, type, id, is_reply, MIN(c->unacked, 0x7fffu), m, fds, &nfds)))
@@ -386,44 +399,65 @@ static void acknowledged(struct chan *c, unsigned n)
 	c->in_flight -= MIN(n, c->in_flight);
 }
 
-/* One datagram; ERR_AGAIN when there is none, another error when the peer must be cut off. */
-static enum err receive_one(struct chan *c, struct msg *m)
+static void datagram_drop(struct os_datagram *d)
 {
-	char *scratch = loop_scratch(c->loop, 0);
-	int fds[OS_FDS_MAX];
-	unsigned nfds, flags, type;
-	str datagram;
-	size_t n;
+	for (unsigned i = 0; i < d->nfds; i++)
+		os_close(d->fds[i]);
+	d->nfds = 0;
+}
+
+/* An error when the peer must be cut off. */
+static enum err take(struct chan *c, struct os_datagram *d, struct msg *m)
+{
+	str datagram = str_of(d->p, d->n);
+	unsigned flags;
+	bool is_counted;
 	enum err err;
 
-	if (!scratch)
-		return ERR_NO_MEMORY;
-	err = os_recv_fds(c->fd, scratch, LOOP_SCRATCH, &n, fds, &nfds);
-	if (err)
-		return err == ERR_EOF ? ERR_CLOSED : err == ERR_TOO_LONG ? ERR_PROTOCOL : err;
-	datagram = str_of(scratch, n);
-	if (n < MSG_HEADER) {
-		err = ERR_PROTOCOL;
-		goto bad;
-	}
+	if (d->err)
+		return d->err == ERR_EOF ? ERR_CLOSED : ERR_PROTOCOL;
+	if (d->n < MSG_HEADER)
+		return ERR_PROTOCOL;
 	c->counts.received++;
-	type = get_le16(scratch);
-	flags = get_le16(scratch + 2);
+	is_counted = get_le16(datagram.p) != MSG_credit;
+	flags = get_le16(datagram.p + 2);
 	acknowledged(c, flags & 0x7fff);
-	c->unacked += type != MSG_credit;
+	c->unacked += is_counted;
 	if (flags & 0x8000) {
-		err = reply_arrived(c, datagram, fds, nfds, m);
-	} else if ((err = msg_decode(datagram, c->peer, c->self, fds, nfds, m)) == ERR_OK) {
-		if (m->type != MSG_credit)
+		err = reply_arrived(c, datagram, d->fds, d->nfds, m);
+	} else if ((err = msg_decode(datagram, c->peer, c->self, d->fds, d->nfds, m)) == ERR_OK) {
+		if (is_counted)
 			c->ops.on_message(c->arg, c, m);
 		msg_close_fds(m);
 	}
-	if (!err)
-		return ERR_OK;
-bad:
-	for (unsigned i = 0; i < nfds; i++)
-		os_close(fds[i]);
-	return ERR_PROTOCOL;
+	if (err)
+		return ERR_PROTOCOL;
+	d->nfds = 0; /* they were the message's */
+	return ERR_OK;
+}
+
+/* What is there, up to OS_DATAGRAMS_MAX. ERR_AGAIN when that was all, another error when the peer must be cut off. */
+static enum err receive_some(struct chan *c, bool is_hung_up, struct msg *m)
+{
+	struct os_datagram d[OS_DATAGRAMS_MAX];
+	unsigned got, socket = c->sockets;
+	enum err err;
+
+	for (unsigned i = 0; i < OS_DATAGRAMS_MAX; i++)
+		if (!(d[i].p = loop_scratch(c->loop, i)))
+			return ERR_NO_MEMORY;
+		else
+			d[i].n = LOOP_SCRATCH;
+	if ((err = os_recv_datagrams(c->fd, d, OS_DATAGRAMS_MAX, &got)))
+		return err;
+	for (unsigned i = 0; i < got; i++) {
+		/* Behind an error, and behind the socket's end, nothing counts. */
+		if (!err && c->sockets == socket && !c->is_freed)
+			err = take(c, &d[i], m);
+		datagram_drop(&d[i]);
+	}
+	/* The end is seen only by reading on. */
+	return err || got == OS_DATAGRAMS_MAX || is_hung_up ? err : ERR_AGAIN;
 }
 
 static void on_ready(void *arg, unsigned ready);
@@ -438,13 +472,14 @@ static void on_ready(void *arg, unsigned ready)
 	struct chan *c = arg;
 	struct msg m;
 	enum err err = ERR_OK;
-	unsigned n = 0;
+	unsigned n = 0, socket = c->sockets;
 
 	c->busy++;
 	if ((ready & OS_READY_READ) && c->fd >= 0)
-		while (n++ < BATCH && !c->is_freed && c->fd >= 0 && (err = receive_one(c, &m)) == ERR_OK)
+		while (n++ < BATCH / OS_DATAGRAMS_MAX && c->sockets == socket && !c->is_freed &&
+		       (err = receive_some(c, (ready & OS_READY_CLOSED) != 0, &m)) == ERR_OK)
 			;
-	if (c->is_freed || c->fd < 0) {
+	if (c->is_freed || c->sockets != socket) {
 		chan_leave(c);
 		return;
 	}
@@ -554,10 +589,8 @@ enum err chan_call(struct chan *c, enum msg_type type, const void *m, enum msg_t
 		memcpy(reply, &in.u, msg_size(reply_type));
 		return ERR_OK;
 	}
-	if (in.type == MSG_failed && in.u.failed.err && in.u.failed.err < ERR_COUNT)
-		return (enum err)in.u.failed.err;
 	msg_close_fds(&in);
-	return ERR_PROTOCOL;
+	return in.type == MSG_failed ? error_of(&in) : ERR_PROTOCOL;
 }
 
 enum err chan_wait_room(struct chan *c, int64_t deadline)

@@ -62,7 +62,7 @@ MUST_USE enum err chan_reply(struct chan *c, uint32_t id, enum msg_type type, co
  * returned. */
 MUST_USE enum err chan_call(struct chan *c, enum msg_type type, const void *m, enum msg_type reply_type,
 			    void *reply, struct arena *arena, int64_t deadline);
-/* The same without a fiber: `done` gets the reply (NULL with an error) from the loop. */
+/* The same without a fiber: `done` gets the reply (NULL with an error, and `failed` is one) from the loop. */
 MUST_USE enum err chan_call_async(struct chan *c, enum msg_type type, const void *m, int64_t deadline,
 				  void (*done)(void *arg, enum err err, struct msg *reply), void *arg);
 /* Waits, in a fiber, until the queue is short enough to take another large message. */

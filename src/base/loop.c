@@ -33,8 +33,8 @@ void loop_free(struct loop *l)
 	fiber_pool_free(l);
 	os_close(l->poll);
 	free(l->heap);
-	free(l->scratch[0]);
-	free(l->scratch[1]);
+	for (size_t i = 0; i < ARRAY_LEN(l->scratch); i++)
+		free(l->scratch[i]);
 	free(l);
 }
 

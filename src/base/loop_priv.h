@@ -35,13 +35,13 @@ struct loop {
 	/* Events of this turn: unwatch takes out what was not yet delivered. */
 	struct os_event events[64];
 	unsigned events_n;
-	void *scratch[2];
+	void *scratch[OS_DATAGRAMS_MAX + 1];
 	struct loop_counts counts;
 };
 
-/* Memory of LOOP_SCRATCH bytes that lasts until the caller returns to the loop: 0 for what was received, 1 for
- * what is to be sent. NULL: no memory. */
-enum { LOOP_SCRATCH = 64 * 1024 + 1 };
+/* Memory of LOOP_SCRATCH bytes that lasts until the caller returns to the loop: one for what is to be sent, the
+ * others for what was received. NULL: no memory. */
+enum { LOOP_SCRATCH = 64 * 1024 + 1, LOOP_SCRATCH_OUT = OS_DATAGRAMS_MAX };
 void *loop_scratch(struct loop *l, unsigned which);
 
 void fiber_run_ready(struct loop *l);

@@ -80,10 +80,18 @@ MUST_USE enum err os_memfd(str contents, bool sealed, int *fd);
 MUST_USE enum err os_memfd_seal(int fd);
 /* ERR_PROTOCOL unless it is a memfd with all seals; *size is its size. */
 MUST_USE enum err os_memfd_check(int fd, uint64_t *size);
+/* Standard error becomes a socket to the system's log (/dev/log): for this process and those it starts. ERR_NOT_FOUND:
+ * no log daemon listens. */
+MUST_USE enum err os_stderr_to_syslog(void);
+
 struct buf;
 /* What descriptors this process has, in words: "3 sockets unix, 2 listeners, 1 file". */
 void os_describe_fds(struct buf *out);
 int os_dup(int fd); /* -1 when it cannot */
+/* A path to what a descriptor of this process is, for libraries that open by name. It leads there past folders that this
+ * process may not enter. */
+enum { OS_FD_PATH_SIZE = 32 };
+void os_fd_path(int fd, char path[OS_FD_PATH_SIZE]);
 
 /* A helper that waits in fdatasync so that its process does not: start one sync, and os_sync_fd
  * becomes readable when it is done. One at a time. */
@@ -120,6 +128,16 @@ enum { OS_FDS_MAX = 4 };
  * caller's; a datagram larger than n is ERR_TOO_LONG (and gone, its descriptors closed). */
 MUST_USE enum err os_send_fds(int sock, const struct iovec *iov, unsigned niov, const int *fds, unsigned nfds);
 MUST_USE enum err os_recv_fds(int sock, void *p, size_t n, size_t *done, int fds[OS_FDS_MAX], unsigned *nfds);
+/* Several in one call. Fewer than `max`: there were no more, so the call that would only say ERR_AGAIN is saved. */
+struct os_datagram {
+	void *p;
+	size_t n;     /* room; then its size */
+	enum err err; /* of this one: ERR_TOO_LONG, ERR_EOF */
+	int fds[OS_FDS_MAX];
+	unsigned nfds;
+};
+enum { OS_DATAGRAMS_MAX = 4 };
+MUST_USE enum err os_recv_datagrams(int sock, struct os_datagram *d, unsigned max, unsigned *got);
 
 /* Readiness. Edge-triggered: after an event, go on until ERR_AGAIN. */
 enum os_ready { OS_READY_READ = 1, OS_READY_WRITE = 2, OS_READY_CLOSED = 4 };

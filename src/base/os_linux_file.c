@@ -380,6 +380,11 @@ int os_dup(int fd)
 	return fcntl(fd, F_DUPFD_CLOEXEC, 3);
 }
 
+void os_fd_path(int fd, char path[OS_FD_PATH_SIZE])
+{
+	snprintf(path, OS_FD_PATH_SIZE, "/proc/self/fd/%d", fd);
+}
+
 /* The syncer: one job at a time, handed over through an atomic state and two eventfds. */
 enum { SYNC_IDLE, SYNC_ASKED, SYNC_DONE, SYNC_QUIT };
 

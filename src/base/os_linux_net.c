@@ -147,6 +147,20 @@ enum err os_connect_datagrams(const char *path, int *fd)
 	return err;
 }
 
+enum err os_stderr_to_syslog(void)
+{
+	union sock_addr sa = { .un = { .sun_family = AF_UNIX, .sun_path = "/dev/log" } };
+	int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	enum err err = ERR_OK;
+
+	if (fd < 0)
+		return err_from_errno(errno);
+	if (connect(fd, &sa.any, sizeof(sa.un)) || dup2(fd, 2) < 0)
+		err = errno == ECONNREFUSED ? ERR_NOT_FOUND : err_from_errno(errno);
+	os_close(fd);
+	return err;
+}
+
 enum err os_accept(int listener, struct addr *peer, int *fd)
 {
 	union sock_addr sa;
@@ -335,6 +349,20 @@ static void take_fds(struct msghdr *m, int fds[OS_FDS_MAX], unsigned *nfds)
 	}
 }
 
+/* What recvmsg or recvmmsg put into `m`. */
+static enum err taken(struct msghdr *m, size_t size, int fds[OS_FDS_MAX], unsigned *nfds)
+{
+	*nfds = 0;
+	take_fds(m, fds, nfds);
+	if (m->msg_flags & (MSG_TRUNC | MSG_CTRUNC)) {
+		for (unsigned i = 0; i < *nfds; i++)
+			close(fds[i]);
+		*nfds = 0;
+		return ERR_TOO_LONG;
+	}
+	return size == 0 ? ERR_EOF : ERR_OK;
+}
+
 enum err os_recv_fds(int sock, void *p, size_t n, size_t *done, int fds[OS_FDS_MAX], unsigned *nfds)
 {
 	union control control;
@@ -342,6 +370,7 @@ enum err os_recv_fds(int sock, void *p, size_t n, size_t *done, int fds[OS_FDS_M
 	struct msghdr m = { .msg_iov = &iov, .msg_iovlen = 1, .msg_control = control.room,
 			    .msg_controllen = sizeof(control.room) };
 	ssize_t got;
+	enum err err;
 
 	*nfds = 0;
 	*done = 0;
@@ -350,15 +379,35 @@ enum err os_recv_fds(int sock, void *p, size_t n, size_t *done, int fds[OS_FDS_M
 	while (got < 0 && errno == EINTR);
 	if (got < 0)
 		return err_from_errno(errno);
-	take_fds(&m, fds, nfds);
-	if (m.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) {
-		for (unsigned i = 0; i < *nfds; i++)
-			close(fds[i]);
-		*nfds = 0;
-		return ERR_TOO_LONG;
+	err = taken(&m, (size_t)got, fds, nfds);
+	*done = err == ERR_TOO_LONG ? 0 : (size_t)got;
+	return err;
+}
+
+enum err os_recv_datagrams(int sock, struct os_datagram *d, unsigned max, unsigned *got)
+{
+	union control control[OS_DATAGRAMS_MAX];
+	struct iovec iov[OS_DATAGRAMS_MAX];
+	struct mmsghdr m[OS_DATAGRAMS_MAX];
+	int n;
+
+	max = MIN(max, (unsigned)OS_DATAGRAMS_MAX);
+	for (unsigned i = 0; i < max; i++) {
+		iov[i] = (struct iovec){ .iov_base = d[i].p, .iov_len = d[i].n };
+		m[i] = (struct mmsghdr){ .msg_hdr = { .msg_iov = &iov[i], .msg_iovlen = 1, .msg_control = control[i].room,
+						      .msg_controllen = sizeof(control[i].room) } };
 	}
-	*done = (size_t)got;
-	return got == 0 ? ERR_EOF : ERR_OK;
+	*got = 0;
+	do
+		n = recvmmsg(sock, m, max, MSG_CMSG_CLOEXEC | MSG_DONTWAIT, NULL);
+	while (n < 0 && errno == EINTR);
+	if (n < 0)
+		return err_from_errno(errno);
+	for (; *got < (unsigned)n; ++*got) {
+		d[*got].n = m[*got].msg_len;
+		d[*got].err = taken(&m[*got].msg_hdr, d[*got].n, d[*got].fds, &d[*got].nfds);
+	}
+	return ERR_OK;
 }
 
 enum err os_poll_new(int *poll)

@@ -68,6 +68,7 @@ static enum err auth_init(struct role *r)
 		return ERR_NO_MEMORY;
 	r->state = a;
 	a->role = r;
+	a->folder = -1;
 	auth_jobs_init(a);
 	os_random(seeds, sizeof(seeds));
 	os_random(key, sizeof(key));
@@ -86,35 +87,39 @@ static enum err auth_init(struct role *r)
 	return lru_init(&a->opened, AUTH_OPENED_MAX, seeds[4]);
 }
 
-/* The supervisor hands over the folder of the directory; SQLite opens what is in it by name, below Landlock's rule. */
-static enum err auth_file(struct role *r, str name, str path, int fd)
+static enum err auth_file(struct role *r, str name, str path UNUSED, int fd)
 {
 	struct auth_role *a = r->state;
 
-	os_close(fd);
-	if (!str_eq(name, S("directory")))
+	if (!str_eq(name, S("directory")) || a->folder >= 0) {
+		os_close(fd);
 		return ERR_UNSUPPORTED;
-	a->directory_path = arena_printf(a->arena, "%.*s/directory.db", STR_ARGS(path));
-	return a->directory_path.p ? ERR_OK : ERR_NO_MEMORY;
+	}
+	a->folder = fd;
+	return ERR_OK;
 }
 
 static enum err auth_prepare(struct role *r)
 {
 	struct auth_role *a = r->state;
 	struct directory_options options = { .create = true };
-	char why[DIRECTORY_WHY_SIZE];
+	char folder[OS_FD_PATH_SIZE], why[DIRECTORY_WHY_SIZE];
+	str path;
 	enum err err;
 
-	if (!a->directory_path.p)
+	if (a->folder < 0)
 		return ERR_CONFIG;
+	os_fd_path(a->folder, folder);
+	path = arena_printf(a->arena, "%s/directory.db", folder);
+	if (!path.p)
+		return ERR_NO_MEMORY;
 	os_random(options.secret, sizeof(options.secret));
-	err = directory_open(a->directory_path.p, &options, &a->directory, why);
+	err = directory_open(path.p, &options, &a->directory, why);
 	if (err) {
-		log_error(&r->log, "directory-failed", "path=%.*s reason=\"%s\"", STR_ARGS(a->directory_path), why);
+		log_error(&r->log, "directory-failed", "reason=\"%s\"", why);
 		return err;
 	}
 	arena_reset(a->arena);
-	a->directory_path = STR_EMPTY;
 	return auth_resolver_make(a);
 }
 

@@ -30,6 +30,12 @@ void auth_jobs_init(struct auth_role *a)
 	a->jobs.end = &a->jobs.first;
 }
 
+/* What password_make refuses, of which the administrator is told. */
+static bool is_about_the_password(enum err err)
+{
+	return err == ERR_SYNTAX || err == ERR_TOO_LONG || err == ERR_RANGE || err == ERR_UNSUPPORTED;
+}
+
 /* The worker's answer. A worker that died or sent nonsense has not said "wrong": that is a temporary error. */
 static void job_answered(void *arg, enum err err, struct msg *reply)
 {
@@ -44,9 +50,7 @@ static void job_answered(void *arg, enum err err, struct msg *reply)
 	else if (!err && !j->is_hash && reply->type == MSG_lookup_password_reply)
 		err = reply->u.lookup_password_reply.err < ERR_COUNT ? (enum err)reply->u.lookup_password_reply.err :
 								       ERR_TEMPORARY;
-	else if (!err && reply->type == MSG_failed && reply->u.failed.err > 0 && reply->u.failed.err < ERR_COUNT)
-		err = (enum err)reply->u.failed.err;
-	else
+	else if (!err || !j->is_hash || !is_about_the_password(err))
 		err = ERR_TEMPORARY;
 	job_end(j, err, made);
 	auth_jobs_run(a);

@@ -68,7 +68,7 @@ struct auth_jobs {
 
 struct auth_role {
 	struct role *role;
-	str directory_path;
+	int folder; /* of the directory; SQLite opens what is in it by its path as a descriptor */
 	struct directory *directory;
 	struct resolver *resolver;
 	struct logincache *cache;

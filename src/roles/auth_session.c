@@ -122,13 +122,10 @@ static void opened_note(struct auth_role *a, uint64_t account)
 
 /* ---- binding ---- */
 
-static void bound(void *arg, enum err err, struct msg *reply)
+static void bound(void *arg, enum err err, struct msg *reply UNUSED)
 {
 	struct auth_caller *caller = arg;
 
-	if (!err && reply->type == MSG_failed)
-		err = reply->u.failed.err > 0 && reply->u.failed.err < ERR_COUNT ? (enum err)reply->u.failed.err :
-										   ERR_TEMPORARY;
 	if (auth_caller_is_there(caller)) {
 		if (err)
 			err = REPLY_FAILED(caller->chan, caller->id, err, STR_EMPTY);

@@ -13,7 +13,7 @@
 
 struct checkpoint {
 	int dir;
-	char *path;
+	char path[OS_FD_PATH_SIZE];
 	struct store_index *index; /* NULL: not open */
 };
 
@@ -28,7 +28,7 @@ static enum err checkpoint_init(struct role *r)
 	return ERR_OK;
 }
 
-static enum err checkpoint_file(struct role *r, str name, str path, int fd)
+static enum err checkpoint_file(struct role *r, str name, str path UNUSED, int fd)
 {
 	struct checkpoint *c = r->state;
 
@@ -37,8 +37,8 @@ static enum err checkpoint_file(struct role *r, str name, str path, int fd)
 		return ERR_UNSUPPORTED;
 	}
 	c->dir = fd;
-	c->path = strndup(path.p, path.n);
-	return c->path ? ERR_OK : ERR_NO_MEMORY;
+	os_fd_path(fd, c->path);
+	return ERR_OK;
 }
 
 static enum err checkpoint_prepare(struct role *r)
@@ -93,7 +93,6 @@ static void checkpoint_stop(struct role *r, unsigned seconds)
 	(void)seconds;
 	store_index_close(c->index);
 	os_close(c->dir);
-	free(c->path);
 	free(c);
 	r->state = NULL;
 	loop_stop(r->loop);

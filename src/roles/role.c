@@ -26,7 +26,7 @@ struct role_private {
 	struct arena *conf_arena;
 	struct peer peers[ROLE_COUNT][ROLE_INDEX_MAX];
 	unsigned peer_counts[ROLE_COUNT];
-	const char *write_paths[PATHS_MAX + 1];
+	char write_paths[PATHS_MAX][OS_FD_PATH_SIZE];
 	unsigned paths;
 	bool is_started, test_hooks;
 	int status;
@@ -128,12 +128,9 @@ static void on_file(struct role_private *p, struct msg_sup_file *m)
 	enum err err = ERR_UNSUPPORTED;
 
 	if (m->file > 0 && !p->is_started && os_fstat(m->file, &st) == ERR_OK && st.is_directory &&
-	    p->paths < PATHS_MAX) {
-		str path = arena_str(p->conf_arena, m->path);
-
-		p->write_paths[p->paths] = path.p ? strdup(path.p) : NULL;
-		p->paths += p->write_paths[p->paths] != NULL;
-	}
+	    p->paths < PATHS_MAX)
+		/* By its descriptor, for its name may lead through folders that our user may not enter (/root). */
+		os_fd_path(m->file, p->write_paths[p->paths++]);
 	if (r->ops->file) {
 		err = r->ops->file(r, m->name, m->path, m->file);
 		m->file = -1;
@@ -227,10 +224,13 @@ static void on_channel(struct role_private *p, struct msg_sup_channel *m)
 static void on_start(struct role_private *p, uint32_t id, const struct msg_sup_start *m)
 {
 	struct role *r = p->role;
-	struct sandbox box = { .allow = r->ops->sandbox, .write_paths = p->write_paths };
+	const char *paths[PATHS_MAX + 1] = { NULL };
+	struct sandbox box = { .allow = r->ops->sandbox, .write_paths = paths };
 	char text[SANDBOX_TEXT_MAX];
 	enum err err;
 
+	for (unsigned i = 0; i < p->paths; i++)
+		paths[i] = p->write_paths[i];
 	p->test_hooks = m->test_hooks;
 	run_hook(p, r->ops->prepare, "prepare");
 	if (p->status)

@@ -32,7 +32,8 @@ struct role_ops {
 	unsigned sandbox; /* enum sandbox_allow */
 	enum err (*init)(struct role *r);
 	enum err (*listener)(struct role *r, str service, str address, int fd); /* fd is ours */
-	enum err (*file)(struct role *r, str name, str path, int fd);		  /* fd is ours */
+	/* fd is ours; a folder stays open, and what is in it is opened by os_fd_path: its path is for the log. */
+	enum err (*file)(struct role *r, str name, str path, int fd);
 	enum err (*prepare)(struct role *r);
 	enum err (*start)(struct role *r);
 	void (*message)(struct role *r, struct chan *from, struct msg *m);

@@ -33,9 +33,12 @@ struct process {
 	struct imap_account *account;
 	struct member *members;
 	uint32_t member_count, taken;
+	bool is_ending; /* the store is gone: BYE to all, and to those that still come */
 	int64_t park_seconds; /* after which idle connections are offered to the zygote */
 	struct timer timer;
 };
+
+#define STORE_GONE "[UNAVAILABLE] The mail store was restarted."
 
 static void consider_leaving(void *arg);
 
@@ -43,7 +46,11 @@ static void consider_leaving(void *arg);
 
 static void plan_leave(struct process *p)
 {
-	int64_t seconds = p->member_count ? p->park_seconds : MIN(p->park_seconds, SESSION_LINGER_SECONDS);
+	int64_t seconds;
+
+	if (p->is_ending)
+		return;
+	seconds = p->member_count ? p->park_seconds : MIN(p->park_seconds, SESSION_LINGER_SECONDS);
 
 	if (!p->zygote)
 		return;
@@ -138,6 +145,8 @@ static enum err take_connection(struct process *p, struct msg_session_take *take
 		member_free(m);
 		return err;
 	}
+	if (p->is_ending)
+		imap_session_stop(m->session, STORE_GONE);
 	if (take->parked.n)
 		imap_session_resume(m->session, take->parked, take->input);
 	else
@@ -214,7 +223,6 @@ static void zygote_message(void *arg, struct chan *c, struct msg *m)
 	(void)c;
 	if (m->type == MSG_session_take) {
 		p->taken++;
-		loop_timer_cancel(p->loop, &p->timer);
 		if ((err = take_connection(p, &m->u.session_take)))
 			log_warn(&p->log, "connection-refused", "error=%s", err_name(err));
 		plan_leave(p);
@@ -250,9 +258,10 @@ static void store_down(void *arg, struct chan *c, enum err why)
 
 	(void)c, (void)why;
 	log_info(&p->log, "session-store-down", "connections=%u", p->member_count);
+	p->is_ending = true;
 	for (struct member *m = p->members; m; m = next) {
 		next = m->next;
-		imap_session_stop(m->session, "[UNAVAILABLE] The mail store was restarted.");
+		imap_session_stop(m->session, STORE_GONE);
 	}
 	chan_free(p->zygote);
 	p->zygote = NULL;

@@ -28,7 +28,7 @@ static enum err store_init(struct role *r)
 	return ERR_OK;
 }
 
-static enum err store_file(struct role *r, str name, str path, int fd)
+static enum err store_file(struct role *r, str name, str path UNUSED, int fd)
 {
 	struct store_role *s = r->state;
 
@@ -37,8 +37,8 @@ static enum err store_file(struct role *r, str name, str path, int fd)
 		return ERR_UNSUPPORTED;
 	}
 	s->dir = fd;
-	s->path = strndup(path.p, path.n);
-	return s->path ? ERR_OK : ERR_NO_MEMORY;
+	os_fd_path(fd, s->path);
+	return ERR_OK;
 }
 
 static enum err store_prepare_role(struct role *r)
@@ -396,7 +396,6 @@ static void stop_if_idle(struct store_role *s)
 	store_close(s->store);
 	store_reply_free(&s->reply);
 	os_close(s->dir);
-	free(s->path);
 	free(s);
 	r->state = NULL;
 	loop_stop(r->loop);

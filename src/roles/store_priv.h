@@ -50,7 +50,7 @@ struct store_role {
 	struct role *role;
 	struct store *store;
 	int dir;
-	char *path;
+	char path[OS_FD_PATH_SIZE]; /* the same */
 	struct task flush, tell;
 	struct watch sync;
 	struct timer tick;

@@ -367,6 +367,10 @@ static enum err prepare(struct supervisor *s)
 
 	log_init(&s->log, targets[conf_choice(s->conf, CONF_log_to)], levels[conf_choice(s->conf, CONF_log_level)],
 		 "supervisor");
+	if (s->log.target == LOG_TO_SYSLOG && (err = os_stderr_to_syslog())) {
+		supervisor_complain("log_to = syslog, but /dev/log cannot be used: %s", err_text(err));
+		return err;
+	}
 	s->is_root = os_uid() == 0;
 	s->test_hooks = hooks && str_eq(str_from_c(hooks), S("1"));
 	s->arena = arena_new(16 * 1024 * 1024);

@@ -182,7 +182,15 @@ enum err store_commit(struct store *s, uint64_t account, const struct msg_st_com
 	if (in->op == STORE_OP_RECENT) {
 		/* Nobody is promised \\Recent (RFC 9051 2.3.2): not worth waiting for. */
 		struct msg_st_commit_reply reply = p->reply;
+		struct account durable;
 
+		/* A MODSEQ that a crash takes back must not be told: it is given again to another change. */
+		if ((err = account_load(s, KV_DURABLE, account, &durable))) {
+			kv_cancel(s->kv);
+			pending_free(p);
+			return err;
+		}
+		reply.modseq = durable.modseq;
 		p->done = NULL;
 		if (!(err = pending_end(p)))
 			done(arg, ERR_OK, &reply);

@@ -2,8 +2,8 @@
  * verdict holds ciphertext alone, and a commit only takes over memory.
  *
  * Large ones go to a file at once, under a temporary name, synced; the commit that refers to them gives them their
- * final name and syncs the directory before its frame is written. A file whose commit did not happen is
- * garbage, and named so.
+ * final name and syncs the directory before its frame is written. If that commit fails, the file goes; if we
+ * are killed in between, it is found by its number at the next start: one that was never given away.
  */
 #include "store/store_priv.h"
 
@@ -142,6 +142,51 @@ void sealed_drop(struct store *s, struct sealed *b)
 	b->file = 0;
 }
 
+static bool is_left_over(str name, uint64_t next)
+{
+	uint64_t id = 0;
+
+	if (str_starts(name, S("new-")))
+		return true;
+	if (name.n != 16)
+		return false;
+	for (size_t i = 0; i < name.n; i++) {
+		int digit = ascii_hex_value(name.p[i]);
+
+		if (digit < 0)
+			return false;
+		id = id << 4 | (uint64_t)digit;
+	}
+	return id >= next;
+}
+
+/* Those with a lower number are left to fsck: a file that only seems to be nobody's, because something else is damaged,
+ * must not be removed. */
+void body_files_sweep(struct store *s)
+{
+	struct arena *a = arena_new(256 * 1024 * 1024);
+	uint64_t next = body_ids_end(s);
+	size_t count = 0, removed = 0;
+	char name[64];
+	str *names;
+	int fd;
+
+	if (a && next && os_open(s->options.dir, "body", OS_READ | OS_DIRECTORY, &fd) == ERR_OK) {
+		if (os_list(fd, a, &names, &count))
+			count = 0;
+		os_close(fd);
+	}
+	for (size_t i = 0; i < count; i++) {
+		if (!is_left_over(names[i], next))
+			continue;
+		snprintf(name, sizeof(name), "body/%.*s", STR_ARGS(names[i]));
+		removed += os_unlink(s->options.dir, name) == ERR_OK;
+	}
+	if (removed && s->options.log)
+		log_info(s->options.log, "store-files-swept", "count=%zu", removed);
+	arena_free(a);
+}
+
 static enum err directory_sync(struct store *s)
 {
 	int fd;
@@ -154,7 +199,7 @@ static enum err directory_sync(struct store *s)
 	return err;
 }
 
-enum err body_commit(struct store *s, struct sealed *b, uint64_t references, uint64_t *id)
+enum err body_commit(struct store *s, struct pending *p, struct sealed *b, uint64_t references, uint64_t *id)
 {
 	struct body d = { .stored = b->stored, .size = b->size, .references = references };
 	char from[40], to[40];
@@ -170,8 +215,11 @@ enum err body_commit(struct store *s, struct sealed *b, uint64_t references, uin
 	if (b->file) {
 		file_temporary_name(from, b->file);
 		body_file_name(to, *id);
+		if ((err = os_rename(s->options.dir, from, to)))
+			return err;
 		b->file = 0;
-		if ((err = os_rename(s->options.dir, from, to)) || (err = directory_sync(s)))
+		p->made = *id;
+		if ((err = directory_sync(s)))
 			return err;
 		kv_put(s->kv, &k, buf_str(&s->value));
 	} else {
@@ -212,7 +260,7 @@ static enum err append_row(struct change *c, const struct msg_st_append *in, str
 	n.flags.w[1] = in->flags1;
 	memcpy(key, b->key, sizeof(key));
 	n.key = key;
-	if ((err = body_commit(s, b, 1, &n.body)))
+	if ((err = body_commit(s, c->pending, b, 1, &n.body)))
 		return err;
 	n.cold = cold_encode(s, STR_EMPTY, in->has_parse, in->envelope, in->structure);
 	if ((err = message_add(c, &m, &n, &row)))

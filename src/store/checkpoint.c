@@ -62,7 +62,7 @@ static MDB_val val_of(str s)
 	return (MDB_val){ s.n, (void *)(uintptr_t)s.p };
 }
 
-enum err index_delete(int dir)
+enum err index_discard(int dir)
 {
 	enum err err = os_unlink(dir, "index/data.mdb");
 
@@ -176,7 +176,7 @@ enum err index_writer_open(int dir, const char *path, const struct identity *id,
 	if (err == ERR_DAMAGED && log)
 		log_error(log, "store-index-damaged", "file=index/data.mdb action=rebuild");
 	if (err == ERR_DAMAGED && may_create)
-		err = index_delete(dir);
+		err = index_discard(dir);
 	if (!err || (err == ERR_NOT_FOUND && may_create))
 		err = env_open(x, path);
 	if (err) {

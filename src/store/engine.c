@@ -50,10 +50,12 @@ enum err store_open(const struct store_options *options, struct store **out)
 	s->hasher = hasher_new();
 	if (s->bodies && s->hasher)
 		err = kv_open(&o, &s->kv);
-	if (err)
+	if (err) {
 		store_close(s);
-	else
+	} else {
+		body_files_sweep(s);
 		*out = s;
+	}
 	return err;
 }
 
@@ -219,6 +221,15 @@ enum err store_checkpoint(struct store *s)
 
 /* Pending commits. */
 
+static void file_drop(struct store *s, uint64_t body)
+{
+	char name[40];
+
+	body_file_name(name, body);
+	if (os_unlink(s->options.dir, name) && s->options.log)
+		log_warn(s->options.log, "store-file-left", "file=%s", name);
+}
+
 struct pending *pending_new(struct store *s, store_done *done, void *arg)
 {
 	struct pending *p = calloc(1, sizeof(*p));
@@ -237,6 +248,8 @@ void pending_free(struct pending *p)
 {
 	if (!p)
 		return;
+	if (p->made)
+		file_drop(p->store, p->made);
 	buf_free(&p->from);
 	buf_free(&p->to);
 	free(p->hints);
@@ -280,24 +293,16 @@ void pending_drop_body(struct pending *p, uint64_t body)
 	p->dropped[p->dropped_count++] = body;
 }
 
-static void files_drop(struct pending *p)
-{
-	char name[40];
-
-	for (size_t i = 0; i < p->dropped_count; i++) {
-		body_file_name(name, p->dropped[i]);
-		if (os_unlink(p->store->options.dir, name) && p->store->options.log)
-			log_warn(p->store->options.log, "store-file-left", "file=%s", name);
-	}
-}
-
 static void pending_done(void *arg, enum err err)
 {
 	struct pending *p = arg;
 	const struct store_hooks *hooks = &p->store->options.hooks;
 
+	/* Even one that failed may have reached the disk, and be found there after a crash: with its body. */
+	p->made = 0;
 	if (!err) {
-		files_drop(p);
+		for (size_t i = 0; i < p->dropped_count; i++)
+			file_drop(p->store, p->dropped[i]);
 		for (size_t i = 0; i < p->hint_count && hooks->changed; i++)
 			hooks->changed(hooks->arg, p->hints[i].account, p->hints[i].mailbox, p->hints[i].modseq);
 		if (p->wakes_queue && hooks->queued)
@@ -382,14 +387,28 @@ static void counters_save(struct store *s, const struct counters *c)
 	kv_put(s->kv, &k, buf_str(&s->value));
 }
 
+/* Never twice, not even after a commit that failed: its file may be about to be removed. */
 uint64_t next_body(struct store *s)
 {
 	struct counters c;
 
 	counters_load(s, &c);
-	c.body++;
+	c.body = MAX(c.body, s->body_floor) + 1;
+	s->body_floor = c.body;
 	counters_save(s, &c);
 	return c.body - 1;
+}
+
+uint64_t body_ids_end(struct store *s)
+{
+	struct key k = key_make(KIND_COUNTERS);
+	struct counters c;
+	str value;
+	enum err err = kv_get(s->kv, KV_DURABLE, &k, &value);
+
+	if (err == ERR_NOT_FOUND)
+		return 1;
+	return err || counters_get(value, &c) ? 0 : c.body;
 }
 
 uint64_t next_queue(struct store *s)

@@ -64,7 +64,7 @@ MUST_USE enum err index_writer_open(int dir, const char *path, const struct iden
 /* Reads all of it. ERR_DAMAGED. */
 MUST_USE enum err index_check(struct index_writer *x);
 /* Removes the index: it is rebuilt when it is opened next. */
-MUST_USE enum err index_delete(int dir);
+MUST_USE enum err index_discard(int dir);
 void index_writer_close(struct index_writer *x);
 /* Applies the log up to `limit`, all of it durable; UINT64_MAX: up to the last frame that a later one vouches for.
  * *covered, *records (counted): what it covers then, durable. */

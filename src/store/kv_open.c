@@ -77,13 +77,13 @@ static enum err prepare(const struct kv_options *o)
 	enum err err = kv_identity_prepare(o->dir, o->path, o->log, &id);
 
 	if (!err && index_is_suspect(o))
-		err = index_delete(o->dir);
+		err = index_discard(o->dir);
 	if (!err)
 		err = bring_up(o, &id);
 	if (err == ERR_DAMAGED) {
 		if (o->log)
 			log_error(o->log, "store-index-damaged", "file=index/data.mdb reason=found-at-start action=rebuild");
-		if (!(err = index_delete(o->dir)))
+		if (!(err = index_discard(o->dir)))
 			err = bring_up(o, &id);
 	}
 	if (err)

@@ -145,6 +145,27 @@ static enum err has_children(struct change *c, str name, bool *yes)
 	return err == ERR_EOF ? ERR_OK : err;
 }
 
+/* Numbers are never given again, so only their count says how many mailboxes there can be at most. */
+static enum err are_too_many(struct change *c)
+{
+	struct mailbox_walk w;
+	struct mailbox m;
+	uint32_t count = 0;
+	enum err err;
+
+	if (c->account.next_mailbox < MAILBOX_COUNT_MAX)
+		return ERR_OK;
+	if (c->account.next_mailbox == UINT32_MAX)
+		return ERR_TOO_MANY;
+	err = walk_open(c, &w);
+	while (!err && !(err = walk_next(&w, &m)))
+		count++;
+	kv_cursor_close(&w.cursor);
+	if (err != ERR_EOF)
+		return err;
+	return count < MAILBOX_COUNT_MAX ? ERR_OK : ERR_TOO_MANY;
+}
+
 /* A mailbox of that name, alive: new, or in place of one that is gone. */
 static enum err create_one(struct change *c, str name, enum mailbox_special special, bool is_subscribed, struct mailbox *m)
 {
@@ -159,8 +180,8 @@ static enum err create_one(struct change *c, str name, enum mailbox_special spec
 		mailbox_remove(c, old.id);
 		is_subscribed |= old.is_subscribed;
 	}
-	if (c->account.next_mailbox >= MAILBOX_COUNT_MAX)
-		return ERR_TOO_MANY;
+	if ((err = are_too_many(c)))
+		return err;
 	mailbox_new(c, name, special, is_subscribed, m);
 	return ERR_OK;
 }

@@ -50,6 +50,7 @@ struct store {
 	size_t txn_count;
 	uint64_t txn_bytes;
 	uint64_t file_number; /* of temporary body files */
+	uint64_t body_floor;  /* ids below were given, if only to commits that failed: their files may be there */
 	uint64_t freed_segments;
 	struct recent *recent[RECENT_SLOTS];
 };
@@ -70,6 +71,7 @@ struct pending {
 	size_t hint_count, hint_room;
 	uint64_t *dropped; /* bodies whose files go when this is durable */
 	size_t dropped_count, dropped_room;
+	uint64_t made; /* a body whose file has its final name: it goes when this fails; 0: none */
 	bool wakes_queue;
 	/* For what is not a commit of an account. */
 	void (*finish)(struct pending *p, enum err err);
@@ -108,6 +110,7 @@ void change_end(struct change *c);
 
 /* counters */
 uint64_t next_body(struct store *s);
+uint64_t body_ids_end(struct store *s); /* above all that were given durably; 0: unknown */
 uint64_t next_queue(struct store *s);
 uint32_t next_uidvalidity(struct store *s);
 
@@ -156,8 +159,10 @@ void hasher_free(struct hasher *h);
 MUST_USE enum err body_take(struct store *s, str inline_body, int fd, uint64_t size, bool hash, struct sealed *out);
 void sealed_drop(struct store *s, struct sealed *b);
 /* In a commit: gives it an id and writes its record. What `b` held is the commit's afterwards. */
-MUST_USE enum err body_commit(struct store *s, struct sealed *b, uint64_t references, uint64_t *id);
+MUST_USE enum err body_commit(struct store *s, struct pending *p, struct sealed *b, uint64_t references, uint64_t *id);
 void body_file_name(char name[40], uint64_t body);
+/* What a crash left in body/: files that no commit ever referred to. */
+void body_files_sweep(struct store *s);
 
 /* cold rows and segments */
 MUST_USE enum err cold_seal(struct store *s, str plain, char **blob, uint32_t *size);

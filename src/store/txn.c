@@ -356,7 +356,7 @@ static enum err deliver_list(struct delivery *d, const struct rcpt_list *l)
 	enum err err;
 
 	memcpy(d->key, d->txn->body.key, sizeof(d->key));
-	err = body_commit(d->store, &d->txn->body, l->count, &d->body);
+	err = body_commit(d->store, d->pending, &d->txn->body, l->count, &d->body);
 	for (size_t i = 0; i < l->count && !err; i++)
 		err = l->items[i].account ? deliver_local(d, &l->items[i]) : deliver_remote(d, &l->items[i]);
 	while (!err && !(err = rec_queue_end_get(&ends, &end)))

@@ -4,6 +4,7 @@ which sends it on to Posthorn for bob. What bob reads is what alice sent, to the
 comes back to alice as a report (RFC 3464)."""
 import email
 import os
+import re
 import sys
 
 TOP = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
@@ -13,6 +14,7 @@ from peers import Nsd, Postfix  # noqa: E402
 from server import Server, free_ports  # noqa: E402
 from tap import done, eq, note, ok  # noqa: E402
 
+MANY = 120
 ZONES = {
     "remote.test": "@ MX 10 mx1\n@ MX 10 mx2\n@ MX 20 gone\nmx1 A 127.0.0.1\nmx2 A 127.0.0.1\ngone A 127.0.0.2\n",
     "direct.test": "@ A 127.0.0.1\n",
@@ -44,6 +46,22 @@ def round_trip(s, postfix):
     ok(postfix.log_has(r"status=sent \(250 2\.0\.0"), "Postfix logged our 250")
 
 
+def many_recipients(s, postfix):
+    """More than one transaction takes, each way, with a body that is empty and one of 1 MB."""
+    count = len(mail.fetch_all(s, "bob"))
+    to = [f"r{i}@remote.test" for i in range(MANY)]
+    for size in (0, 1000000):
+        data = mail.message(f"many, {size} bytes", size=size, sender=s.mail("alice"), to="all@remote.test")
+        eq(mail.send(s, data, to, sender=s.mail("alice"), service="submission", user="alice"), {}, f"to {MANY}, {len(data)} bytes")
+        ok(postfix.wait_for_log(lambda log: all(len(re.findall(rf"to=<bob\+{i}@example\.test>, .*status=sent", log)) == (1 if size == 0 else 2)
+                                                for i in range(MANY))), "Postfix brought all of them back, each once")
+        found = mail.fetch_all(s, "bob")
+        ok(len(found) > count, "they are there")
+        count = len(found)
+        eq(mail.without_added(found[max(found)]), data, "... the same to the byte")
+    eq(s.command_good("queue", "list"), "The queue is empty.\n", "nothing is left in the queue")
+
+
 def reports(s):
     cases = [
         ("nobody@remote.test", "5.1.1", "550"),
@@ -68,14 +86,16 @@ def reports(s):
 def main():
     # Postfix must know where Posthorn listens, and Posthorn where Postfix does.
     smtp = free_ports(1)[0]
+    aliases = {"bob": "bob@example.test", **{f"r{i}": f"bob+{i}@example.test" for i in range(MANY)}}
     with Nsd({**ZONES, "test": ""}) as nsd, \
-            Postfix("remote.test", {"bob": "bob@example.test"}, f"127.0.0.1:{smtp}", "mx1.remote.test") as postfix, \
+            Postfix("remote.test", aliases, f"127.0.0.1:{smtp}", "mx1.remote.test") as postfix, \
             Server(services=("lmtp", "submission", "submissions", "imap", "imaps"),
                    config=[f"listen = smtp 127.0.0.1:{smtp}", f"dns_servers = 127.0.0.1:{nsd.port}",
                            f"smtp_client_port = {postfix.port}", "minimal_backoff_time = 1s", "maximal_backoff_time = 2s"]) as s:
         s.ports["smtp"] = smtp
         try:
             round_trip(s, postfix)
+            many_recipients(s, postfix)
             reports(s)
         except Exception as e:  # what the servers said is worth more than the trace of Python
             ok(False, f"{type(e).__name__}: {e}")

@@ -1,9 +1,11 @@
 """Servers that are not ours, for tests: a name server (nsd) and Postfix, on free ports of loopback, in folders of their own."""
 import os
 import re
+import select
 import shutil
 import subprocess
 import tempfile
+import time
 
 from server import certificate, free_ports
 
@@ -137,3 +139,11 @@ postlog   unix-dgram n - n - 1 postlogd
 
     def log_has(self, pattern):
         return bool(re.search(pattern, self.log()))
+
+    def wait_for_log(self, good, seconds=60):
+        """Until good(the log's text). Postfix tells nobody when it wrote, so this looks ten times a second."""
+        end, text = time.monotonic() + seconds, self.log()
+        while not good(text) and time.monotonic() < end:
+            select.select([], [], [], 0.1)
+            text = self.log()
+        return good(text)
