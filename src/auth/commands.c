@@ -374,8 +374,8 @@ static void user_quota(struct run *r)
 		refuse(r, r->args[0], err);
 	else if (r->n == 1)
 		user_quota_show(r, &account);
-	else if (r->c->tell_quota)
-		r->c->tell_quota(r->c->arg, account.id, account.quota);
+	else if (r->c->tell_quota && (err = r->c->tell_quota(r->c->arg, account.id, account.quota)))
+		buf_printf(&r->result->err, "the quota is set, and counts from the next login or message on: %s\n", err_text(err));
 }
 
 static void user_enable(struct run *r)

@@ -31,7 +31,7 @@ struct directory_command {
 				  struct password_record *out);
 	/* With a running server; NULL without one. `usage`: bytes stored, ERR_TEMPORARY and the like. */
 	enum err (*usage)(void *arg, uint64_t account, uint64_t *used);
-	void (*tell_quota)(void *arg, uint64_t account, uint64_t quota);
+	enum err (*tell_quota)(void *arg, uint64_t account, uint64_t quota);
 	void *arg;
 };
 

@@ -9,12 +9,31 @@
 
 static struct directory *directory;
 
+static uint64_t told_quota;
+
+static enum err usage(void *arg, uint64_t account, uint64_t *used)
+{
+	*used = account * 1000;
+	return arg ? ERR_TIMEOUT : ERR_OK;
+}
+
+static enum err tell_quota(void *arg, uint64_t account UNUSED, uint64_t quota)
+{
+	told_quota = quota;
+	return arg ? ERR_TIMEOUT : ERR_OK;
+}
+
+static bool has_server, store_is_away;
+
 /* Runs a command of words between blanks; the result's buffers are the caller's to free. */
 static struct directory_result run(const char *text, str input, uint64_t cursor)
 {
 	struct directory_command c = { .directory = directory,
 				       .scheme = PASSWORD_SHA512_CRYPT,
-				       .make_password = directory_make_password };
+				       .make_password = directory_make_password,
+				       .usage = has_server ? usage : NULL,
+				       .tell_quota = has_server ? tell_quota : NULL,
+				       .arg = store_is_away ? &store_is_away : NULL };
 	struct arena *a = arena_new(DIRECTORY_COMMAND_ARENA);
 	struct directory_result result = { .exit = 0 };
 	str rest = str_from_c(text), args[16];
@@ -65,6 +84,16 @@ static void test_commands(void)
 	check("user disable alice@example.test", STR_EMPTY, 0, S(""), S(""));
 	check("user list", STR_EMPTY, 0, S("alice@example.test quota=3 disabled\nbob@example.test quota=2097152\n"), S(""));
 	check("user enable alice@example.test", STR_EMPTY, 0, S(""), S(""));
+	check("user quota alice@example.test", STR_EMPTY, 0, S("alice@example.test quota=3\n"), S(""));
+	check("user quota nobody@example.test", STR_EMPTY, 1, S(""), S("nobody@example.test does not exist"));
+	has_server = true;
+	check("user quota alice@example.test", STR_EMPTY, 0, S("alice@example.test quota=3 used=1000\n"), S(""));
+	check("user quota alice@example.test 4k", STR_EMPTY, 0, S(""), S(""));
+	EQ(told_quota, 4096);
+	store_is_away = true;
+	check("user quota alice@example.test", STR_EMPTY, 1, S("alice@example.test quota=4096\n"), S("could not be found out"));
+	check("user quota alice@example.test 5k", STR_EMPTY, 0, S(""), S("the quota is set, and counts from the next"));
+	has_server = store_is_away = false;
 	check("user quota alice@example.test none", STR_EMPTY, 0, S(""), S(""));
 	check("user list example.test", STR_EMPTY, 0, S("alice@example.test\nbob@example.test quota=2097152\n"), S(""));
 	check("user passwd nobody@example.test", S("x"), 1, S(""), S("nobody@example.test does not exist"));

@@ -151,6 +151,7 @@ static void accounts(struct test *t)
 	struct directory_account got;
 	struct directory_accounts list;
 	uint64_t alice = 0, bob = 0, id;
+	bool all = false;
 
 	tap_group("accounts");
 	EQ(directory_account_add(t->d, S("Alice@Example.test"), &secret, 1000, 1700000000, &alice),
@@ -187,6 +188,15 @@ static void accounts(struct test *t)
 	STR_EQ(got.scram, S("{SCRAM-SHA-256}z"));
 	OK(got.quota == 5 && !got.enabled);
 	EQ(directory_set_enabled(t->d, S("alice@example.test"), true), ERR_OK);
+
+	/* bob has a hash alone; disabled, he is in nobody's way. */
+	OK(!directory_all_have_scram(t->d, &all) && !all);
+	EQ(directory_set_enabled(t->d, S("bob@example.test"), false), ERR_OK);
+	OK(!directory_all_have_scram(t->d, &all) && all);
+	EQ(directory_set_enabled(t->d, S("bob@example.test"), true), ERR_OK);
+	OK(!directory_all_have_scram(t->d, &all) && !all);
+	EQ(directory_set_password(t->d, S("bob@example.test"), &other), ERR_OK);
+	OK(!directory_all_have_scram(t->d, &all) && all);
 	EQ(directory_set_password(t->d, S("carol@example.test"), &other), ERR_NOT_FOUND);
 	EQ(directory_set_quota(t->d, S("carol@example.test"), 5), ERR_NOT_FOUND);
 	EQ(directory_set_quota(t->d, S("alice@example.test"), DIRECTORY_QUOTA_MAX + 1), ERR_RANGE);

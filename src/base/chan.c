@@ -53,6 +53,7 @@ struct chan {
 	unsigned busy;	  /* inside callbacks */
 	unsigned sockets; /* it has had: a handler may end this one, or attach the next */
 	bool is_freed;
+	bool is_hung_up; /* the peer's end was reported: read on until it is seen */
 	uint32_t next_id;
 	unsigned in_flight, unacked;
 	struct queued *queue, **queue_end;
@@ -437,7 +438,7 @@ static enum err take(struct chan *c, struct os_datagram *d, struct msg *m)
 }
 
 /* What is there, up to OS_DATAGRAMS_MAX. ERR_AGAIN when that was all, another error when the peer must be cut off. */
-static enum err receive_some(struct chan *c, bool is_hung_up, struct msg *m)
+static enum err receive_some(struct chan *c, struct msg *m)
 {
 	struct os_datagram d[OS_DATAGRAMS_MAX];
 	unsigned got, socket = c->sockets;
@@ -456,8 +457,7 @@ static enum err receive_some(struct chan *c, bool is_hung_up, struct msg *m)
 			err = take(c, &d[i], m);
 		datagram_drop(&d[i]);
 	}
-	/* The end is seen only by reading on. */
-	return err || got == OS_DATAGRAMS_MAX || is_hung_up ? err : ERR_AGAIN;
+	return err || got == OS_DATAGRAMS_MAX || c->is_hung_up ? err : ERR_AGAIN;
 }
 
 static void on_ready(void *arg, unsigned ready);
@@ -475,11 +475,12 @@ static void on_ready(void *arg, unsigned ready)
 	unsigned n = 0, socket = c->sockets;
 
 	c->busy++;
+	c->is_hung_up |= (ready & OS_READY_CLOSED) != 0;
 	if ((ready & OS_READY_READ) && c->fd >= 0)
 		while (n++ < BATCH / OS_DATAGRAMS_MAX && c->sockets == socket && !c->is_freed &&
-		       (err = receive_some(c, (ready & OS_READY_CLOSED) != 0, &m)) == ERR_OK)
+		       (err = receive_some(c, &m)) == ERR_OK)
 			;
-	if (c->is_freed || c->sockets != socket) {
+	if (c->is_freed || c->fd < 0 || c->sockets != socket) {
 		chan_leave(c);
 		return;
 	}
@@ -511,7 +512,7 @@ enum err chan_attach(struct chan *c, int fd)
 	if ((err = loop_watch_reader(c->loop, &c->watch, fd, on_ready, c)))
 		return err;
 	c->fd = fd;
-	c->wants_write = false;
+	c->wants_write = c->is_hung_up = false;
 	c->in_flight = c->unacked = 0;
 	waiters_wake_all(c->loop, &c->attached);
 	return ERR_OK;

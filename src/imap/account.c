@@ -11,7 +11,7 @@
 
 int64_t imap_account_deadline(const struct imap_account *a)
 {
-	return loop_now(a->loop) + SECONDS(IMAP_STORE_SECONDS);
+	return a->store_is_gone ? loop_now(a->loop) : loop_now(a->loop) + SECONDS(IMAP_STORE_SECONDS);
 }
 
 enum err imap_account_new(struct loop *l, struct chan *store, const struct log *log, uint64_t id,

@@ -43,6 +43,7 @@ struct imap_segment {
 struct imap_account {
 	struct loop *loop;
 	struct chan *store;
+	bool store_is_gone; /* for good: nothing waits for an answer any more */
 	const struct log *log;
 	struct imap_config config;
 	uint64_t id;

@@ -301,7 +301,7 @@ static enum err run_commands(struct imap_session *s)
 	enum imap_input_step step;
 	enum err err = ERR_OK;
 
-	if (s->needs_resume && (err = restore(s)))
+	if (s->needs_resume && !s->stop_why && (err = restore(s)))
 		return err;
 	while (!err && !s->is_ending) {
 		if (s->stop_why) {
@@ -506,8 +506,12 @@ static enum err restore(struct imap_session *s)
 		err = imap_account_list(s->account);
 	if (!err && p.mailbox)
 		err = restore_selected(s, &p);
-	if (err) {
+	if (err == ERR_STALE || err == ERR_NOT_FOUND) {
 		bye(s, "The mailbox changed too much while the connection was idle.");
+		return ERR_OK;
+	}
+	if (err) {
+		bye(s, s->stop_why ? s->stop_why : "[UNAVAILABLE] The connection cannot go on now; log in again.");
 		return ERR_OK;
 	}
 	s->bad = p.bad;

@@ -99,9 +99,14 @@ static void add_line(struct buf *out, str s)
 		buf_add_char(out, (unsigned char)s.p[i] < ' ' || s.p[i] == 0x7f ? ' ' : s.p[i]);
 }
 
+static bool is_success(enum queue_notice notice)
+{
+	return notice == NOTICE_RELAYED || notice == NOTICE_DELIVERED || notice == NOTICE_EXPANDED;
+}
+
 static void words_rcpt(const struct bounce *b, const struct bounce_rcpt *r, struct buf *out)
 {
-	const char *meaning = b->notice == NOTICE_RELAYED ? NULL : meaning_of(r->status);
+	const char *meaning = is_success(b->notice) ? NULL : meaning_of(r->status);
 
 	buf_add_char(out, '<');
 	add_line(out, r->record->address);
@@ -140,6 +145,14 @@ static void words_begin(const struct bounce *b, struct buf *out)
 	case NOTICE_RELAYED:
 		buf_add(out, S("Your message was handed to the mail server of the recipients below, as you asked to be told.\r\n"
 			       "That server does not tell of deliveries, so this is the last you will hear of it.\r\n\r\n"));
+		break;
+	case NOTICE_DELIVERED:
+		buf_add(out, S("Your message was delivered to the mailboxes of the recipients below, as you asked to be told.\r\n"
+			       "Whether somebody read it is not known.\r\n\r\n"));
+		break;
+	case NOTICE_EXPANDED:
+		buf_add(out, S("Your message was passed on to all those behind the addresses below, as you asked to be told.\r\n"
+			       "There are several behind each, and they do not tell of deliveries.\r\n\r\n"));
 		break;
 	case NOTICE_FAILED:
 	case NOTICE_NONE:
@@ -221,7 +234,8 @@ static void original_recipient(const struct rec_queue_record *r, struct buf *out
 static const char *action_of(enum queue_notice notice)
 {
 	static const char *const actions[] = {
-		[NOTICE_NONE] = "failed", [NOTICE_FAILED] = "failed", [NOTICE_DELAYED] = "delayed", [NOTICE_RELAYED] = "relayed"
+		[NOTICE_NONE] = "failed", [NOTICE_FAILED] = "failed", [NOTICE_DELAYED] = "delayed",
+		[NOTICE_RELAYED] = "relayed", [NOTICE_DELIVERED] = "delivered", [NOTICE_EXPANDED] = "expanded"
 	};
 
 	return actions[notice];
@@ -232,7 +246,7 @@ static str status_of(const struct bounce *b, const struct bounce_rcpt *r)
 {
 	if (r->status.n)
 		return r->status;
-	return b->notice == NOTICE_RELAYED ? S("2.0.0") : b->notice == NOTICE_DELAYED ? S("4.0.0") : S("5.0.0");
+	return is_success(b->notice) ? S("2.0.0") : b->notice == NOTICE_DELAYED ? S("4.0.0") : S("5.0.0");
 }
 
 static void fields_rcpt(const struct bounce *b, const struct bounce_rcpt *r, struct buf *out)
@@ -251,7 +265,9 @@ static void fields_rcpt(const struct bounce *b, const struct bounce_rcpt *r, str
 		field(out, "Diagnostic-Code", "smtp; ", r->reply);
 	else if (r->reply.n)
 		field(out, "Diagnostic-Code", "x-posthorn; ", r->reply);
-	date_field(out, "Last-Attempt-Date", date_of(b, b->now_us));
+	/* RFC 3464 2.3.7: what is delivered here is so when it is taken. */
+	date_field(out, "Last-Attempt-Date",
+		   date_of(b, b->notice == NOTICE_DELIVERED || b->notice == NOTICE_EXPANDED ? b->arrived_us : b->now_us));
 	if (b->notice == NOTICE_DELAYED)
 		date_field(out, "Will-Retry-Until", date_of(b, b->gives_up_us));
 }
@@ -296,6 +312,8 @@ static str subject_of(enum queue_notice notice)
 {
 	return notice == NOTICE_DELAYED ? S("Your message is delayed (the server goes on trying)") :
 	       notice == NOTICE_RELAYED ? S("Your message was handed on") :
+	       notice == NOTICE_DELIVERED ? S("Your message was delivered") :
+	       notice == NOTICE_EXPANDED ? S("Your message was passed on") :
 					  S("Your message could not be delivered");
 }
 

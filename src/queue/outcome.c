@@ -36,11 +36,27 @@ bool queue_owes(const struct rec_queue_record *r, enum queue_notice what)
 	case NOTICE_DELAYED:
 		return notify & NOTIFY_DELAY;
 	case NOTICE_RELAYED:
+	case NOTICE_DELIVERED:
+	case NOTICE_EXPANDED:
 		return notify & NOTIFY_SUCCESS;
 	case NOTICE_NONE:
 		break;
 	}
 	return false;
+}
+
+enum queue_notice queue_notice_of(uint8_t state, str status)
+{
+	switch (state) {
+	case QUEUE_FAILED:
+		return str_starts(status, S("2.")) ? NOTICE_RELAYED : NOTICE_FAILED;
+	case QUEUE_DELIVERED:
+		return NOTICE_DELIVERED;
+	case QUEUE_EXPANDED:
+		return NOTICE_EXPANDED;
+	default:
+		return NOTICE_NONE;
+	}
 }
 
 static struct queue_decision final(const struct rec_queue_record *r, uint8_t state, enum queue_notice what)

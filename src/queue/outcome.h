@@ -20,10 +20,9 @@ enum queue_notice {
 	NOTICE_FAILED,	/* RFC 3464 2.3.3: action "failed" */
 	NOTICE_DELAYED, /* "delayed" */
 	NOTICE_RELAYED, /* "relayed": to a server that cannot tell of success itself */
+	NOTICE_DELIVERED, /* "delivered": to a mailbox here */
+	NOTICE_EXPANDED,  /* "expanded": an alias, to those behind it */
 };
-
-/* RFC 3461 4.1, as in auth_rcpt; 0: not said. */
-enum { NOTIFY_NEVER = 1, NOTIFY_SUCCESS = 2, NOTIFY_FAILURE = 4, NOTIFY_DELAY = 8 };
 
 struct queue_decision {
 	uint8_t state;	/* enum queue_state: SENT, DEFERRED, FAILED */
@@ -38,6 +37,10 @@ struct queue_decision queue_decide(const struct queue_limits *l, const struct re
 
 /* The time between attempt number `attempts` (from 1) and the next: doubling, give or take a tenth. */
 int64_t queue_backoff(const struct queue_limits *l, uint32_t attempts, uint64_t chance);
+
+/* The notice that a record of this state waits for, NOTICE_NONE: it waits for something else. `status` tells a failure
+ * from what was handed on and recorded before it was told. */
+enum queue_notice queue_notice_of(uint8_t state, str status);
 
 /* Is the sender to be told, and of this? */
 bool queue_owes(const struct rec_queue_record *r, enum queue_notice what);

@@ -133,7 +133,8 @@ static void store_message(void *arg, struct chan *c, struct msg *m)
 	if (w->script->store_dies)
 		peer_dies(w, STORE);
 	else
-		must(REPLY(c, m->id, txn_reply, .txn = 77, .code = w->script->body, .text = S("store says"), .rcpts = buf_str(&rcpts)));
+		must(REPLY(c, m->id, txn_reply, .txn = 77, .code = w->script->body, .text = S("store says"),
+			   .rcpts = buf_str(&rcpts)));
 	buf_free(&rcpts);
 }
 
@@ -164,7 +165,9 @@ static void begin(struct world *w, const struct script *script, str message)
 {
 	static const enum role_kind kinds[PEERS] = { ROLE_AUTH, ROLE_FILTER, ROLE_STORE };
 	static const struct chan_ops our_ops = { no_message, down };
-	static const struct chan_ops their_ops[PEERS] = { { auth_message, down }, { filter_message, down }, { store_message, down } };
+	static const struct chan_ops their_ops[PEERS] = {
+		{ auth_message, down }, { filter_message, down }, { store_message, down }
+	};
 
 	*w = (struct world){ .script = script, .left = script->auth_dies || script->store_dies ? 1 : 2 };
 	must(loop_new(&w->loop));

@@ -116,7 +116,8 @@ static enum err auth_prepare(struct role *r)
 	os_random(options.secret, sizeof(options.secret));
 	err = directory_open(path.p, &options, &a->directory, why);
 	if (err) {
-		log_error(&r->log, "directory-failed", "reason=\"%s\"", why);
+		log_error(&r->log, "directory-failed", "data_dir=%.*s reason=\"%s\"",
+			  STR_ARGS(conf_str(r->conf, CONF_data_dir)), why);
 		return err;
 	}
 	arena_reset(a->arena);

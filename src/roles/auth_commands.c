@@ -79,15 +79,16 @@ static enum err command_usage(void *arg, uint64_t account, uint64_t *used)
 	return err;
 }
 
-/* What the store holds back from an account counts by the new quota at once, and not from its next login or message. */
-static void command_tell_quota(void *arg, uint64_t account, uint64_t quota)
+/* The store goes by the new quota at once, and not from the account's next login or message on. */
+static enum err command_tell_quota(void *arg, uint64_t account, uint64_t quota)
 {
 	struct running_command *r = arg;
 	struct auth_role *a = r->caller.auth;
-	enum err err = SEND(role_peer(a->role, ROLE_STORE, 0), account_quota, .account = account, .quota = quota);
+	struct msg_done done;
+	enum err err = CALL(role_peer(a->role, ROLE_STORE, 0), account_quota, done, &done, r->arena,
+			    loop_now(a->role->loop) + SECONDS(ASK_STORE_SECONDS), .account = account, .quota = quota);
 
-	if (err)
-		log_warn(&a->role->log, "quota-untold", "account=%llu error=%s", (unsigned long long)account, err_name(err));
+	return err == ERR_NOT_FOUND ? ERR_OK : err;
 }
 
 static size_t split_args(str joined, str *args, size_t max)

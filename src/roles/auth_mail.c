@@ -272,8 +272,6 @@ static enum err add_final(struct auth_role *a, struct auth_txn *t, const struct 
 	slot = set_slot(t, hash, r);
 	if (slot->position_plus_one > 0)
 		return ERR_OK;
-	if (t->rcpts_final == AUTH_TXN_RCPTS_MAX || a->rcpt_bytes >= AUTH_RCPT_BYTES_MAX)
-		return ERR_TOO_MANY;
 	rec_txn_rcpt_put(&t->rcpts, &(struct rec_txn_rcpt){ .number = t->rcpts_accepted,
 							    .account = r->account,
 							    .address = r->address,
@@ -336,16 +334,19 @@ static void refuse_rcpt(struct auth_role *a, struct chan *from, uint32_t id, str
 static void accept_rcpt(struct auth_role *a, struct auth_txn *t, uint32_t id, const struct msg_auth_rcpt *m,
 			const struct resolution *found)
 {
+	struct chan *peer = t->peer;
 	enum err err = ERR_OK;
 
-	for (size_t i = 0; i < found->count && !err; i++)
-		err = add_final(a, t, m, &found->recipients[i]);
-	if (err == ERR_TOO_MANY) {
-		verdict(a, t->peer, id, 452, S("4.5.3"), S("Too many recipients"), false);
+	/* All of them or none: who a refused RCPT leads to must not get the message. */
+	if (t->rcpts_final + found->count > AUTH_TXN_RCPTS_MAX || a->rcpt_bytes >= AUTH_RCPT_BYTES_MAX) {
+		verdict(a, peer, id, 452, S("4.5.3"), S("Too many recipients"), false);
 		return;
 	}
+	for (size_t i = 0; i < found->count && !err; i++)
+		err = add_final(a, t, m, &found->recipients[i]);
 	if (err) {
-		verdict(a, t->peer, id, 451, S("4.3.0"), S("Temporary internal failure"), false);
+		txn_free(a, t);
+		verdict(a, peer, id, 451, S("4.3.0"), S("Temporary internal failure"), false);
 		return;
 	}
 	t->rcpts_accepted++;

@@ -343,7 +343,9 @@ static void begin(struct world *w)
 {
 	static const enum role_kind kinds[PEERS] = { ROLE_STORE, ROLE_DNS, ROLE_QUEUE };
 	static const struct chan_ops our_ops = { ours_message, ours_down };
-	static const struct chan_ops their_ops[PEERS] = { { store_message, down }, { dns_message, down }, { queue_message, down } };
+	static const struct chan_ops their_ops[PEERS] = {
+		{ store_message, down }, { dns_message, down }, { queue_message, down }
+	};
 	struct addr at;
 	char conf[200];
 	int n;
@@ -357,7 +359,8 @@ static void begin(struct world *w)
 	must(os_listen(&at, 0, &w->listener));
 	must(os_local_addr(w->listener, &at));
 	must(loop_watch(w->role.loop, &w->watch, w->listener, on_accept, w));
-	n = snprintf(conf, sizeof(conf), "myhostname = me.example.org\nsmtp_client_port = %u\nsmtp_connect_timeout = 5s\n", at.port);
+	n = snprintf(conf, sizeof(conf), "myhostname = me.example.org\nsmtp_client_port = %u\nsmtp_connect_timeout = 5s\n",
+		     at.port);
 	w->conf_arena = arena_new(CONF_ARENA_SIZE);
 	must(conf_parse(str_of(conf, (size_t)n), S("posthorn.conf"), w->conf_arena, NULL, &w->role.conf));
 	body_make(w);

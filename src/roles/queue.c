@@ -63,7 +63,7 @@ static void outcome_done(void *arg, enum err err, struct msg *reply)
 		loop_timer_set(q->role->loop, &o->retry, loop_now(q->role->loop) + SECONDS(QUEUE_RETRY_SECONDS), outcome_try, o);
 		return;
 	}
-	if (!err && (o->m.state == QUEUE_DEFERRED || o->m.state == QUEUE_FAILED))
+	if (!err && (o->m.state == QUEUE_DEFERRED || queue_notice_of(o->m.state, o->m.status)))
 		lease_by(q, o->m.due_us);
 	q->outcomes--;
 	o->then(o->arg);
@@ -217,7 +217,7 @@ static void record_take(struct queue_role *q, const struct rec_queue_record *r, 
 	if (busy_find(q, r->id))
 		return;
 	arena_reset(q->arena);
-	if (r->state == QUEUE_FAILED) {
+	if (queue_notice_of(r->state, r->status)) {
 		err = sched_hold(q->sched, r, until_us, &x);
 		if (!err)
 			notice_resume(q, x);

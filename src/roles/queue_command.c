@@ -53,7 +53,8 @@ static const char *state_name(const struct rec_queue_record *r)
 {
 	static const char *const names[] = {
 		[QUEUE_DUE] = "due", [QUEUE_SENT] = "sent", [QUEUE_DEFERRED] = "deferred",
-		[QUEUE_FAILED] = "failed", [QUEUE_DELETED] = "deleted", [QUEUE_HELD] = "held"
+		[QUEUE_FAILED] = "failed", [QUEUE_DELETED] = "deleted", [QUEUE_HELD] = "held",
+		[QUEUE_DELIVERED] = "delivered, notice owed", [QUEUE_EXPANDED] = "expanded, notice owed"
 	};
 
 	if (r->state == QUEUE_FAILED && str_starts(r->status, S("2.")))

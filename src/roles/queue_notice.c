@@ -12,7 +12,8 @@
  * status that
  * begins with 2 ("finished, notice owed"), and leased again for its notice. A notice that cannot be submitted
  * for the moment leaves the
- * record in that state too, and comes back with the back-off. One that is refused, because its recipient does
+ * record in that state too, and comes back with the back-off. What store itself delivered begins there: QUEUE_DELIVERED came with the
+ * delivery's own commit. One that is refused, because its recipient does
  * not exist, is
  * dropped with a line in the log and an event, as with Postfix: it has the null sender, and there is nobody
  * left to tell.
@@ -140,12 +141,11 @@ void notice_add(struct queue_role *q, struct sched_rcpt *r, enum queue_notice ki
 
 void notice_resume(struct queue_role *q, struct sched_rcpt *r)
 {
-	bool is_sent = str_starts(r->r.status, S("2."));
 	struct bounce_rcpt facts = {
 		.remote = r->r.remote, .reply = r->r.reply, .status = r->r.status, .is_expired = str_starts(r->r.status, S("4."))
 	};
 
-	notice_put(q, r, is_sent ? NOTICE_RELAYED : NOTICE_FAILED, 0, facts);
+	notice_put(q, r, queue_notice_of(r->r.state, r->r.status), 0, facts);
 }
 
 /* ---- the original ---- */
@@ -280,7 +280,12 @@ static bool rest_of(struct notice *n, size_t i, enum err err, struct msg_q_outco
 	}
 	if (!err)
 		return false;
-	m->state = err == ERR_DENIED || is_too_old ? QUEUE_DELETED : QUEUE_FAILED;
+	if (err == ERR_DENIED || is_too_old)
+		m->state = QUEUE_DELETED;
+	else if (n->kind == NOTICE_DELIVERED || n->kind == NOTICE_EXPANDED)
+		m->state = r->state;
+	else
+		m->state = QUEUE_FAILED;
 	m->due_us = now + queue_backoff(l, r->attempts + 1, os_random_u64());
 	return true;
 }
@@ -289,7 +294,8 @@ static void notice_tell(struct notice *n, size_t i, enum err err, bool is_droppe
 {
 	static const char *const words[] = {
 		[NOTICE_NONE] = "nothing", [NOTICE_FAILED] = "it failed", [NOTICE_DELAYED] = "it is late",
-		[NOTICE_RELAYED] = "it was handed on"
+		[NOTICE_RELAYED] = "it was handed on", [NOTICE_DELIVERED] = "it was delivered",
+		[NOTICE_EXPANDED] = "it went to those behind an alias"
 	};
 	const struct rec_queue_record *r = n->facts[i].record;
 	struct role *role = n->q->role;

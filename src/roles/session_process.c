@@ -36,6 +36,7 @@ struct process {
 	bool is_ending; /* the store is gone: BYE to all, and to those that still come */
 	int64_t park_seconds; /* after which idle connections are offered to the zygote */
 	struct timer timer;
+	struct task no_more;
 };
 
 #define STORE_GONE "[UNAVAILABLE] The mail store was restarted."
@@ -248,6 +249,14 @@ static void store_message(void *arg, struct chan *c, struct msg *m)
 	imap_account_message(p->account, m);
 }
 
+static void take_no_more(void *arg)
+{
+	struct process *p = arg;
+
+	chan_free(p->zygote);
+	p->zygote = NULL;
+}
+
 /* The store was restarted, or did not let us in: what we know may be old. Clients come back and log in again. The
  * zygote sees our channel end and makes another process for them; to this one, nobody could come who is ever
  * answered. */
@@ -258,13 +267,13 @@ static void store_down(void *arg, struct chan *c, enum err why)
 
 	(void)c, (void)why;
 	log_info(&p->log, "session-store-down", "connections=%u", p->member_count);
-	p->is_ending = true;
+	p->is_ending = p->account->store_is_gone = true;
 	for (struct member *m = p->members; m; m = next) {
 		next = m->next;
 		imap_session_stop(m->session, STORE_GONE);
 	}
-	chan_free(p->zygote);
-	p->zygote = NULL;
+	/* What the zygote sent before it knew is in the channel, and is told the same. */
+	loop_post(p->loop, &p->no_more, take_no_more, p);
 	loop_timer_set(p->loop, &p->timer, loop_now(p->loop) + SECONDS(1), (void (*)(void *))loop_stop, p->loop);
 }
 
@@ -293,9 +302,10 @@ static enum err process_begin(struct process *p, int zygote, int store)
 	if ((err = imap_account_new(p->loop, p->store, &p->log, p->account_id, &config, &p->account)))
 		return err;
 	p->account->on_change = view_changed;
-	if ((err = chan_attach(p->store, store)))
-		return err;
+	/* In this order, so that a connection that was sent is there when the store says no. */
 	if ((err = chan_attach(p->zygote, zygote)))
+		return err;
+	if ((err = chan_attach(p->store, store)))
 		return err;
 	plan_leave(p);
 	return ERR_OK;

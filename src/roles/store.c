@@ -318,7 +318,7 @@ static void store_message(struct role *r, struct chan *from, struct msg *m)
 		store_role_quota_usage(s, from, m);
 		break;
 	case MSG_account_quota:
-		store_role_quota_set(s, &m->u.account_quota);
+		store_role_quota_set(s, c, m);
 		break;
 	case MSG_session_wake:
 		store_role_wake(s, &m->u.session_wake);

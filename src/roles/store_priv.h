@@ -90,7 +90,7 @@ void store_role_quota_tell_all(struct store_role *s);
 /* Something durable changed in this account. */
 void store_role_quota_changed(struct store_role *s, uint64_t account);
 void store_role_quota_usage(struct store_role *s, struct chan *from, const struct msg *m);
-void store_role_quota_set(struct store_role *s, const struct msg_account_quota *m);
+void store_role_quota_set(struct store_role *s, struct client *auth, const struct msg *m);
 void store_role_quota_free(struct store_role *s);
 
 /* Sessions. */

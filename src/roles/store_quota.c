@@ -103,14 +103,17 @@ void store_role_quota_usage(struct store_role *s, struct chan *from, const struc
 		store_role_refuse(s, from, m->id, err);
 }
 
-void store_role_quota_set(struct store_role *s, const struct msg_account_quota *m)
+void store_role_quota_set(struct store_role *s, struct client *auth, const struct msg *m)
 {
-	enum err err = store_set_quota(s->store, m->account, m->quota);
+	const struct msg_account_quota *in = &m->u.account_quota;
+	struct waiting *w = waiting_new(auth, m->id, true);
+	enum err err = w ? store_set_quota(s->store, in->account, in->quota, waiting_done, w) : ERR_NO_MEMORY;
 
-	/* It is told again with the account's next login or message. */
-	if (err && err != ERR_NOT_FOUND)
-		log_warn(&s->role->log, "store-quota-not-set", "account=%llu error=%s", (unsigned long long)m->account,
-			 err_name(err));
+	if (!err)
+		return;
+	if (w)
+		waiting_free(w);
+	store_role_refuse(s, auth->chan, m->id, err);
 }
 
 void store_role_quota_free(struct store_role *s)

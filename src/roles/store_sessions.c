@@ -47,6 +47,12 @@ static void account_release(struct store_role *s, uint64_t id)
 
 static void client_hint(struct client *c, uint32_t mailbox, uint64_t modseq)
 {
+	/* Also when the mailbox is in the table already: its own change there may be waiting for the next tick, news must not. */
+	if (!c->is_dirty) {
+		c->is_dirty = true;
+		c->next_dirty = c->role->dirty;
+		c->role->dirty = c;
+	}
 	for (unsigned i = 0; i < c->hint_count; i++) {
 		if (c->hints[i].mailbox == mailbox) {
 			c->hints[i].modseq = modseq;
@@ -61,11 +67,6 @@ static void client_hint(struct client *c, uint32_t mailbox, uint64_t modseq)
 	c->hints[c->hint_count].mailbox = mailbox;
 	c->hints[c->hint_count].is_own = false;
 	c->hints[c->hint_count++].modseq = modseq;
-	if (!c->is_dirty) {
-		c->is_dirty = true;
-		c->next_dirty = c->role->dirty;
-		c->role->dirty = c;
-	}
 }
 
 void store_role_changed(void *arg, uint64_t account, uint32_t mailbox, uint64_t modseq)

@@ -69,7 +69,8 @@ static enum err to_ascii(struct search *s, str name)
 
 	s->domain = str_ends(name, S(".")) ? str_head(name, name.n - 1) : name;
 	if (is_ascii(s->domain))
-		return dns_name_is_askable(s->domain) ? ERR_OK : failed(s, "5.1.2", "the domain", "cannot exist: it is not a valid name");
+		return dns_name_is_askable(s->domain) ? ERR_OK :
+							failed(s, "5.1.2", "the domain", "cannot exist: it is not a valid name");
 	copy = arena_str(s->a, s->domain);
 	if (!copy.p)
 		return deferred(s, name, "the name");

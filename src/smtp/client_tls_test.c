@@ -1,6 +1,6 @@
-/* The client through STARTTLS to the end of a message: a server with a real handshake, whose key is behind a channel as in the
- * server's own processes. What was said before TLS must not count after it (RFC 3207 4.2), and what was injected behind the 220 must
- * be gone. */
+/* The client through STARTTLS to the end of a message: a server with a real handshake, whose key is behind a
+ * channel as in the server's own processes. What was said before TLS must not count after it (RFC 3207 4.2), and
+ * what was injected behind the 220 must be gone. */
 #include "net/tls_test_util.h"
 #include "smtp/client.h"
 #include "store/types.h"

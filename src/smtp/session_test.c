@@ -213,6 +213,18 @@ static void story_auth(struct world *w)
 	EQ(w->conn_ends, 1);
 }
 
+/* What EHLO says of AUTH. */
+static void offers(struct world *w, str wanted)
+{
+	str line = STR_EMPTY;
+
+	world_say(w, "EHLO c\r\n");
+	while (!str_starts(line, S("250-AUTH")) && !conn_read_line(w->client, 4096, &line) && !str_starts(line, S("250 ")))
+		;
+	STR_EQ(line, wanted);
+	EQ(world_reply(w), 250);
+}
+
 static void story_auth_steps(struct world *w)
 {
 	hello(w, SMTP_SERVICE_SUBMISSION);
@@ -235,6 +247,9 @@ static void story_auth_steps(struct world *w)
 	w->sasl_state = AUTH_SASL_OK;
 	w->sasl_final = true;
 	w->sasl_rounds = 1;
+	offers(w, S("250-AUTH PLAIN LOGIN"));
+	w->server.offers_scram = true;
+	offers(w, S("250-AUTH PLAIN LOGIN SCRAM-SHA-256"));
 	EQ(world_ask(w, "AUTH scram-sha-256 eA==\r\n"), 334);
 	world_say(w, "eQ==\r\n");
 	HEAR(w, "334 dj0x");

@@ -132,7 +132,7 @@ enum err store_usage_each(struct store *s, void (*each)(void *arg, uint64_t acco
 	return err == ERR_EOF ? ERR_OK : err;
 }
 
-enum err store_set_quota(struct store *s, uint64_t account, uint64_t quota)
+enum err store_set_quota(struct store *s, uint64_t account, uint64_t quota, store_done *done, void *arg)
 {
 	struct account known;
 	char address[512]; /* the slice would end with the next change */
@@ -141,7 +141,7 @@ enum err store_set_quota(struct store *s, uint64_t account, uint64_t quota)
 
 	if (n)
 		memcpy(address, known.address.p, n);
-	return err ? err : store_bind(s, account, str_of(address, n), quota, NULL, NULL);
+	return err ? err : store_bind(s, account, str_of(address, n), quota, done, arg);
 }
 
 static bool is_mailbox_operation(uint8_t op)

@@ -199,7 +199,7 @@ void index_writer_close(struct index_writer *x)
 enum err index_check(struct index_writer *x)
 {
 	MDB_cursor *cursor = NULL;
-	MDB_val k, v;
+	MDB_val k, v, found;
 	MDB_txn *txn;
 	enum err err = ERR_OK;
 	int rc = mdb_txn_begin(x->env, NULL, MDB_RDONLY, &txn);
@@ -210,8 +210,11 @@ enum err index_check(struct index_writer *x)
 	while (!rc && !err && !(rc = mdb_cursor_get(cursor, &k, &v, MDB_NEXT))) {
 		str key = str_of(k.mv_data, k.mv_size), stored = str_of(v.mv_data, v.mv_size);
 
-		if (stored.n < INDEX_PREFIX ||
+		if (stored.n < INDEX_PREFIX || stored.n > INDEX_PREFIX + RECORD_VALUE_MAX ||
 		    get_le32(stored.p + 4) != index_crc(key, get_le32(stored.p), str_from(stored, INDEX_PREFIX)))
+			err = ERR_DAMAGED;
+		/* It must be found as well: the pages on the way to it are looked at. */
+		if (!err && (mdb_get(txn, x->dbi, &k, &found) || found.mv_data != v.mv_data))
 			err = ERR_DAMAGED;
 	}
 	if (cursor)

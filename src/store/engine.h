@@ -99,8 +99,8 @@ MUST_USE enum err store_usage(struct store *s, uint64_t account, uint64_t *used,
 /* The same for every account. */
 MUST_USE enum err store_usage_each(struct store *s, void (*each)(void *arg, uint64_t account, uint64_t used, uint64_t quota),
 				   void *arg);
-/* A quota that was changed; it may count a moment later. ERR_NOT_FOUND. Deliveries bring the quota with them. */
-MUST_USE enum err store_set_quota(struct store *s, uint64_t account, uint64_t quota);
+/* A quota that was changed. ERR_NOT_FOUND. Deliveries and binds bring the quota with them. */
+MUST_USE enum err store_set_quota(struct store *s, uint64_t account, uint64_t quota, store_done *done, void *arg);
 
 /* Changes of one account; `quota`: 0 none. ERR_NOT_FOUND (mailbox, target), ERR_EXISTS, ERR_CONFLICT (UIDVALIDITY is
  * not `expected`), ERR_DENIED, ERR_SYNTAX (name), ERR_QUOTA, ERR_TOO_MANY (more than fits into a commit or its

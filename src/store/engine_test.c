@@ -200,16 +200,29 @@ static uint64_t leases(struct bench *b)
 #define OUTCOME(b, ...) \
 	settled((b), store_q_outcome((b)->store, &(struct msg_q_outcome){ __VA_ARGS__ }, on_done, (b)))
 
+static void queued_body(struct bench *b, uint64_t id, uint64_t token)
+{
+	struct body_cipher *c = body_cipher_new();
+	struct rec_body_location at;
+	struct msg_q_body_reply body;
+	char text[8];
+
+	EQ(store_q_body(b->store, &(struct msg_q_body){ .id = id, .token = token + 1 }, &b->reply, &body), ERR_STALE);
+	EQ(store_q_body(b->store, &(struct msg_q_body){ .id = id, .token = token }, &b->reply, &body), ERR_OK);
+	EQ(rec_body_location_get(&body.location, &at), ERR_OK);
+	EQ(body_read(c, body.file, &at, 0, 7, text), ERR_OK);
+	STR_EQ(str_of(text, 7), S("message"));
+	EQ(body_read(c, body.file, &at, 1, 7, text), ERR_RANGE);
+	os_close(body.file);
+	body_cipher_free(c);
+}
+
 static void test_queue(void)
 {
 	struct rec_queue_record r, again;
-	struct rec_body_location at;
-	struct msg_q_body_reply body;
 	struct msg_q_records out;
-	struct body_cipher *c = body_cipher_new();
 	struct buf ends;
 	struct bench b;
-	char text[8];
 	int64_t now;
 	enum err err;
 
@@ -223,13 +236,7 @@ static void test_queue(void)
 	STR_EQ(r.address, S("remote0@example.test"));
 	STR_EQ(r.sender, S("s@example.org"));
 	uint64_t id = r.id, token = r.token;
-	EQ(store_q_body(b.store, &(struct msg_q_body){ .id = id, .token = token + 1 }, &b.reply, &body), ERR_STALE);
-	EQ(store_q_body(b.store, &(struct msg_q_body){ .id = id, .token = token }, &b.reply, &body), ERR_OK);
-	EQ(rec_body_location_get(&body.location, &at), ERR_OK);
-	EQ(body_read(c, body.file, &at, 0, 7, text), ERR_OK);
-	STR_EQ(str_of(text, 7), S("message"));
-	EQ(body_read(c, body.file, &at, 1, 7, text), ERR_RANGE);
-	os_close(body.file);
+	queued_body(&b, id, token);
 	OK(lease_one(&b, now, &again, &out));
 	OK(again.id != id);
 	OK(!lease_one(&b, now, &again, &out));
@@ -252,7 +259,8 @@ static void test_queue(void)
 	store_q_begin(b.store);
 	EQ(OUTCOME(&b, .id = id, .token = again.token, .state = QUEUE_SENT), ERR_STALE);
 	/* What nobody leases is not leased either while its outcome is on its way: it would be the state before. */
-	err = store_q_outcome(b.store, &(struct msg_q_outcome){ .id = id, .state = QUEUE_DEFERRED, .due_us = now + 5500 }, on_done, &b);
+	err = store_q_outcome(b.store, &(struct msg_q_outcome){ .id = id, .state = QUEUE_DEFERRED, .due_us = now + 5500 },
+			      on_done, &b);
 	OK(!lease_one(&b, now + 6000, &again, &out));
 	EQ(settled(&b, err), ERR_OK);
 	OK(lease_one(&b, now + 6000, &again, &out) && again.id == id);
@@ -275,7 +283,6 @@ static void test_queue(void)
 	OK(survives(&b));
 	buf_free(&rcpts);
 	buf_free(&ends);
-	body_cipher_free(c);
 	bench_end(&b);
 }
 

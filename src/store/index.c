@@ -208,19 +208,46 @@ static enum err value_take(struct index_reader *x, str key, const MDB_val *v, st
 {
 	const char *p = v->mv_data;
 
-	if (v->mv_size < INDEX_PREFIX)
+	if (v->mv_size < INDEX_PREFIX || v->mv_size > INDEX_PREFIX + RECORD_VALUE_MAX)
 		return noted(x, ERR_DAMAGED);
 	*value = str_of(p + INDEX_PREFIX, v->mv_size - INDEX_PREFIX);
 	return noted(x, get_le32(p + 4) == index_crc(key, get_le32(p), *value) ? ERR_OK : ERR_DAMAGED);
 }
 
+/* A key that was spoilt on the disk is not found. The search for it ends beside it, so both neighbours are looked
+ * at before 'not found' is said: an account that only seems not to be there must not be made anew. */
+static enum err absence_check(struct index_reader *x, str key)
+{
+	MDB_val k = val_of(key), v;
+	MDB_cursor *cursor;
+	str value;
+	int rc = mdb_cursor_open(x->txn, x->dbi, &cursor);
+	enum err err = ERR_OK;
+
+	if (rc)
+		return noted(x, err_from_mdb(rc));
+	rc = mdb_cursor_get(cursor, &k, &v, MDB_SET_RANGE);
+	if (!rc)
+		err = value_take(x, str_of(k.mv_data, k.mv_size), &v, &value);
+	if (!err && (!rc || rc == MDB_NOTFOUND))
+		rc = mdb_cursor_get(cursor, &k, &v, rc ? MDB_LAST : MDB_PREV);
+	if (!err && !rc)
+		err = value_take(x, str_of(k.mv_data, k.mv_size), &v, &value);
+	mdb_cursor_close(cursor);
+	if (err || !rc || rc == MDB_NOTFOUND)
+		return err;
+	return noted(x, err_from_mdb(rc));
+}
+
 enum err index_get(struct index_reader *x, str key, str *value)
 {
 	MDB_val k = val_of(key), v;
-	enum err err = snapshot(x);
+	enum err err = snapshot(x), neighbours;
 
 	if (!err)
 		err = noted(x, err_from_mdb(mdb_get(x->txn, x->dbi, &k, &v)));
+	if (err == ERR_NOT_FOUND && (neighbours = absence_check(x, key)))
+		return neighbours;
 	return err ? err : value_take(x, key, &v, value);
 }
 

@@ -76,7 +76,9 @@ static enum err prepare(const struct kv_options *o)
 	struct identity id;
 	enum err err = kv_identity_prepare(o->dir, o->path, o->log, &id);
 
-	if (!err && index_is_suspect(o))
+	if (err)
+		return err;
+	if (index_is_suspect(o))
 		err = index_discard(o->dir);
 	if (!err)
 		err = bring_up(o, &id);

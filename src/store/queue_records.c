@@ -1,11 +1,12 @@
-/* The queue's records: one for each recipient that is not ours, by number, and again by the time when it is due.
+/* The queue's records: one for each recipient that is not ours or of whom the sender must be told, by number, and again by the time when it is due.
  *
  * A lease is memory alone: it is for so long that a delivery can take, and a restart of the store ends it, as
  * it should: the queue asks again. An outcome must carry the lease's token, so that a scheduler that was
  * thought dead cannot undo what its successor learnt. Outcomes are commits: a recipient that was recorded as
  * sent is never sent again.
  *
- * What failed for good stays, due, until the bounce for it is committed, in the same frame that ends it (queue_end).
+ * What failed for good stays, due, until the bounce for it is committed, in the same frame that ends it (queue_end). So does what
+ * was delivered here for a sender who asked to be told: its record comes with the delivery's own commit, and ends with the notice.
  */
 #include "store/store_priv.h"
 
@@ -91,7 +92,8 @@ static enum err item_load(struct store *s, enum kv_state state, uint64_t id, str
 
 static bool is_due_state(uint8_t state)
 {
-	return state == QUEUE_DUE || state == QUEUE_DEFERRED || state == QUEUE_FAILED;
+	return state == QUEUE_DUE || state == QUEUE_DEFERRED || state == QUEUE_FAILED || state == QUEUE_DELIVERED ||
+	       state == QUEUE_EXPANDED;
 }
 
 static struct key due_key(const struct queue_item *q)
@@ -123,7 +125,6 @@ static void item_remove_due(struct store *s, const struct queue_item *q)
 enum err queue_add(struct store *s, struct queue_item *q)
 {
 	q->id = next_queue(s);
-	q->state = QUEUE_DUE;
 	item_save(s, q);
 	return ERR_OK;
 }

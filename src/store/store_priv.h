@@ -174,6 +174,7 @@ MUST_USE enum err location_put(struct store *s, struct buf *out, uint64_t body, 
 void segments_recycle(struct store *s);
 
 /* queue and transactions */
+/* With the state that it has. */
 MUST_USE enum err queue_add(struct store *s, struct queue_item *q);
 /* Ends a record in the commit in progress. ERR_STALE, ERR_NOT_FOUND. */
 MUST_USE enum err queue_end(struct store *s, struct pending *p, uint64_t id, uint64_t token);

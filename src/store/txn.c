@@ -270,13 +270,14 @@ static enum err deliver_local(struct delivery *d, const struct rec_txn_rcpt *rcp
 	return ERR_OK;
 }
 
-static enum err deliver_remote(struct delivery *d, const struct rec_txn_rcpt *rcpt)
+static enum err record_add(struct delivery *d, const struct rec_txn_rcpt *rcpt, str address, enum queue_state state)
 {
 	const struct txn *t = d->txn;
 	struct queue_item q = { .message = t->id,
 				.body = d->body,
+				.state = (uint8_t)state,
 				.sender = t->sender,
-				.address = rcpt->address,
+				.address = address,
 				.original = rcpt->original,
 				.orcpt = rcpt->orcpt,
 				.envid = t->envid,
@@ -293,18 +294,27 @@ static enum err deliver_remote(struct delivery *d, const struct rec_txn_rcpt *rc
 	return queue_add(d->store, &q);
 }
 
+/* A RCPT whose sender must be told that it was delivered, or that it was an alias of several. */
+struct owed {
+	struct rec_txn_rcpt rcpt;
+	enum queue_state state;
+};
+
 /* Two RCPTs, or an alias and its target, may end in one account: it gets the message once. The list of who gets
- * it, each once; found by a table, as lists of thousands are real. */
+ * it, each once; found by a table, as lists of thousands are real. Notices are owed to each RCPT that asked. */
 struct rcpt_list {
 	struct rec_txn_rcpt *items;
 	uint32_t *slots; /* index + 1 */
 	size_t count, slot_mask;
+	struct owed *owed; /* NULL while there is none */
+	size_t owed_count;
 };
 
 static void rcpt_list_free(struct rcpt_list *l)
 {
 	free(l->items);
 	free(l->slots);
+	free(l->owed);
 }
 
 static bool same_rcpt(const struct rec_txn_rcpt *a, const struct rec_txn_rcpt *b)
@@ -327,11 +337,38 @@ static void rcpt_list_add(struct rcpt_list *l, const struct rec_txn_rcpt *r)
 	}
 }
 
+static enum err owed_add(const struct txn *t, struct rcpt_list *l, const struct rec_txn_rcpt *r, enum queue_state state)
+{
+	if (!l->owed && !(l->owed = calloc(t->received, sizeof(*l->owed))))
+		return ERR_NO_MEMORY;
+	l->owed[l->owed_count++] = (struct owed){ *r, state };
+	return ERR_OK;
+}
+
+/* What the sender is to hear of *r when it is delivered. `last` is the number of the RCPT before, `rest` what follows: those behind
+ * one RCPT stand together. */
+static enum err owed_find(const struct txn *t, struct rcpt_list *l, struct rec_txn_rcpt *r, uint32_t last, str rest)
+{
+	struct rec_txn_rcpt next;
+
+	/* RFC 3461 5.2.7: the null sender is told nothing. */
+	if (!t->sender.n || !(r->notify & NOTIFY_SUCCESS))
+		return ERR_OK;
+	if (r->number != last && (rec_txn_rcpt_get(&rest, &next) || next.number != r->number))
+		return r->account ? owed_add(t, l, r, QUEUE_DELIVERED) : ERR_OK;
+	/* RFC 3461 5.2.7.3 (c): of an alias of several it is told that it was one; those behind it do not tell of success. */
+	r->notify &= (uint8_t)~NOTIFY_SUCCESS;
+	if (!r->notify)
+		r->notify = NOTIFY_NEVER;
+	return r->number != last ? owed_add(t, l, r, QUEUE_EXPANDED) : ERR_OK;
+}
+
 static enum err rcpt_list_make(const struct txn *t, struct rcpt_list *l)
 {
 	size_t slots = 16;
 	struct rec_txn_rcpt r;
 	str rest = buf_str(&t->rcpts);
+	uint32_t last = UINT32_MAX;
 	enum err err;
 
 	while (slots < 2 * (size_t)t->received)
@@ -344,6 +381,9 @@ static enum err rcpt_list_make(const struct txn *t, struct rcpt_list *l)
 	while (!(err = rec_txn_rcpt_get(&rest, &r))) {
 		if (r.number >= t->rcpt_count)
 			return ERR_PROTOCOL;
+		if ((err = owed_find(t, l, &r, last, rest)))
+			return err;
+		last = r.number;
 		rcpt_list_add(l, &r);
 	}
 	return err == ERR_EOF ? ERR_OK : err;
@@ -356,9 +396,13 @@ static enum err deliver_list(struct delivery *d, const struct rcpt_list *l)
 	enum err err;
 
 	memcpy(d->key, d->txn->body.key, sizeof(d->key));
-	err = body_commit(d->store, d->pending, &d->txn->body, l->count, &d->body);
+	err = body_commit(d->store, d->pending, &d->txn->body, l->count + l->owed_count, &d->body);
 	for (size_t i = 0; i < l->count && !err; i++)
-		err = l->items[i].account ? deliver_local(d, &l->items[i]) : deliver_remote(d, &l->items[i]);
+		err = l->items[i].account ? deliver_local(d, &l->items[i]) :
+					    record_add(d, &l->items[i], l->items[i].address, QUEUE_DUE);
+	/* RFC 3464 2.3.2: the recipient is told by the address that we took, not by whose mailbox is behind it. */
+	for (size_t i = 0; i < l->owed_count && !err; i++)
+		err = record_add(d, &l->owed[i].rcpt, l->owed[i].rcpt.original, l->owed[i].state);
 	while (!err && !(err = rec_queue_end_get(&ends, &end)))
 		err = queue_end(d->store, d->pending, end.id, end.token);
 	return err == ERR_EOF ? ERR_OK : err;

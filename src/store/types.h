@@ -62,7 +62,12 @@ enum queue_state {
 	QUEUE_FAILED = 3,   /* for good; stays until its bounce is committed (queue_end) or none is owed */
 	QUEUE_DELETED = 4,  /* outcome: by the administrator */
 	QUEUE_HELD = 5,	    /* stays until released */
+	QUEUE_DELIVERED = 6, /* to a mailbox here; stays until the notice of it is committed (queue_end) */
+	QUEUE_EXPANDED = 7,  /* an alias, to those behind it; the same */
 };
+
+/* RFC 3461 4.1: what NOTIFY asks for, in auth_rcpt, txn_rcpt and a queue record; 0: not said. */
+enum { NOTIFY_NEVER = 1, NOTIFY_SUCCESS = 2, NOTIFY_FAILURE = 4, NOTIFY_DELAY = 8 };
 
 /* SASL exchanges between front and auth (auth_sasl_reply). */
 enum auth_sasl_state { AUTH_SASL_CONTINUE = 0, AUTH_SASL_OK = 1, AUTH_SASL_FAILED = 2, AUTH_SASL_TEMPORARY = 3 };

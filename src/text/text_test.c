@@ -164,9 +164,32 @@ static bool same_fold(str a, str b)
 	return same;
 }
 
+/* Every ASCII character at every place of a word, and behind each a character that is not ASCII. */
+static void test_fold_ascii(void)
+{
+	char in[17], want[17];
+	unsigned wrong = 0;
+
+	for (unsigned c = 0; c < 128; c++) {
+		for (size_t n = 0; n < sizeof(in) - 2; n++) {
+			memset(in, 'z', n);
+			memset(want, 'Z', n);
+			in[n] = (char)c;
+			want[n] = ascii_upper((char)c);
+			memcpy(in + n + 1, "\xff", 1);
+			memcpy(want + n + 1, "\xff", 1);
+			clear();
+			fold_casemap(str_of(in, n + 2), &out);
+			wrong += !str_eq(buf_str(&out), str_of(want, n + 2));
+		}
+	}
+	EQ(wrong, 0);
+}
+
 static void test_fold(void)
 {
 	tap_group("fold");
+	test_fold_ascii();
 	OK(same_fold(S("Stra\xC3\x9F"
 		       "e"),
 		     S("sTRA\xC3\x9F"

@@ -26,6 +26,10 @@ class Client:
         if mailbox:
             self.do(f"SELECT {mailbox}")
 
+    def close(self):
+        self.file.close()
+        self.socket.close()
+
     def line(self):
         return self.file.readline().decode().rstrip("\r\n")
 
@@ -106,9 +110,9 @@ def wakes(s):
     third.do("STORE 1:* +FLAGS.SILENT (\\Deleted)")
     third.do("EXPUNGE")
     mail.send(s, mail.message("three"), s.mail("alice"))
-    lines = other.do("UID FETCH 1:* (FLAGS)") + other.do("NOOP")
-    ok(any("UID 3" in line for line in lines), f"one that slept through arrival, expunge and arrival sees what is there: {lines}")
-    eq(lines.count("* 1 EXISTS"), 1, "... and nothing of what came and went")
+    lines = other.do("NOOP") + other.do("UID FETCH 1:* (UID)")
+    ok("* 1 FETCH (UID 3)" in lines, f"one that slept through arrival, expunge and arrival sees what is there: {lines}")
+    eq([line for line in lines if "EXISTS" in line or "EXPUNGE" in line], ["* 1 EXISTS"], "... and nothing of what came and went")
     for client in (idle, other, third):
         eq(client.do("LOGOUT")[0][:5], "* BYE", "LOGOUT")
     wait_for(s, (0, 0))
@@ -122,7 +126,7 @@ def pipelined(s):
     ok(lines[0].startswith("x1 OK") and lines[1] == "* SEARCH 3" and lines[2].startswith("x2 OK"), f"pipelined into a sleep: {lines}")
     one.socket.sendall(b"OUT\r\n")
     eq(one.line()[:5], "* BYE", "... a line in two pieces")
-    wait_for(s, (0, 0))
+    eq(wait_for(s, (0, 0)), (0, 0), "nothing is left of it")
     many = [Client(s, "alice") for _ in range(20)]
     for c in many:
         c.idle()
@@ -130,12 +134,12 @@ def pipelined(s):
     mail.send(s, mail.message("all"), s.mail("alice"))
     eq([c.line() for c in many], ["* 2 EXISTS"] * 20, "all hear of mail")
     for c in many:
-        c.socket.close()
+        c.close()
     eq(wait_for(s, (0, 0)), (0, 0), "clients that go away leave nothing")
     gone = [Client(s, "alice") for _ in range(3)]
     wait_for(s, (0, 3))
     for c in gone:
-        c.socket.close()
+        c.close()
     eq(wait_for(s, (0, 0)), (0, 0), "nor do those that go away asleep")
 
 
@@ -159,8 +163,8 @@ def restarts(s):
     wait_for(s, (0, 2))
     other.send("b1 NOOP")
     ok(other.line().startswith("* BYE"), "auth was restarted: it knows of no login, and the connection is ended with BYE")
-    one.socket.close()
-    other.socket.close()
+    one.close()
+    other.close()
     again = Client(s, "bob")
     ok(again.do("NOOP")[-1].startswith("OK"), "a login opens the account again")
     s.command_good("user", "disable", s.mail("bob"))
@@ -193,7 +197,7 @@ def memory(s):
     eq([c.line() for c in clients[7::50]], ["* 1 EXISTS"] * 10, "mail for one account wakes its ten")
     ok(all(c.is_quiet() for i, c in enumerate(clients) if i % 50 != 7), "... and nobody else")
     for c in clients:
-        c.socket.close()
+        c.close()
     wait_for(s, (0, 0))
 
 
