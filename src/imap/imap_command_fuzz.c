@@ -29,7 +29,7 @@ static size_t parse(str text, struct arena *a)
 	for (const struct imap_section *s = c->fetch.sections; s; s = s->next)
 		sum += touch(s->label);
 	if (c->search.root)
-		sum += imap_search_resolve(c->search.root, 10, 100) == ERR_OK;
+		imap_search_resolve(c->search.root, 10, 100);
 	imap_set_resolve(&c->set, 10);
 	for (size_t i = 1; i < c->set.count; i++)
 		if (c->set.ranges[i].first <= c->set.ranges[i - 1].last)

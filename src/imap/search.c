@@ -175,10 +175,7 @@ void imap_do_search(struct imap_session *s, const struct imap_command *c)
 		imap_no(s, "[BADCHARSET (US-ASCII UTF-8 ISO-8859-1)] Unknown charset.");
 		return;
 	}
-	if (imap_search_resolve(c->search.root, s->selected.exists, imap_selected_max_uid(&s->selected))) {
-		imap_bad(s, "Invalid message set: there is no such message.");
-		return;
-	}
+	imap_search_resolve(c->search.root, s->selected.exists, imap_selected_max_uid(&s->selected));
 	if (!(x.arena = arena_new(IMAP_COMMAND_BUDGET)))
 		err = ERR_NO_MEMORY;
 	else

@@ -232,19 +232,13 @@ enum err imap_parse_search(struct imap_parser *p, struct imap_search *out)
 	return err;
 }
 
-enum err imap_search_resolve(struct imap_search_key *key, uint32_t exists, uint32_t max_uid)
+void imap_search_resolve(struct imap_search_key *key, uint32_t exists, uint32_t max_uid)
 {
-	enum err err;
-
-	if (key->op == IMAP_SEARCH_SEQUENCE) {
+	/* A number that no message has matches none: who searches need not know how many there are. */
+	if (key->op == IMAP_SEARCH_SEQUENCE)
 		imap_set_resolve(&key->set, exists);
-		if (key->set.count && key->set.ranges[key->set.count - 1].last > exists)
-			return ERR_RANGE;
-	}
 	if (key->op == IMAP_SEARCH_uid)
 		imap_set_resolve(&key->set, max_uid);
 	for (struct imap_search_key *child = key->children; child; child = child->next)
-		if ((err = imap_search_resolve(child, exists, max_uid)))
-			return err;
-	return ERR_OK;
+		imap_search_resolve(child, exists, max_uid);
 }

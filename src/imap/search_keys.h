@@ -38,8 +38,7 @@ struct imap_search {
 
 MUST_USE enum err imap_parse_search(struct imap_parser *p, struct imap_search *out);
 
-/* Sets become ranges for a mailbox of `exists` messages whose highest UID is `max_uid`. ERR_RANGE when a
- * sequence number is beyond `exists`. */
-MUST_USE enum err imap_search_resolve(struct imap_search_key *key, uint32_t exists, uint32_t max_uid);
+/* Sets become ranges for a mailbox of `exists` messages whose highest UID is `max_uid`. */
+void imap_search_resolve(struct imap_search_key *key, uint32_t exists, uint32_t max_uid);
 
 #endif

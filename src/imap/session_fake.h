@@ -300,7 +300,7 @@ static inline void fake_run(void (*story)(struct world *w))
 	log_init(&w->log, LOG_TO_STDERR, LOG_LEVEL_WARN, "test");
 	buf_init(&w->got, 64 * 1024 * 1024);
 	store_reply_init(&w->reply);
-	snprintf(w->path, sizeof(w->path), "imap-test.%d.%llx", os_pid(), (unsigned long long)os_random_u64());
+	snprintf(w->path, sizeof(w->path), "/tmp/posthorn-imap-test.%d.%llx", os_pid(), (unsigned long long)os_random_u64());
 	if (os_mkdir(-1, w->path, 0700) || os_open(-1, w->path, OS_READ | OS_DIRECTORY, &w->dir) || loop_new(&w->loop))
 		panic("fake_run");
 	fake_store_open(w);

@@ -1,6 +1,6 @@
 /* Delivery status notifications (RFC 3464, RFC 3461 6, RFC 6533): what the sender gets to read when mail
  * failed, is late, or
- * went to where nobody tells of success.
+ * arrived, or went to where nobody tells of success.
  *
  * `bounce_compose` makes the whole message, of CRLF lines, from facts that the caller gathered. It reads no
  * clock and makes no random

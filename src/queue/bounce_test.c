@@ -147,6 +147,7 @@ static void test_kinds(void)
 	struct rec_queue_record one = record(S("bob@example.net"));
 	struct bounce_rcpt rcpt = { .record = &one, .remote = S("mx[192.0.2.1]:25"), .reply = S("421 later") };
 	struct bounce b = usual(&rcpt, 1);
+	struct header_field f;
 	struct read_back r;
 
 	tap_group("delayed");
@@ -171,7 +172,24 @@ static void test_kinds(void)
 	field_is(&r, 1, S("Status"), S("2.0.0"));
 	done(&r);
 
+	tap_group("delivered and expanded");
+	for (int i = 0; i < 2; i++) {
+		b.notice = i ? NOTICE_EXPANDED : NOTICE_DELIVERED;
+		rcpt.remote = rcpt.reply = STR_EMPTY;
+		compose(&b, &r);
+		field_is(&r, 1, S("Final-Recipient"), S("rfc822; bob@example.net"));
+		field_is(&r, 1, S("Action"), i ? S("expanded") : S("delivered"));
+		field_is(&r, 1, S("Status"), S("2.0.0"));
+		field_is(&r, 1, S("Last-Attempt-Date"), S("Sat, 22 Nov 2025 03:00:00 +0100"));
+		/* RFC 3464 2.3.5, 2.3.6: of other servers alone. */
+		OK(!header_find(group(&r, 1), S("Remote-MTA"), &f));
+		OK(!header_find(group(&r, 1), S("Diagnostic-Code"), &f));
+		OK(str_find(r.text, S("could not")) == STR_NONE);
+		done(&r);
+	}
+
 	tap_group("expired");
+	rcpt.remote = S("mx[192.0.2.1]:25");
 	b.notice = NOTICE_FAILED;
 	rcpt.is_expired = true;
 	rcpt.status = S("4.4.1");

@@ -94,8 +94,22 @@ static void test_notify(void)
 	EQ(queue_decide(&limits, &r, QUEUE_DEFERRED, false, late + 1, 7).notice, NOTICE_NONE);
 }
 
+static void test_waiting(void)
+{
+	tap_group("what a record waits for");
+	EQ(queue_notice_of(QUEUE_DUE, STR_EMPTY), NOTICE_NONE);
+	EQ(queue_notice_of(QUEUE_DEFERRED, S("4.0.0")), NOTICE_NONE);
+	EQ(queue_notice_of(QUEUE_HELD, S("2.0.0")), NOTICE_NONE);
+	EQ(queue_notice_of(QUEUE_FAILED, STR_EMPTY), NOTICE_FAILED);
+	EQ(queue_notice_of(QUEUE_FAILED, S("4.4.1")), NOTICE_FAILED);
+	EQ(queue_notice_of(QUEUE_FAILED, S("2.0.0")), NOTICE_RELAYED);
+	EQ(queue_notice_of(QUEUE_DELIVERED, STR_EMPTY), NOTICE_DELIVERED);
+	EQ(queue_notice_of(QUEUE_EXPANDED, S("2.0.0")), NOTICE_EXPANDED);
+}
+
 int main(void)
 {
+	test_waiting();
 	test_backoff();
 	test_lifetime();
 	test_notify();

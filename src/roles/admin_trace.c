@@ -8,6 +8,8 @@
 #include <stdio.h>
 #include <time.h>
 
+enum { EXPANDED_MAX = 100 };
+
 static const char *sentence_of(uint16_t event)
 {
 	static const char *const sentences[] = {
@@ -118,25 +120,44 @@ static void print_events(struct admin_command *c, const struct trace_found *e, s
 	}
 }
 
-/* All of each message that concerns the address, the oldest message first; what has no message stands where it happened. */
+static bool has_message(const struct trace_found *e, size_t from, size_t to, uint64_t message)
+{
+	for (; from < to; from++)
+		if (e[from].message == message)
+			return true;
+	return false;
+}
+
+/* Where the newest EXPANDED_MAX messages begin. */
+static size_t expanded_from(const struct trace_found *e, size_t n)
+{
+	size_t at = n, messages = 0;
+
+	while (at > 0) {
+		if (e[at - 1].message && !has_message(e, at, n, e[at - 1].message) && messages++ == EXPANDED_MAX)
+			break;
+		at--;
+	}
+	return at;
+}
+
+/* All of each message that concerns the address, the oldest message first; what has no message stands where it happened.
+ * Each message is a search of half a millisecond among millions, so all is told of the newest ones alone. */
 static enum err print_address(struct admin_command *c, str address, bool json, size_t *count)
 {
 	struct trace_found *e, *of_message;
 	struct arena *one = arena_new(ADMIN_ARENA); /* of one message: all of them together would not fit */
-	size_t n = 0, m;
+	size_t n = 0, m, from;
 	enum err err = one ? trace_log_find_address(c->admin->trace, address, c->arena, &e, &n) : ERR_NO_MEMORY;
 
 	*count = n;
+	from = err ? 0 : expanded_from(e, n);
 	for (size_t i = 0; !err && i < n; i++) {
-		bool is_seen = false;
-
-		if (!e[i].message) {
+		if (!e[i].message || (i < from && !has_message(e, from, n, e[i].message))) {
 			print_events(c, &e[i], 1, json);
 			continue;
 		}
-		for (size_t k = 0; k < i && !is_seen; k++)
-			is_seen = e[k].message == e[i].message;
-		if (is_seen)
+		if (i < from || has_message(e, from, i, e[i].message))
 			continue;
 		arena_reset(one);
 		if (!(err = trace_log_find_message(c->admin->trace, e[i].message, one, &of_message, &m)))

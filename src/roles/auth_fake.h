@@ -1,7 +1,7 @@
 /* A role auth with fake peers, in one process: its hooks are called as the frame calls them, over real channels; fronts, queue,
  * store, zygote, admin and a lookup worker are played by the test. Stories run on a fiber. */
-#ifndef ROLES_AUTH_TEST_UTIL_H
-#define ROLES_AUTH_TEST_UTIL_H
+#ifndef ROLES_AUTH_FAKE_H
+#define ROLES_AUTH_FAKE_H
 
 #include "base/loop_priv.h"
 #include "base/os.h"
@@ -311,13 +311,13 @@ static uint64_t account(struct world *w, const char *address, const char *hash)
 	return id;
 }
 
-static void alias(struct world *w, const char *address, const char *target)
+static UNUSED void alias(struct world *w, const char *address, const char *target)
 {
 	must(directory_alias_add(w->auth->directory, str_from_c(address), str_from_c(target)));
 }
 
 /* A message id as this peer makes them. */
-static uint64_t txn_of(struct world *w, unsigned link)
+static UNUSED uint64_t txn_of(struct world *w, unsigned link)
 {
 	struct msgid_source source = { .instance = w->links[link].instance };
 
@@ -335,11 +335,16 @@ static UNUSED unsigned mail_begin(struct world *w, unsigned link, struct msg_aut
 }
 #define MAIL(w, link, ...) mail_begin((w), (link), (struct msg_auth_mail){ __VA_ARGS__ })
 
-static UNUSED unsigned rcpt(struct world *w, unsigned link, uint64_t txn, const char *address)
+static UNUSED unsigned rcpt_notify(struct world *w, unsigned link, uint64_t txn, const char *address, uint8_t notify)
 {
 	must(CALL(w->links[link].there, auth_rcpt, auth_verdict, &last_verdict, w->arena, patience(w), .txn = txn,
-		  .address = str_from_c(address)));
+		  .address = str_from_c(address), .notify = notify));
 	return last_verdict.code;
+}
+
+static UNUSED unsigned rcpt(struct world *w, unsigned link, uint64_t txn, const char *address)
+{
+	return rcpt_notify(w, link, txn, address, 0);
 }
 
 /* "0:1:alice@example.test": what the store is told after the end of data; "" when it is told nothing. */

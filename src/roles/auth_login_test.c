@@ -1,5 +1,5 @@
 /* Role auth on logins: passwords, remembered ones, penalties, workers and fronts that die, tickets, commands, what is offered. */
-#include "roles/auth_test_util.h"
+#include "roles/auth_fake.h"
 
 static const char *const wrong = "Authentication credentials invalid";
 
@@ -82,7 +82,7 @@ static void exchanges(struct world *w)
 static void penalties(struct world *w)
 {
 	struct addr client;
-	char password[16];
+	char password[24];
 	int64_t begun;
 
 	setup_accounts(w);

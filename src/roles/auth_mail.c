@@ -10,12 +10,13 @@
  *    on the socket itself, not the front in words;
  *  - only queue may send without a client, with the null sender alone, and only it may end queue records.
  *
- * A recipient that two RCPTs lead to gets the message once. Everything here is bounded and goes away with
- * the peer it came from.
+ * A recipient that two RCPTs lead to gets the message once; that is told to store more than once only when the sender wants to
+ * hear of each RCPT's success. Everything here is bounded and goes away with the peer it came from.
  */
 #include "auth/address.h"
 #include "base/os.h"
 #include "roles/auth_priv.h"
+#include "store/types.h"
 
 #include <stdlib.h>
 
@@ -212,27 +213,39 @@ void auth_mail(struct auth_role *a, struct chan *from, uint32_t id, const struct
 
 /* ---- RCPT ---- */
 
-static uint64_t rcpt_hash(const struct auth_role *a, const struct resolved_recipient *r)
+/* RFC 3461 4.1: success is told of the address that RCPT gave, so who asks for that is another recipient. */
+static str told_as(uint8_t notify, str original)
 {
-	return siphash(a->txns.seed, r->account > 0 ? str_of(&r->account, sizeof(r->account)) : r->address);
+	return notify & NOTIFY_SUCCESS ? original : STR_EMPTY;
 }
 
-static bool is_same_rcpt(const struct auth_txn *t, uint32_t position, const struct resolved_recipient *r)
+static uint64_t rcpt_hash(const struct auth_role *a, const struct msg_auth_rcpt *m, const struct resolved_recipient *r)
+{
+	str told = told_as(m->notify, m->address);
+	uint64_t hash = siphash(a->txns.seed, r->account > 0 ? str_of(&r->account, sizeof(r->account)) : r->address);
+
+	return told.n ? hash ^ siphash(a->txns.seed, told) * 3 : hash;
+}
+
+static bool is_same_rcpt(const struct auth_txn *t, uint32_t position, const struct msg_auth_rcpt *m,
+			 const struct resolved_recipient *r)
 {
 	str rest = str_from(buf_str(&t->rcpts), position);
 	struct rec_txn_rcpt there;
 
 	return !rec_txn_rcpt_get(&rest, &there) && there.account == r->account &&
-	       (r->account > 0 || str_eq(there.address, r->address));
+	       (r->account > 0 || str_eq(there.address, r->address)) &&
+	       str_eq(told_as(there.notify, there.original), told_as(m->notify, m->address));
 }
 
 /* The slot of a recipient: its own, or the free one where it belongs. */
-static struct rcpt_slot *set_slot(const struct auth_txn *t, uint64_t hash, const struct resolved_recipient *r)
+static struct rcpt_slot *set_slot(const struct auth_txn *t, uint64_t hash, const struct msg_auth_rcpt *m,
+				  const struct resolved_recipient *r)
 {
 	size_t i = hash & (t->set_size - 1);
 
 	while (t->set[i].position_plus_one > 0 &&
-	       !(r && t->set[i].hash == hash && is_same_rcpt(t, t->set[i].position_plus_one - 1, r)))
+	       !(r && t->set[i].hash == hash && is_same_rcpt(t, t->set[i].position_plus_one - 1, m, r)))
 		i = (i + 1) & (t->set_size - 1);
 	return &t->set[i];
 }
@@ -254,7 +267,7 @@ static enum err set_grow(struct auth_txn *t)
 	}
 	for (size_t i = 0; i < old_size; i++)
 		if (old[i].position_plus_one > 0)
-			*set_slot(t, old[i].hash, NULL) = old[i];
+			*set_slot(t, old[i].hash, NULL, NULL) = old[i];
 	free(old);
 	return ERR_OK;
 }
@@ -262,14 +275,14 @@ static enum err set_grow(struct auth_txn *t)
 static enum err add_final(struct auth_role *a, struct auth_txn *t, const struct msg_auth_rcpt *m,
 			  const struct resolved_recipient *r)
 {
-	uint64_t hash = rcpt_hash(a, r);
+	uint64_t hash = rcpt_hash(a, m, r);
 	size_t before = buf_len(&t->rcpts);
 	struct rcpt_slot *slot;
 	enum err err;
 
 	if ((err = set_grow(t)))
 		return err;
-	slot = set_slot(t, hash, r);
+	slot = set_slot(t, hash, m, r);
 	if (slot->position_plus_one > 0)
 		return ERR_OK;
 	rec_txn_rcpt_put(&t->rcpts, &(struct rec_txn_rcpt){ .number = t->rcpts_accepted,

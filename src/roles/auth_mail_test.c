@@ -1,5 +1,6 @@
 /* Role auth on mail: who may send as whom and to whom, what the store is told, limits, lying fronts, peers that die. */
-#include "roles/auth_test_util.h"
+#include "roles/auth_fake.h"
+#include "store/types.h"
 
 #include <sqlite3.h>
 
@@ -33,6 +34,17 @@ static void transactions(struct world *w)
 	EQ(w->submitter, 0);
 	STR_EQ(str_from_c(w->sender), S("me@far.test"));
 	STR_EQ(str_from_c(commit(w, FRONT0, t, STR_EMPTY)), S("")); /* it is over */
+
+	tap_group("one account by several addresses, and success asked for");
+	EQ(MAIL(w, FRONT0, .txn = t, .sender = S("me@far.test")), 250);
+	EQ(rcpt(w, FRONT0, t, "alice@example.test"), 250);
+	for (int twice = 0; twice < 2; twice++) {
+		EQ(rcpt_notify(w, FRONT0, t, "alice@example.test", NOTIFY_SUCCESS), 250);
+		EQ(rcpt_notify(w, FRONT0, t, "alice+news@example.test", NOTIFY_SUCCESS | NOTIFY_FAILURE), 250);
+		EQ(rcpt_notify(w, FRONT0, t, "alice+other@example.test", NOTIFY_FAILURE), 250);
+	}
+	STR_EQ(str_from_c(commit(w, FRONT0, t, STR_EMPTY)),
+	       S("0:1:alice@example.test 1:1:alice@example.test 2:1:alice@example.test"));
 
 	tap_group("an alias may lead out");
 	EQ(MAIL(w, FRONT0, .txn = t, .sender = S("")), 250);

@@ -95,6 +95,9 @@ void auth_sessions_drop(struct auth_role *a)
 
 	while ((n = lru_oldest(&a->opened, 0)) != NULL)
 		opened_free(a, n);
+	/* Nobody else was told of these: they would open nothing. */
+	while ((n = lru_oldest(&a->tickets, 0)) != NULL)
+		ticket_free(a, CONTAINER_OF(n, struct auth_ticket, node));
 }
 
 static struct lru_node *opened_find(struct auth_role *a, uint64_t account)

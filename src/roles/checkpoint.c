@@ -2,7 +2,8 @@
  *
  * It does one thing, and may take its time: bring the index up to the position that the store names, which is
  * durable. It is a process of its own so that the pages it copies, and the disk it waits for, are not those of
- * the event loop that answers `250`. If it dies, the store asks its successor for the same again.
+ * the event loop that answers `250`. If it dies, the store asks its successor for the same again. Before its first run
+ * it reads the whole index and checks it; what is wrong there is for the store to act on.
  *
  * Sandbox: files below the store's directory.
  */
@@ -52,11 +53,20 @@ static enum err run(struct role *r, uint64_t position, struct msg_cp_done *out)
 {
 	struct checkpoint *c = r->state;
 	struct store_options options = { .dir = c->dir, .path = c->path, .log = &r->log };
+	bool is_new = !c->index;
 	enum err err = c->index ? ERR_OK : store_index_open(&options, &c->index);
 
 	if (err)
 		return err;
-	err = store_index_run(c->index, position, &out->position, &out->records);
+	/* Once for each store that begins: what nobody reads for a year must not be found spoilt then. */
+	if (is_new)
+		err = store_index_check(c->index);
+	if (!err) {
+		err = store_index_run(c->index, position, &out->position, &out->records);
+		/* If the index is to blame, the next run's look at it says so. */
+		if (err == ERR_DAMAGED || err == ERR_NOT_FOUND)
+			err = ERR_TEMPORARY;
+	}
 	if (err) {
 		/* Whatever is wrong with it, the next run looks anew. */
 		store_index_close(c->index);

@@ -12,8 +12,8 @@
  * status that
  * begins with 2 ("finished, notice owed"), and leased again for its notice. A notice that cannot be submitted
  * for the moment leaves the
- * record in that state too, and comes back with the back-off. What store itself delivered begins there: QUEUE_DELIVERED came with the
- * delivery's own commit. One that is refused, because its recipient does
+ * record in that state too, and comes back with the back-off. What store itself delivered begins there: QUEUE_DELIVERED and
+ * QUEUE_EXPANDED came with the delivery's own commit. One that is refused, because its recipient does
  * not exist, is
  * dropped with a line in the log and an event, as with Postfix: it has the null sender, and there is nobody
  * left to tell.

@@ -25,6 +25,7 @@ struct world {
 	size_t count;
 	uint64_t busy; /* what out says it is still at */
 	bool out_is_mute;
+	uint16_t refusal; /* of the next notice */
 	/* What happened. */
 	struct buf notice;
 	unsigned deliveries, notices, begun, lates;
@@ -152,7 +153,7 @@ static void store_message(void *arg, struct chan *c, struct msg *m)
 		w->notices++;
 		buf_clear(&w->notice);
 		buf_add(&w->notice, m->u.txn_body.inline_body);
-		must(REPLY(c, m->id, txn_reply, .txn = m->u.txn_body.txn, .code = 250));
+		must(REPLY(c, m->id, txn_reply, .txn = m->u.txn_body.txn, .code = w->refusal ? w->refusal : 250));
 		step(w);
 	}
 }
@@ -207,7 +208,7 @@ static void auth_message(void *arg, struct chan *c, struct msg *m)
 		must(REPLY(c, m->id, auth_verdict, .code = 250));
 	if (m->type == MSG_auth_mail)
 		EQ(m->u.auth_mail.sender.n, 0);
-	if (m->type != MSG_auth_commit)
+	if (m->type != MSG_auth_commit || w->refusal)
 		return;
 	for (str rest = m->u.auth_commit.ends; !rec_queue_end_get(&rest, &e);)
 		for (size_t i = 0; i < w->count; i++)
@@ -397,6 +398,44 @@ static void test_success_notice(void)
 	finish(&w);
 }
 
+/* What store delivered by itself: nothing to send, and both recipients in one notice that ends them. */
+static void test_delivered_here(void)
+{
+	struct world w;
+
+	tap_group("delivered here");
+	begin_with(&w, S("minimal_backoff_time = 1s\nmaximal_backoff_time = 1s\n"));
+	add(&w, 1, 7, S("a@example.org"), S("bob@example.org"), 2);
+	add(&w, 2, 7, S("a@example.org"), S("carol@example.org"), 2);
+	w.records[0].r.state = w.records[1].r.state = QUEUE_DELIVERED;
+	w.refusal = 451;
+	must(role_queue_ops.start(&w.role));
+	/* Refused for the moment: both stay what they are, and are due again. */
+	run(&w, 3);
+	EQ(w.ended_count, 0);
+	EQ(w.last.state, QUEUE_DELIVERED);
+	EQ(w.records[0].r.state, QUEUE_DELIVERED);
+	w.refusal = 0;
+	run(&w, 1);
+	EQ(w.ended_count, 2);
+	EQ(w.notices, 2);
+	OK(str_find(buf_str(&w.notice), S("Final-Recipient: rfc822; bob@example.org\r\nAction: delivered")) != STR_NONE);
+	OK(str_find(buf_str(&w.notice), S("Final-Recipient: rfc822; carol@example.org\r\nAction: delivered")) != STR_NONE);
+	EQ(w.deliveries, 0);
+	finish(&w);
+
+	tap_group("an alias of several");
+	begin(&w);
+	add(&w, 3, 8, S("a@example.org"), S("team@example.org"), 2);
+	w.records[0].r.state = QUEUE_EXPANDED;
+	must(role_queue_ops.start(&w.role));
+	run(&w, 1);
+	EQ(w.ended_count, 1);
+	EQ(w.deliveries, 0);
+	OK(str_find(buf_str(&w.notice), S("Final-Recipient: rfc822; team@example.org\r\nAction: expanded")) != STR_NONE);
+	finish(&w);
+}
+
 static void late(void *arg)
 {
 	struct world *w = arg;
@@ -515,6 +554,7 @@ int main(void)
 	test_deferred();
 	test_tried_again();
 	test_success_notice();
+	test_delivered_here();
 	test_restarted();
 	test_out_dies();
 	test_commands();

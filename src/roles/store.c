@@ -13,7 +13,7 @@
 
 #include <stdlib.h>
 
-enum { TICK_MS = 500, CHECKPOINT_SECONDS = 600 };
+enum { TICK_MS = 500, CHECKPOINT_SECONDS = 600, CHECKPOINT_AGAIN_SECONDS = 5, STEADY_SECONDS = 10 };
 
 static enum err store_init(struct role *r)
 {
@@ -41,13 +41,21 @@ static enum err store_file(struct role *r, str name, str path UNUSED, int fd)
 	return ERR_OK;
 }
 
+static void traced(void *arg, uint64_t message, unsigned event, str sender, str recipient, str text)
+{
+	struct store_role *s = arg;
+
+	role_trace(s->role, message, event, sender, recipient, "%.*s", STR_ARGS(text));
+}
+
 static enum err store_prepare_role(struct role *r)
 {
 	struct store_role *s = r->state;
 	struct store_options options = { .dir = s->dir,
 					 .path = s->path,
 					 .log = &r->log,
-					 .hooks = { s, store_role_changed, store_role_queued } };
+					 .may_wait = true,
+					 .hooks = { s, store_role_changed, store_role_queued, traced } };
 	enum err err = s->dir < 0 ? ERR_CONFIG : store_prepare(&options);
 
 	return err ? err : store_open(&options, &s->store);
@@ -68,6 +76,23 @@ void store_role_flush(struct store_role *s)
 }
 
 static void stop_if_idle(struct store_role *s);
+
+/* What is pending is finished first: it needs no reads. Nothing more is served meanwhile (ERR_DAMAGED). */
+static void index_condemn(struct store_role *s)
+{
+	if (s->is_condemned || s->is_stopping)
+		return;
+	store_index_condemn(s->store);
+	s->is_condemned = s->is_stopping = true;
+	store_flush(s->store);
+	stop_if_idle(s);
+}
+
+void store_role_index_look(struct store_role *s)
+{
+	if (store_index_is_damaged(s->store))
+		index_condemn(s);
+}
 
 static void on_sync(void *arg, unsigned ready)
 {
@@ -94,6 +119,10 @@ static void on_checkpoint(void *arg, enum err err, struct msg *reply)
 	} else {
 		store_checkpoint_failed(s->store);
 		log_error(&s->role->log, "store-checkpoint-failed", "error=%s", err_name(err));
+		s->checkpoint_after = loop_now(s->role->loop) + SECONDS(CHECKPOINT_AGAIN_SECONDS);
+		/* The helper read all of it, or did not find it. */
+		if (err == ERR_DAMAGED || err == ERR_NOT_FOUND)
+			index_condemn(s);
 	}
 }
 
@@ -103,7 +132,7 @@ static void checkpoint_try(struct store_role *s)
 	struct msg_cp_run run;
 	enum err err;
 
-	if (s->checkpoint_runs || !helper || !chan_is_up(helper) ||
+	if (s->checkpoint_runs || !helper || !chan_is_up(helper) || loop_now(s->role->loop) < s->checkpoint_after ||
 	    !store_checkpoint_due(s->store, false, &run.position))
 		return;
 	s->checkpoint_runs = true;
@@ -122,10 +151,15 @@ static void on_tick(void *arg)
 	store_txn_expire(s->store);
 	store_role_binds_expire(s);
 	checkpoint_try(s);
+	if (!s->is_steady && loop_now(s->role->loop) > s->started + SECONDS(STEADY_SECONDS)) {
+		s->is_steady = true;
+		store_steady(s->store);
+	}
 	if (s->full_untold)
 		store_role_quota_tell_all(s);
 	store_role_tell_all(s);
 	loop_timer_set(s->role->loop, &s->tick, loop_now(s->role->loop) + MILLISECONDS(TICK_MS), on_tick, s);
+	store_role_index_look(s);
 }
 
 /* ---- answers ---- */
@@ -345,6 +379,7 @@ static void store_message(struct role *r, struct chan *from, struct msg *m)
 		store_role_refuse(s, from, m->id, ERR_DENIED);
 	}
 	store_role_flush(s);
+	store_role_index_look(s);
 }
 
 static void store_peer_up(struct role *r, struct chan *peer)
@@ -373,10 +408,13 @@ static enum err store_start(struct role *r)
 	struct store_role *s = r->state;
 	enum err err = loop_watch_reader(r->loop, &s->sync, store_sync_fd(s->store), on_sync, s);
 
+	s->started = loop_now(r->loop);
 	if (!err)
 		err = store_role_quota_start(s);
 	if (!err)
 		on_tick(s);
+	else if (store_index_is_damaged(s->store))
+		store_index_condemn(s->store);
 	return err;
 }
 
@@ -387,6 +425,9 @@ static void stop_if_idle(struct store_role *s)
 
 	if (!s->is_stopping || !store_is_idle(s->store))
 		return;
+	if (s->is_condemned)
+		os_exit(1);
+	store_steady(s->store);
 	loop_unwatch(r->loop, &s->sync);
 	loop_timer_cancel(r->loop, &s->tick);
 	loop_unpost(r->loop, &s->flush);

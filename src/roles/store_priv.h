@@ -62,9 +62,10 @@ struct store_role {
 	struct watched_account *dirty_accounts;
 	struct full_account *full[ACCOUNT_SLOTS]; /* at or over their quota */
 	bool full_untold;			  /* auth was busy */
-	bool queue_is_dirty, checkpoint_runs;
+	bool queue_is_dirty, checkpoint_runs, is_steady;
+	int64_t started, checkpoint_after; /* loop time; a checkpoint that failed is not tried again before */
 	unsigned sessions;
-	bool is_stopping;
+	bool is_stopping, is_condemned; /* condemned: the index is damaged */
 };
 
 /* A commit under way, and who asked. */
@@ -82,6 +83,8 @@ void waiting_free(struct waiting *w);
 void waiting_done(void *arg, enum err err, const struct msg_st_commit_reply *reply);
 /* After something was handed in: it is written at the end of this turn. */
 void store_role_flush(struct store_role *s);
+/* After anything was read: a damaged index ends the process, whose successor rebuilds it. */
+void store_role_index_look(struct store_role *s);
 void store_role_refuse(struct store_role *s, struct chan *c, uint32_t id, enum err err);
 
 /* Quota. */

@@ -408,8 +408,8 @@ void store_role_attach(struct store_role *s, struct chan *from, struct msg *m)
 		store_role_refuse(s, from, m->id, err);
 }
 
-/* The account's MODSEQ goes back at once: what the zygote's records do not know of yet may have been told to the processes that gave
- * them up. */
+/* The account's MODSEQ goes back at once: what the zygote's records do not know of yet may have been told to the
+ * processes that gave them up. */
 void store_role_wake(struct store_role *s, const struct msg_session_wake *m)
 {
 	const struct msg_st_mailboxes first = { .max = 1 };

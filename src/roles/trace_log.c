@@ -462,6 +462,19 @@ static enum err search_sorted(struct search *s, const struct trace_file *f)
 	return ERR_OK;
 }
 
+/* They come from several roles, so an earlier one may have been written later, but hardly ever by much. */
+static void sort_by_time(struct trace_found *found, size_t n)
+{
+	for (size_t i = 1; i < n; i++) {
+		struct trace_found e = found[i];
+		size_t at = i;
+
+		for (; at > 0 && found[at - 1].at_us > e.at_us; at--)
+			found[at] = found[at - 1];
+		found[at] = e;
+	}
+}
+
 static enum err search_all(struct search *s, struct trace_found **found, size_t *n)
 {
 	struct trace_log *t = s->t;
@@ -477,6 +490,7 @@ static enum err search_all(struct search *s, struct trace_found **found, size_t 
 		err = search_sorted(s, &t->files[i - 1]);
 	*found = s->found + TRACE_FOUND_MAX - s->n;
 	*n = s->n;
+	sort_by_time(*found, *n);
 	return err;
 }
 

@@ -19,6 +19,7 @@ static struct kv_options kv_options_of(const struct store_options *o)
 		.min_free = o->min_free ? o->min_free : 256u * 1024 * 1024,
 		.checkpoint_bytes = o->checkpoint_bytes ? o->checkpoint_bytes : 128u * 1024 * 1024,
 		.checkpoint_memory = o->checkpoint_memory ? o->checkpoint_memory : 64u * 1024 * 1024,
+		.may_wait = o->may_wait,
 		.checkpoint_ns = (int64_t)(o->checkpoint_seconds ? o->checkpoint_seconds : 30) * 1000000000,
 	};
 }

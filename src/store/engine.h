@@ -1,10 +1,10 @@
 /* The store: all mail, and the queue's records, on one log and one index (docs/STORAGE.md).
  *
- * It does no waiting of its own. An operation that changes something returns ERR_OK when it was accepted, and
- * calls its `done` once: with ERR_OK when it is durable, or with the error that undid it (ERR_TEMPORARY: a sync
- * failed; ERR_FULL; ERR_CLOSED: the store was closed). When it returns an error, nothing happened and `done` is
- * not called. `done` may be called before the operation returns, when there is nothing to wait for; it may
- * begin further operations.
+ * It does no waiting of its own, unless may_wait allows it. An operation that changes something returns ERR_OK when
+ * it was accepted, and calls its `done` once: with ERR_OK when it is durable, or with the error that undid it
+ * (ERR_TEMPORARY: a sync failed; ERR_FULL; ERR_CLOSED: the store was closed). When it returns an error, nothing
+ * happened and `done` is not called. `done` may be called before the operation returns, when there is nothing to
+ * wait for; it may begin further operations.
  *
  * Whoever owns the store calls store_flush when it has handed in what it has (once per turn of its loop), and
  * store_sync_ready when store_sync_fd is readable. store_settle does both until nothing is pending: for tests
@@ -34,6 +34,8 @@ struct store_hooks {
 	void (*changed)(void *arg, uint64_t account, uint32_t mailbox, uint64_t modseq);
 	/* There are new records in the queue. */
 	void (*queued)(void *arg);
+	/* For the history of a message (base/trace.h): what became of it, when that is durable or sure. */
+	void (*traced)(void *arg, uint64_t message, unsigned event, str sender, str recipient, str text);
 };
 
 struct store_options {
@@ -47,6 +49,7 @@ struct store_options {
 	uint64_t checkpoint_bytes;  /* 128 MB of log */
 	uint64_t checkpoint_memory; /* 64 MB of changes held in memory */
 	unsigned checkpoint_seconds; /* 30 */
+	bool may_wait; /* store_flush may wait in a short sync itself; `done` is then called from it */
 	unsigned txn_seconds;	     /* 900: a transaction's parts are forgotten after this time */
 };
 

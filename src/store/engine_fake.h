@@ -25,6 +25,7 @@ struct bench {
 	unsigned done, hints, wakes;
 	uint16_t code;
 	char text[128];
+	char traced[1024]; /* events of messages, a line each */
 };
 
 static inline void on_changed(void *arg, uint64_t account, uint32_t mailbox, uint64_t modseq)
@@ -40,6 +41,15 @@ static inline void on_changed(void *arg, uint64_t account, uint32_t mailbox, uin
 static inline void on_queued(void *arg)
 {
 	((struct bench *)arg)->wakes++;
+}
+
+static inline void on_traced(void *arg, uint64_t message, unsigned event, str sender, str recipient, str text)
+{
+	struct bench *b = arg;
+	size_t n = strlen(b->traced);
+
+	snprintf(b->traced + n, sizeof(b->traced) - n, "%llu %u <%.*s> <%.*s> %.*s\n", (unsigned long long)message, event,
+		 STR_ARGS(sender), STR_ARGS(recipient), STR_ARGS(text));
 }
 
 static inline void on_done(void *arg, enum err err, const struct msg_st_commit_reply *reply)
@@ -81,12 +91,12 @@ static inline void bench_reopen(struct bench *b)
 static inline void bench_make(struct bench *b)
 {
 	memset(b, 0, sizeof(*b));
-	snprintf(b->path, sizeof(b->path), "store-test.%d.%llx", os_pid(), (unsigned long long)os_random_u64());
+	snprintf(b->path, sizeof(b->path), "/tmp/posthorn-store-test.%d.%llx", os_pid(), (unsigned long long)os_random_u64());
 	if (os_mkdir(-1, b->path, 0700) || os_open(-1, b->path, OS_READ | OS_DIRECTORY, &b->dir))
 		panic("bench_make");
 	b->options = (struct store_options){ .dir = b->dir,
 					     .path = b->path,
-					     .hooks = { b, on_changed, on_queued },
+					     .hooks = { b, on_changed, on_queued, on_traced },
 					     .segment_size = 1024 * 1024,
 					     .min_free = 1,
 					     .txn_seconds = 1 };

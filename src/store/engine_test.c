@@ -286,6 +286,114 @@ static void test_queue(void)
 	bench_end(&b);
 }
 
+/* A delivery of which the sender wants to hear; `sender` may be empty. */
+static uint16_t deliver_told(struct bench *b, uint64_t txn, str sender, const struct rec_txn_rcpt *rcpts, size_t n)
+{
+	struct buf out;
+
+	buf_init(&out, 4096);
+	for (size_t i = 0; i < n; i++)
+		rec_txn_rcpt_put(&out, &rcpts[i]);
+	part(b, 'v', txn, S("message"), NULL, 0);
+	EQ(store_txn_envelope(b->store, &(struct msg_txn_envelope){ .txn = txn, .sender = sender, .envid = S("QQ"), .ret = 2,
+				.rcpts = buf_str(&out), .count = (uint32_t)n }), ERR_OK);
+	buf_free(&out);
+	return deliver(b, "b", txn, S("message"), NULL, 5);
+}
+
+/* The queue as "state:address:notify ...", in order of the records. */
+static bool queue_is(struct bench *b, const char *want)
+{
+	struct msg_q_records out;
+	struct rec_queue_record r;
+	char got[1024] = "";
+	size_t n = 0;
+
+	if (store_q_scan(b->store, &(struct msg_q_scan){ .max = 100 }, &b->reply, &out))
+		panic("scan");
+	while (!rec_queue_record_get(&out.records, &r))
+		n += (size_t)snprintf(got + n, sizeof(got) - n, "%s%u:%.*s:%u", n ? " " : "", r.state,
+				      STR_ARGS(r.address), r.notify);
+	if (strcmp(got, want) != 0)
+		printf("# got '%s', wanted '%s'\n", got, want);
+	return strcmp(got, want) == 0;
+}
+
+/* RFC 3461 5.2.6, 5.2.7: who is told of a delivery here. */
+static void test_success_notices(void)
+{
+	const struct rec_txn_rcpt asked[] = {
+		{ .number = 0, .account = 5, .address = S("five@x"), .original = S("a@x"),
+		  .notify = NOTIFY_SUCCESS, .orcpt = S("rfc822;o") },
+		{ .number = 1, .account = 5, .address = S("five@x"), .original = S("b@x"),
+		  .notify = NOTIFY_SUCCESS | NOTIFY_DELAY },
+		{ .number = 2, .account = 6, .address = S("six@x"), .original = S("six@x"), .notify = NOTIFY_FAILURE },
+		{ .number = 3, .account = 7, .address = S("seven@x"), .original = S("seven@x"),
+		  .notify = NOTIFY_SUCCESS | NOTIFY_NEVER },
+		{ .number = 4, .address = S("r@y"), .original = S("r@y"), .notify = NOTIFY_SUCCESS },
+	};
+	const struct rec_txn_rcpt alias[] = {
+		{ .number = 0, .account = 5, .address = S("five@x"), .original = S("all@x"), .notify = NOTIFY_SUCCESS },
+		{ .number = 0, .account = 6, .address = S("six@x"), .original = S("all@x"), .notify = NOTIFY_SUCCESS },
+		{ .number = 0, .address = S("r@y"), .original = S("all@x"), .notify = NOTIFY_SUCCESS },
+		{ .number = 1, .address = S("s@y"), .original = S("s@y"), .notify = NOTIFY_SUCCESS },
+		{ .number = 2, .account = 7, .address = S("seven@x"), .original = S("seven@x"), .notify = NOTIFY_SUCCESS },
+	};
+	struct rec_queue_record r;
+	struct msg_q_records out;
+	struct bench b;
+	struct buf ends, rcpts;
+	int64_t now;
+
+	tap_group("success notices");
+	bench_make(&b);
+	buf_init(&ends, 1024);
+	buf_init(&rcpts, 1024);
+	EQ(deliver_told(&b, 1, S(""), asked, 4), 250);
+	OK(queue_is(&b, ""));
+	EQ(b.wakes, 0);
+	EQ(deliver_told(&b, 2, S("s@z"), asked + 2, 2), 250);
+	OK(queue_is(&b, ""));
+	EQ(deliver_told(&b, 3, S("s@z"), asked, 5), 250);
+	OK(queue_is(&b, "0:r@y:2 6:a@x:2 6:b@x:10"));
+	EQ(b.wakes, 1);
+	OK(rows_are(&b, 5, 1, 0, "1:0 2:0"));
+	OK(survives(&b));
+	/* The mailbox lets go of the message; what the notice quotes is still there. */
+	EQ(COMMIT(&b, 5, .op = STORE_OP_EXPUNGE, .mailbox = 1, .uids = RANGES(&rcpts, 1, 2)), 0);
+	now = os_wall_us() + 1000;
+	OK(lease_one(&b, now, &r, &out) && r.state == QUEUE_DUE);
+	EQ(OUTCOME(&b, .id = r.id, .token = r.token, .state = QUEUE_SENT), ERR_OK);
+	OK(lease_one(&b, now, &r, &out) && r.state == QUEUE_DELIVERED);
+	STR_EQ(r.sender, S("s@z"));
+	STR_EQ(r.orcpt, S("rfc822;o"));
+	STR_EQ(r.envid, S("QQ"));
+	EQ(r.ret, 2);
+	EQ(r.message, 3);
+	queued_body(&b, r.id, r.token);
+	/* Postponed, it is due again in the same state. */
+	EQ(OUTCOME(&b, .id = r.id, .token = r.token, .state = QUEUE_DELIVERED, .due_us = now + 50, .attempted = true), ERR_OK);
+	OK(lease_one(&b, now, &r, &out));
+	STR_EQ(r.address, S("b@x"));
+	OK(lease_one(&b, now + 50, &r, &out) && r.state == QUEUE_DELIVERED);
+	STR_EQ(r.address, S("a@x"));
+	EQ(r.attempts, 1);
+	/* The notice ends it in its own commit. */
+	rec_queue_end_put(&ends, &(struct rec_queue_end){ r.id, r.token });
+	part(&b, 'v', 4, S("notice"), NULL, 0);
+	EQ(store_txn_envelope(b.store, &(struct msg_txn_envelope){ .txn = 4, .rcpts = rcpts_make(&rcpts, (uint64_t[]){ 9 }, 1),
+				.count = 1, .ends = buf_str(&ends) }), ERR_OK);
+	EQ(deliver(&b, "b", 4, S("notice"), NULL, 1), 250);
+	OK(queue_is(&b, "6:b@x:10"));
+	/* An alias of several is told of once, and those behind it tell nothing more. */
+	EQ(deliver_told(&b, 5, S("s@z"), alias, 5), 250);
+	OK(queue_is(&b, "6:b@x:10 0:r@y:1 0:s@y:2 7:all@x:2 6:seven@x:2"));
+	OK(survives(&b));
+	buf_free(&ends);
+	buf_free(&rcpts);
+	bench_end(&b);
+}
+
 static void test_large_bodies(void)
 {
 	struct bench b;
@@ -355,6 +463,7 @@ int main(void)
 	test_mailboxes();
 	test_transactions();
 	test_queue();
+	test_success_notices();
 	test_large_bodies();
 	test_full_disk();
 	return tap_done();

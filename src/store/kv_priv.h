@@ -17,6 +17,8 @@
 enum {
 	KV_BLOBS_MAX = 480,		     /* in a frame: what one pwritev takes */
 	KV_PENDING_MAX = 256 * 1024 * 1024,  /* bytes in frames that are not durable */
+	KV_QUICK_SYNC_NS = 1000 * 1000,
+	KV_QUICK_WAITERS = 8,
 	KV_LATENCIES = 32,		     /* powers of two, microseconds */
 	KV_OVERLAY_MAX = 1024 * 1024 * 1024, /* a hard end; checkpoints begin long before */
 };
@@ -34,6 +36,7 @@ struct kv_options {
 	uint64_t checkpoint_bytes; /* of log */
 	uint64_t checkpoint_memory; /* of overlay */
 	int64_t checkpoint_ns;
+	bool may_wait; /* see store_options */
 };
 
 struct kv_waiter {
@@ -87,6 +90,7 @@ struct kv {
 	struct kv_frame *first, *last; /* the first is the one being synced, if is_syncing */
 	bool is_syncing, is_full, knows_space;
 	struct os_syncer *syncer;
+	int64_t sync_begun, sync_average; /* nanoseconds; 0: no sync yet */
 	uint64_t pending_bytes;
 	uint64_t covered;			    /* position */
 	uint64_t checked_space_at, frozen_bytes; /* counts.bytes at that time */

@@ -32,7 +32,7 @@ static void bench_open(struct bench *b)
 static void bench_make(struct bench *b)
 {
 	memset(b, 0, sizeof(*b));
-	snprintf(b->path, sizeof(b->path), "kv-test.%d.%llx", os_pid(), (unsigned long long)os_random_u64());
+	snprintf(b->path, sizeof(b->path), "/tmp/posthorn-kv-test.%d.%llx", os_pid(), (unsigned long long)os_random_u64());
 	b->options = (struct kv_options){ .path = b->path,
 					  .segment_size = SEGMENT_SIZE_MIN,
 					  .min_free = 1,

@@ -308,9 +308,7 @@ static enum err operation_copy(struct change *c, struct mailbox *m, const struct
 
 	if (err || target.is_gone)
 		return err ? err : ERR_NOT_FOUND;
-	/* RFC 9051 6.4.7: a mailbox may be copied into itself; moved (6.4.8) it would only be renumbered. */
-	if (m->id == target.id && moves)
-		return ERR_DENIED;
+	/* RFC 6851 3.3: the source may be the target, as with COPY; the messages get new UIDs. */
 	buf_init(&t.ranges, 2 * TOMBSTONE_PIECE);
 	while (!(err = row_walk_next(&w, &r))) {
 		uid_list_add(&from, r.uid);

@@ -1,4 +1,5 @@
-/* The queue's records: one for each recipient that is not ours or of whom the sender must be told, by number, and again by the time when it is due.
+/* The queue's records: one for each recipient that is not ours, or of whom the sender must be told, by number, and again by the
+ * time when it is due.
  *
  * A lease is memory alone: it is for so long that a delivery can take, and a restart of the store ends it, as
  * it should: the queue asks again. An outcome must carry the lease's token, so that a scheduler that was

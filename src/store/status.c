@@ -1,6 +1,8 @@
 /* What the store tells about itself: figures for `posthorn status`, and a dump for tests and `fsck`. */
 #include "store/store_priv.h"
 
+enum { COUNTED_MAX = 20000 };
+
 static unsigned percentile(const struct kv_counts *c, unsigned percent)
 {
 	uint64_t all = 0, sum = 0;
@@ -18,6 +20,55 @@ static unsigned percentile(const struct kv_counts *c, unsigned percent)
 static void figure(struct buf *out, const char *name, uint64_t value)
 {
 	buf_printf(out, ",\"%s\":%llu", name, (unsigned long long)value);
+}
+
+/* Records of the queue by state. A long queue is counted in part: whoever asks is answered by the loop that answers
+ * everybody. */
+static void queue_figures(struct store *s, struct buf *out)
+{
+	struct key prefix = key_make(KIND_QUEUE);
+	uint64_t count = 0, due = 0, deferred = 0, failed = 0, held = 0, other = 0, numbers[3];
+	int64_t now = os_wall_us(), oldest = now;
+	struct kv_cursor c;
+	struct queue_item q;
+	str key, value;
+	enum err err = kv_cursor_open(s->kv, KV_DURABLE, key_str(&prefix), key_str(&prefix), false, &c);
+
+	while (!err && count < COUNTED_MAX && !(err = kv_cursor_next(&c, &key, &value))) {
+		if (!key_parse(key, KIND_QUEUE, 1, numbers) || queue_item_get(value, numbers[0], &q))
+			break;
+		count++;
+		oldest = MIN(oldest, q.created_us);
+		due += q.state == QUEUE_DUE;
+		deferred += q.state == QUEUE_DEFERRED;
+		failed += q.state == QUEUE_FAILED;
+		held += q.state == QUEUE_HELD;
+	}
+	kv_cursor_close(&c);
+	other = count - due - deferred - failed - held;
+	figure(out, "queue_due", due);
+	figure(out, "queue_deferred", deferred);
+	figure(out, "queue_failed", failed);
+	figure(out, "queue_held", held);
+	figure(out, "queue_notices", other);
+	figure(out, "queue_oldest_s", (uint64_t)(now - oldest) / 1000000);
+	buf_printf(out, ",\"queue_has_more\":%s", count == COUNTED_MAX ? "true" : "false");
+}
+
+/* What lies in the store's folder, in bytes. */
+static void size_figures(struct store *s, struct buf *out)
+{
+	struct arena *a = arena_new(64 * 1024 * 1024);
+	struct os_stat st;
+	uint32_t *numbers;
+	size_t count = 0;
+
+	if (!a || segment_list(s->options.dir, a, &numbers, &count))
+		count = 0;
+	arena_free(a);
+	figure(out, "segments", count);
+	figure(out, "log_bytes", (uint64_t)count * s->kv->options.segment_size);
+	figure(out, "index_bytes", os_stat(s->options.dir, "index/data.mdb", &st) ? 0 : st.size);
 }
 
 void store_status(struct store *s, struct buf *out)
@@ -46,6 +97,9 @@ void store_status(struct store *s, struct buf *out)
 	figure(out, "transactions", s->txn_count);
 	figure(out, "transaction_bytes", s->txn_bytes);
 	figure(out, "free_bytes", space.free);
+	size_figures(s, out);
+	queue_figures(s, out);
+	kv_release(s->kv);
 	buf_printf(out, ",\"full\":%s,\"reserve\":%s", kv->is_full ? "true" : "false",
 		   kv->writer.has_reserve ? "true" : "false");
 }

@@ -11,6 +11,9 @@
  */
 #include "store/store_priv.h"
 
+#include "base/trace.h"
+
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -20,6 +23,7 @@ enum {
 	TXN_BYTES_MAX = 256 * 1024 * 1024,	/* of all parts that wait */
 	TXN_RCPTS_MAX = 10000,			/* RCPTs whose number is looked at */
 	PREFIX_MAX = 9216,
+	TOLD_MAX = 16, /* recipients that get an event each; the others are counted in one */
 };
 
 struct txn {
@@ -133,8 +137,28 @@ static void reply_send(store_txn_done *done, void *arg, uint64_t txn, uint16_t c
 		done(arg, &reply);
 }
 
+static void trace(struct store *s, uint64_t message, enum trace_event event, str sender, str recipient, const char *fmt, ...)
+	PRINTF_LIKE(6, 7);
+
+static void trace(struct store *s, uint64_t message, enum trace_event event, str sender, str recipient, const char *fmt, ...)
+{
+	char text[512];
+	va_list ap;
+	int n;
+
+	if (!s->options.hooks.traced)
+		return;
+	va_start(ap, fmt);
+	n = vsnprintf(text, sizeof(text), fmt, ap);
+	va_end(ap);
+	s->options.hooks.traced(s->options.hooks.arg, message, event, sender, recipient,
+				str_of(text, (size_t)MAX(MIN(n, (int)sizeof(text) - 1), 0)));
+}
+
 static void txn_refuse(struct store *s, struct txn *t, uint16_t code, str status, str text)
 {
+	trace(s, t->id, TRACE_NOT_STORED, t->sender, STR_EMPTY, "%u %.*s %.*s%s", code, STR_ARGS(status), STR_ARGS(text),
+	      t->has_verdict && t->code == code ? " (by the filter)" : "");
 	reply_send(t->done, t->arg, t->id, code, status, text, STR_EMPTY);
 	t->done = NULL;
 	txn_remove(s, t->id);
@@ -178,9 +202,21 @@ static void txn_fail(struct store *s, struct txn *t, enum err err)
 	txn_refuse(s, t, code, status, text);
 }
 
+/* For the history: one recipient. */
+struct told {
+	uint64_t number; /* UID, or record of the queue */
+	str recipient;	 /* in `rcpts` */
+	bool is_remote;
+};
+
 /* What is left of a transaction while its commit is under way. */
 struct txn_wait {
 	uint64_t id;
+	struct told told[TOLD_MAX];
+	size_t told_count, rcpt_count;
+	struct buf rcpts;
+	char *text; /* the sender is in it */
+	str sender;
 	store_txn_done *done;
 	void *arg;
 	struct txn_wait *next;
@@ -197,6 +233,30 @@ static void ends_settle(struct store *s, const struct txn_wait *w)
 		lease_drop(s, end.id);
 }
 
+static void txn_told(struct store *s, const struct txn_wait *w)
+{
+	for (size_t i = 0; i < w->told_count; i++) {
+		const struct told *t = &w->told[i];
+
+		if (t->is_remote)
+			trace(s, w->id, TRACE_QUEUED, w->sender, t->recipient, "record %llu of the queue",
+			      (unsigned long long)t->number);
+		else
+			trace(s, w->id, TRACE_STORED, w->sender, t->recipient, "INBOX, UID %llu", (unsigned long long)t->number);
+	}
+	if (w->rcpt_count > w->told_count)
+		trace(s, w->id, TRACE_STORED_MANY, w->sender, STR_EMPTY, "%zu more recipients", w->rcpt_count - w->told_count);
+}
+
+static void txn_wait_free(struct txn_wait *w)
+{
+	if (!w)
+		return;
+	buf_free(&w->rcpts);
+	free(w->text);
+	free(w);
+}
+
 static void txn_committed(struct pending *p, enum err err)
 {
 	struct txn_wait *w = p->finish_arg;
@@ -208,13 +268,16 @@ static void txn_committed(struct pending *p, enum err err)
 		ends_settle(p->store, w);
 	if (err) {
 		reply_for_error(err, &code, &status, &text);
+		trace(p->store, w->id, TRACE_NOT_STORED, w->sender, STR_EMPTY, "%u %.*s %.*s", code, STR_ARGS(status),
+		      STR_ARGS(text));
 	} else {
+		txn_told(p->store, w);
 		int n = snprintf(bytes, sizeof(bytes), "Ok: %.*s", STR_ARGS(msgid_text(w->id, id)));
 
 		text = str_of(bytes, (size_t)n);
 	}
 	reply_send(w->done, w->arg, w->id, code, status, text, STR_EMPTY);
-	free(w);
+	txn_wait_free(w);
 }
 
 /* RFC 5321 4.4: Return-Path at final delivery. */
@@ -235,7 +298,17 @@ struct delivery {
 	int64_t now_us;
 	uint8_t key[BODY_KEY_SIZE];
 	struct buf prefix, cold;
+	struct txn_wait *wait;
 };
+
+static void tell(struct delivery *d, str recipient, uint64_t number, bool is_remote)
+{
+	struct txn_wait *w = d->wait;
+
+	w->rcpt_count++;
+	if (w->told_count < TOLD_MAX)
+		w->told[w->told_count++] = (struct told){ number, recipient, is_remote };
+}
 
 static enum err deliver_local(struct delivery *d, const struct rec_txn_rcpt *rcpt)
 {
@@ -267,6 +340,7 @@ static enum err deliver_local(struct delivery *d, const struct rec_txn_rcpt *rcp
 		return err;
 	mailbox_save(&c, &inbox);
 	change_end(&c);
+	tell(d, rcpt->address, row.uid, false);
 	return ERR_OK;
 }
 
@@ -289,9 +363,14 @@ static enum err record_add(struct delivery *d, const struct rec_txn_rcpt *rcpt, 
 				.created_us = d->now_us,
 				.due_us = d->now_us };
 
+	enum err err;
+
 	memcpy(q.key, d->key, sizeof(q.key));
 	d->pending->wakes_queue = true;
-	return queue_add(d->store, &q);
+	err = queue_add(d->store, &q);
+	if (!err && state == QUEUE_DUE)
+		tell(d, rcpt->address, q.id, true);
+	return err;
 }
 
 /* A RCPT whose sender must be told that it was delivered, or that it was an alias of several. */
@@ -350,17 +429,20 @@ static enum err owed_add(const struct txn *t, struct rcpt_list *l, const struct 
 static enum err owed_find(const struct txn *t, struct rcpt_list *l, struct rec_txn_rcpt *r, uint32_t last, str rest)
 {
 	struct rec_txn_rcpt next;
+	enum err err = ERR_OK;
 
-	/* RFC 3461 5.2.7: the null sender is told nothing. */
-	if (!t->sender.n || !(r->notify & NOTIFY_SUCCESS))
+	/* RFC 3464 2: nobody is told of mail with the null sender. */
+	if (!t->sender.n || (r->notify & (NOTIFY_SUCCESS | NOTIFY_NEVER)) != NOTIFY_SUCCESS)
 		return ERR_OK;
 	if (r->number != last && (rec_txn_rcpt_get(&rest, &next) || next.number != r->number))
 		return r->account ? owed_add(t, l, r, QUEUE_DELIVERED) : ERR_OK;
 	/* RFC 3461 5.2.7.3 (c): of an alias of several it is told that it was one; those behind it do not tell of success. */
+	if (r->number != last)
+		err = owed_add(t, l, r, QUEUE_EXPANDED);
 	r->notify &= (uint8_t)~NOTIFY_SUCCESS;
 	if (!r->notify)
 		r->notify = NOTIFY_NEVER;
-	return r->number != last ? owed_add(t, l, r, QUEUE_EXPANDED) : ERR_OK;
+	return err;
 }
 
 static enum err rcpt_list_make(const struct txn *t, struct rcpt_list *l)
@@ -421,9 +503,9 @@ static enum err deliver_all(struct delivery *d)
 
 static enum err txn_commit(struct store *s, struct txn *t)
 {
-	struct delivery d = { .store = s, .txn = t, .now_us = os_wall_us() };
 	str ends = buf_str(&t->ends);
 	struct txn_wait *w = calloc(1, sizeof(*w) + ends.n);
+	struct delivery d = { .store = s, .txn = t, .now_us = os_wall_us(), .wait = w };
 	enum err err;
 
 	d.pending = w ? pending_new(s, NULL, NULL) : NULL;
@@ -440,7 +522,7 @@ static enum err txn_commit(struct store *s, struct txn *t)
 	buf_free(&d.prefix);
 	buf_free(&d.cold);
 	if (err) {
-		free(w);
+		txn_wait_free(w);
 		pending_free(d.pending);
 		return err;
 	}
@@ -452,9 +534,16 @@ static enum err txn_commit(struct store *s, struct txn *t)
 		memcpy(w->ends, ends.p, ends.n);
 	d.pending->finish = txn_committed;
 	d.pending->finish_arg = w;
+	/* The recipients' names, for the history. */
+	w->rcpts = t->rcpts;
+	w->text = t->text;
+	w->sender = t->sender;
+	buf_init(&t->rcpts, TXN_PART_MAX);
+	t->text = NULL;
+	t->sender = STR_EMPTY;
 	err = pending_end(d.pending);
 	if (err) {
-		free(w);
+		txn_wait_free(w);
 		return err;
 	}
 	t->done = NULL;

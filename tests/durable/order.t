@@ -124,7 +124,7 @@ def converse(s):
     client.select("INBOX")
     for turn in range(2):
         act("APPEND", client.append, "INBOX", None, None, mail.message("durable append"))
-        act("STORE", client.store, "1", "+FLAGS" if turn == 0 else "-FLAGS", "(\\Flagged)")
+        act("STORE", client.store, "1", "+FLAGS", "(\\Flagged)" if turn == 0 else "(\\Answered)")
         act("COPY", client.copy, "1", "Other")
         act("MOVE", client._simple_command, "MOVE", "2", "Other")  # noqa: SLF001 - imaplib has no method for it
         act("STORE", client.store, "1", "+FLAGS", "(\\Deleted)")

@@ -83,8 +83,20 @@ def pid_of(server, role):
     return dict(server.roles())[role]
 
 
+def filters(pid):
+    with open(f"/proc/{pid}/status", encoding="ascii", errors="replace") as f:
+        return int(re.search(r"^Seccomp_filters:\s+(\d+)", f.read(), re.M).group(1))
+
+
+def children(pid):
+    with open(f"/proc/{pid}/task/{pid}/children", encoding="ascii") as f:
+        return [int(x) for x in f.read().split()]
+
+
 def wakes(s):
     idle, other = Client(s, "alice"), Client(s, "alice")
+    zygote = pid_of(s, "session")
+    eq([filters(p) - filters(zygote) for p in children(zygote)], [1], "the account's process has one filter more than the zygote")
     idle.idle()
     eq(wait_for(s, (0, 2)), (0, 2), "two idle connections sleep, and no process is left")
 

@@ -136,6 +136,53 @@ SyncState *
     ok(any(b"Subject: by mbsync" in m for m in mail.fetch_all(s, "alice").values()), "... and it is in INBOX")
 
 
+def mbsync_many(s, folder):
+    """1,000 messages there and back, flags both ways, and then nothing to do."""
+    inbox, env = f"{folder}/maildir/INBOX", {**os.environ, "HOME": folder}
+
+    def sync(what):
+        status, out = mail.run("mbsync", "-V", "-c", f"{folder}/mbsyncrc", "-a", env=env)
+        check_good((status, out), f"mbsync: {what}")
+
+    def flags_here():
+        """{subject: flags} of the Maildir."""
+        found = {}
+        for sub in ("cur", "new"):
+            for name in os.listdir(f"{inbox}/{sub}"):
+                with open(f"{inbox}/{sub}/{name}", "rb") as f:
+                    subject = mail.re.search(rb"(?m)^Subject: (many \d+)\r?$", f.read())
+                if subject:
+                    found[subject.group(1)] = name.partition(":2,")[2]
+        return found
+
+    for i in range(1000):
+        write(f"{inbox}/cur/many{i}.host:2,{'S' if i % 2 else ''}", mail.message(f"many {i}", 300).replace(b"\r\n", b"\n"))
+    sync("1,000 messages from here")
+    client = mail.imap(s, "alice")
+    client.select("INBOX")
+    uids = client.uid("SEARCH", "SUBJECT", '"many "')[1][0].split()
+    eq(len(uids), 1000, "... are there")
+    eq(len(client.uid("SEARCH", "SUBJECT", '"many "', "SEEN")[1][0].split()), 500, "... with their flags")
+    client.uid("STORE", b",".join(uids[:100]).decode(), "+FLAGS.SILENT", "(\\Flagged \\Answered)")
+    client.uid("STORE", b",".join(uids[-100:]).decode(), "+FLAGS.SILENT", "(\\Deleted)")
+    client.expunge()
+    flagged = set(mail.re.findall(rb"Subject: (many \d+)", b"".join(
+        p[1] for p in client.uid("FETCH", b",".join(uids[:100]).decode(), "(BODY.PEEK[HEADER.FIELDS (SUBJECT)])")[1] if isinstance(p, tuple))))
+    seen = [name for name in os.listdir(f"{inbox}/cur") if name.endswith(",S")][:50]
+    for name in seen:
+        os.rename(f"{inbox}/cur/{name}", f"{inbox}/cur/{name[:-1]}RS")
+    sync("flags and expunges both ways")
+    here = flags_here()
+    eq(len(here), 900, "what was expunged there is gone here")
+    eq({subject for subject, flags in here.items() if "F" in flags}, flagged, "what was flagged there is flagged here")
+    client.select("INBOX")
+    ok(len(client.uid("SEARCH", "ANSWERED", "SEEN")[1][0].split()) >= 50, "what was answered here is answered there")
+    client.logout()
+    before = sorted(os.listdir(f"{inbox}/cur"))
+    sync("once more")
+    eq((sorted(os.listdir(f"{inbox}/cur")), flags_here()), (before, here), "... and there is nothing to do")
+
+
 def neomutt(s, folder):
     write(f"{folder}/muttrc", f"""
 set folder="imaps://localhost:{s.port('imaps')}/"
@@ -200,6 +247,7 @@ def main():
         curl(s, folder)
         python(s)
         mbsync(s, folder)
+        mbsync_many(s, folder)
         neomutt(s, folder)
         eq(s.crashes(), [], "no role crashed")
     done()

@@ -177,6 +177,54 @@ def reports(q, sink, count):
     return count + 4
 
 
+def local_reports(q, count):
+    """NOTIFY=SUCCESS for mailboxes here: a report with the address that was written to, by submission and by LMTP."""
+    bob = q.server.mail("bob")
+    team = f"team@{q.server.domain}"
+    data = q.submit(bob, ("ENVID=QQ271828",), "NOTIFY=SUCCESS ORCPT=rfc822;b+2Bx@elsewhere.test")
+    count += 1
+    m = q.report(count)
+    fields = report_is(m, bob, "delivered", "2.0.0", data, False)
+    eq(fields["original-recipient"], "rfc822; b+x@elsewhere.test", "... Original-Recipient, decoded")
+    eq(fields["diagnostic-code"], None, "... nobody else said anything")
+    ok("Original-Envelope-Id: QQ271828" in m.as_string(), "... Original-Envelope-Id")
+    twice = [bob, bob.replace("@", "+lists@")]
+    before = len(mail.fetch_all(q.server, "bob"))
+    q.submit(twice, (), "NOTIFY=SUCCESS")
+    count += 1
+    groups = list(q.report(count).iter_parts())[1].get_payload()[1:]
+    eq(sorted((g["final-recipient"], g["action"]) for g in groups), sorted((f"rfc822; {to}", "delivered") for to in twice),
+       "one mailbox by two addresses: both are told of")
+    eq(len(mail.fetch_all(q.server, "bob")), before + 1, "... and the message is there once")
+    q.server.command_good("alias", "add", team, bob, "good@sink.test")
+    data = q.submit(team, (), "NOTIFY=SUCCESS")
+    count += 1
+    report_is(q.report(count), team, "expanded", "2.0.0", data, False)
+    data = mail.message("by LMTP", sender=q.server.mail("alice"), to=bob)
+    with smtplib.LMTP("127.0.0.1", q.server.port("lmtp")) as client:
+        client.ehlo()
+        ok(client.has_extn("dsn"), "LMTP: DSN is offered")
+        eq(client.sendmail(q.server.mail("alice"), [bob], data, [], ["NOTIFY=SUCCESS"]), {}, "... delivered")
+    count += 1
+    report_is(q.report(count), bob, "delivered", "2.0.0", data, False)
+    # The notice is owed from the very commit that was acknowledged: no death in between loses it, and it comes once.
+    data = q.submit(bob, (), "NOTIFY=SUCCESS")
+    q.server.kill()
+    q.server.start()
+    count += 1
+    report_is(q.report(count), bob, "delivered", "2.0.0", data, False)
+    # Not asked, or the null sender: the next report is the next message's.
+    q.submit(bob, (), "NOTIFY=FAILURE")
+    with smtplib.LMTP("127.0.0.1", q.server.port("lmtp")) as client:
+        client.sendmail("", [bob], data, [], ["NOTIFY=SUCCESS"])
+    eq(q.wait(lambda r: not r), [], "nothing is left in the queue")
+    data = q.submit("bad@sink.test")
+    count += 1
+    report_is(q.report(count), "bad@sink.test", "failed", "5.1.1", data, True)
+    eq(len(mail.fetch_all(q.server, "alice")), count, "... and nothing was told that nobody asked for")
+    return count
+
+
 def loops(q, count):
     for to, what in (("a@own.test", "the best MX is our own name"), ("a@echo.test", "a server that says our name")):
         data = q.submit(to)
@@ -197,7 +245,7 @@ def main():
     with Sink() as sink, Sink("relay.test") as relay, Sink("other.test") as other, \
             Sink("mail.example.test", "127.0.0.3", sink.port) as echo, Nsd({
                 **ZONES, "sink.test": ZONES["sink.test"] + "later MX 10 mx\n"}) as nsd, \
-            Server(services=("submission", "imap", "imaps"), config=[
+            Server(services=("submission", "lmtp", "imap", "imaps"), config=[
                 f"listen = smtp 127.0.0.1:{own}", f"dns_servers = 127.0.0.1:{nsd.port}", f"smtp_client_port = {sink.port}",
                 "mynetworks = 127.0.0.0/8", "transport_maps = inline:{ "
                 f"{{routed.test = smtp:[127.0.0.1]:{other.port}}}, {{.sub.test = smtp:[127.0.0.1]:{other.port}}}, "
@@ -210,7 +258,7 @@ def main():
             routes(q, sink, relay, other)
             deferral(q, sink.port)
             commands(q, sink)
-            count = reports(q, sink, 0)
+            count = local_reports(q, reports(q, sink, 0))
             loops(q, count)
             eq(len(echo.messages), 0, "nothing was sent to ourselves")
         except Exception as e:  # what the server said is worth more than the trace of Python
