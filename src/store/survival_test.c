@@ -452,8 +452,8 @@ static void test_recent(void)
 	bench_open(&b);
 	EQ(store_mailboxes(b.store, 1, &(struct msg_st_mailboxes){ 0 }, &b.reply, &out), ERR_OK);
 	buf_init(&u, 64);
-	EQ(store_commit(b.store, 1, &(struct msg_st_commit){ .op = STORE_OP_FLAGS, .mailbox = 1, .flags0 = MSG_FLAG_FLAGGED, .mode = 1,
-			.uids = RANGES(&u, 1, 1) }, on_done, &b), ERR_OK);
+	EQ(store_commit(b.store, 1, &(struct msg_st_commit){ .op = STORE_OP_FLAGS, .mailbox = 1, .mode = 1,
+			.flags0 = MSG_FLAG_FLAGGED, .uids = RANGES(&u, 1, 1) }, on_done, &b), ERR_OK);
 	EQ(store_commit(b.store, 1, &(struct msg_st_commit){ .op = STORE_OP_RECENT, .mailbox = 1 }, on_done, &b), ERR_OK);
 	EQ(b.commit.modseq, out.modseq);
 	EQ(store_settle(b.store), ERR_OK);
