@@ -1,5 +1,5 @@
-/* Mail addresses: their canonical forms. The grammar is mime/address.h's, so that what SMTP took in RCPT is not read in another
- * way here.
+/* Mail addresses: their canonical forms. The grammar is mime/address.h's, so that what SMTP took in
+ * RCPT is not read in another way here.
  *
  * The invariant: two texts get the same `key` exactly when mail for them goes to the same place, as
  * far as this host may say so. Everything that compares addresses in the directory compares keys,
@@ -21,7 +21,10 @@
 #include <uninorm.h>
 
 /* Case folding makes at most three code points of one, and NFC of those is never longer. */
-enum { LOCAL_KEY_MAX = AUTH_ADDRESS_LOCAL_MAX * 6, JOINED_MAX = 2 * LOCAL_KEY_MAX + 4 + AUTH_ADDRESS_DOMAIN_MAX };
+enum {
+	LOCAL_KEY_MAX = AUTH_ADDRESS_LOCAL_MAX * 6,
+	JOINED_MAX = 2 * LOCAL_KEY_MAX + 4 + AUTH_ADDRESS_DOMAIN_MAX
+};
 
 /* "local@domain" in the arena, the local part quoted where the grammar asks for it. */
 static enum err join(str local, str domain, struct arena *a, str *whole)
@@ -93,7 +96,8 @@ enum err auth_domain_parse(str text, struct arena *a, str *out)
 	if (rc != IDN2_OK)
 		return rc == IDN2_MALLOC ? ERR_NO_MEMORY : ERR_SYNTAX;
 	/* UTS 46 maps some characters to nothing. */
-	err = addr_domain_is_valid(str_from_c(ascii)) ? domain_lower(str_from_c(ascii), a, out) : ERR_SYNTAX;
+	err = addr_domain_is_valid(str_from_c(ascii)) ? domain_lower(str_from_c(ascii), a, out)
+						      : ERR_SYNTAX;
 	idn2_free(ascii);
 	if (!err && out->n > AUTH_ADDRESS_DOMAIN_MAX)
 		err = ERR_TOO_LONG;
@@ -113,10 +117,11 @@ enum err auth_address_parse(str text, struct arena *a, struct auth_address *out)
 		return err;
 	if (spec.local.n == 0)
 		return ERR_SYNTAX; /* "" in quotes: nobody's, and nothing to match by */
-	err = str_starts(spec.domain, S("[")) ? domain_lower(spec.domain, a, &domain) :
-						auth_domain_parse(spec.domain, a, &domain);
+	err = str_starts(spec.domain, S("[")) ? domain_lower(spec.domain, a, &domain)
+					      : auth_domain_parse(spec.domain, a, &domain);
 	if (err || (err = local_fold(spec.local, folded, &key_local)) ||
-	    (err = join(spec.local, domain, a, &out->whole)) || (err = join(key_local, domain, a, &out->key)))
+	    (err = join(spec.local, domain, a, &out->whole)) ||
+	    (err = join(key_local, domain, a, &out->key)))
 		return err;
 	out->local = str_head(out->whole, out->whole.n - domain.n - 1);
 	out->key_local = str_head(out->key, out->key.n - domain.n - 1);

@@ -1,6 +1,7 @@
 /* Mail addresses as the directory knows them.
  *
- * One parser makes every address that the directory stores, looks up or delivers to; its grammar is mime/address.h's:
+ * One parser makes every address that the directory stores, looks up or delivers to; its grammar is
+ * mime/address.h's:
  *
  *	struct auth_address a;
  *	err = auth_address_parse(S("\"Bob\"@Bücher.Example"), arena, &a);
@@ -23,10 +24,10 @@
 #include "base/arena.h"
 
 enum {
-	AUTH_ADDRESS_LOCAL_MAX = 64,	  /* RFC 5321 4.5.3.1.1 */
+	AUTH_ADDRESS_LOCAL_MAX = 64,   /* RFC 5321 4.5.3.1.1 */
 	AUTH_ADDRESS_DOMAIN_MAX = 255, /* RFC 5321 4.5.3.1.2 */
-	AUTH_ADDRESS_MAX = 254,	  /* RFC 5321 4.5.3.1.3: a path of 256 less its angle brackets */
-	AUTH_ADDRESS_LABEL_MAX = 63,	  /* RFC 1035 2.3.4 */
+	AUTH_ADDRESS_MAX = 254,	     /* RFC 5321 4.5.3.1.3: a path of 256 less its angle brackets */
+	AUTH_ADDRESS_LABEL_MAX = 63, /* RFC 1035 2.3.4 */
 };
 
 struct auth_address {

@@ -42,13 +42,13 @@ static void accepts(struct arena *a)
 static void refuses(struct arena *a)
 {
 	static const str rows[] = {
-		S(""),	     S("a"),	      S("@"),	       S("a@"),	       S("@x"),
-		S(".a@x"),   S("a.@x"),	      S("a..b@x"),     S("a b@x"),     S("a@b@x"),
-		S("\"a@x"),  S("\"\"@x"),     S("\"a\"b@x"),   S("\"a\\\"@x"), S("\"a\"b\"@x"),
-		S("a\0b@x"), S("\"a\0b\"@x"), S("\"a\nb\"@x"), S("a\xff@x"),   S("a@-x"),
-		S("a@x-"),   S("a@x..y"),     S("a@x."),       S("a@.x"),     
-		S("a@x y"),  S("a@x\xff"),    S("a@[]"),       S("a@[1 2]"),   S("a,b@x"),
-		S("<a@x>"),  S("a@\u00AD"),
+		S(""),	       S("a"),		S("@"),		 S("a@"),	 S("@x"),
+		S(".a@x"),     S("a.@x"),	S("a..b@x"),	 S("a b@x"),	 S("a@b@x"),
+		S("\"a@x"),    S("\"\"@x"),	S("\"a\"b@x"),	 S("\"a\\\"@x"), S("\"a\"b\"@x"),
+		S("a\0b@x"),   S("\"a\0b\"@x"), S("\"a\nb\"@x"), S("a\xff@x"),	 S("a@-x"),
+		S("a@x-"),     S("a@x..y"),	S("a@x."),	 S("a@.x"),	 S("a@x y"),
+		S("a@x\xff"),  S("a@[]"),	S("a@[1 2]"),	 S("a,b@x"),	 S("<a@x>"),
+		S("a@\u00AD"),
 	};
 	struct auth_address got;
 
@@ -80,7 +80,7 @@ static void limits(struct arena *a)
 	EQ(of_sizes(a, AUTH_ADDRESS_LOCAL_MAX - 1, 1), ERR_OK);
 	EQ(of_sizes(a, AUTH_ADDRESS_LOCAL_MAX, 1), ERR_OK);
 	EQ(of_sizes(a, AUTH_ADDRESS_LOCAL_MAX + 1, 1), ERR_TOO_LONG);
-	EQ(of_sizes(a, 2, 251), ERR_OK);      /* 254 in all */
+	EQ(of_sizes(a, 2, 251), ERR_OK);       /* 254 in all */
 	EQ(of_sizes(a, 3, 251), ERR_TOO_LONG); /* 255 */
 	memset(label, 'x', sizeof(label));
 	EQ(auth_domain_parse(str_of(label, AUTH_ADDRESS_LABEL_MAX), a, &domain), ERR_OK);

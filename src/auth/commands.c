@@ -1,8 +1,8 @@
 /* `posthorn domain|user|alias`: a table of commands (commands.def) and a function for each.
  *
- * An error of the directory becomes a sentence in one place (`refuse`), so that the same fault has the same words
- * everywhere. Lists are paged: accounts by the id of the last one shown, which stays valid while others come
- * and go; the few domains and aliases by how many were shown.
+ * An error of the directory becomes a sentence in one place (`refuse`), so that the same fault has
+ * the same words everywhere. Lists are paged: accounts by the id of the last one shown, which stays
+ * valid while others come and go; the few domains and aliases by how many were shown.
  */
 #include "auth/commands.h"
 
@@ -24,7 +24,8 @@ struct run {
 	uint64_t quota;
 };
 
-#define COMMAND(group, verb, least, most, input, function, usage) static void function(struct run *r);
+#define COMMAND(group, verb, least, most, input, function, usage) \
+	static void function(struct run *r);
 #include "auth/commands.def"
 #undef COMMAND
 
@@ -37,7 +38,8 @@ struct command_row {
 };
 
 static const struct command_row commands[] = {
-#define COMMAND(group, verb, least, most, input, function, usage) { group, verb, least, most, input, function, usage },
+#define COMMAND(group, verb, least, most, input, function, usage) \
+	{ group, verb, least, most, input, function, usage },
 #include "auth/commands.def"
 #undef COMMAND
 };
@@ -55,17 +57,21 @@ const char *directory_command_usage(str first)
 	if (str_eq(first, S("domain")))
 		return "posthorn domain add|remove DOMAIN\nposthorn domain list\n";
 	if (str_eq(first, S("alias")))
-		return "posthorn alias add ADDRESS|@DOMAIN TARGET...\nposthorn alias remove ADDRESS|@DOMAIN [TARGET]\n"
+		return "posthorn alias add ADDRESS|@DOMAIN TARGET...\nposthorn alias remove "
+		       "ADDRESS|@DOMAIN [TARGET]\n"
 		       "posthorn alias list [DOMAIN]\n";
-	return "posthorn user add ADDRESS [--random | --hash] [--quota SIZE]\nposthorn user passwd ADDRESS [--random | --hash]\n"
-	       "posthorn user remove|enable|disable ADDRESS\nposthorn user quota ADDRESS [SIZE|none]\n"
+	return "posthorn user add ADDRESS [--random | --hash] [--quota SIZE]\nposthorn user passwd "
+	       "ADDRESS [--random | --hash]\n"
+	       "posthorn user remove|enable|disable ADDRESS\nposthorn user quota ADDRESS "
+	       "[SIZE|none]\n"
 	       "posthorn user list [DOMAIN]\nposthorn user import\n";
 }
 
 static const struct command_row *command_find(str group, str verb)
 {
 	for (size_t i = 0; i < ARRAY_LEN(commands); i++)
-		if (str_eq(group, str_from_c(commands[i].group)) && str_eq(verb, str_from_c(commands[i].verb)))
+		if (str_eq(group, str_from_c(commands[i].group)) &&
+		    str_eq(verb, str_from_c(commands[i].verb)))
 			return &commands[i];
 	return NULL;
 }
@@ -82,8 +88,8 @@ bool directory_command_wants_input(const str *args, size_t n)
 	return true;
 }
 
-enum err directory_make_password(void *arg UNUSED, enum password_scheme scheme, str password, struct arena *a,
-				 struct password_record *out)
+enum err directory_make_password(void *arg UNUSED, enum password_scheme scheme, str password,
+				 struct arena *a, struct password_record *out)
 {
 	uint8_t random[PASSWORD_RANDOM_SIZE];
 
@@ -106,7 +112,8 @@ static void refuse(struct run *r, str what, enum err err)
 		buf_add(b, S(" is not a valid name\n"));
 		break;
 	case ERR_DENIED:
-		buf_add(b, S(": its domain is not in the directory; first: posthorn domain add DOMAIN\n"));
+		buf_add(b, S(": its domain is not in the directory; first: posthorn domain add "
+			     "DOMAIN\n"));
 		break;
 	case ERR_EXISTS:
 		buf_add(b, S(" exists already\n"));
@@ -118,10 +125,12 @@ static void refuse(struct run *r, str what, enum err err)
 		buf_add(b, S(" is in use, or would lead to itself\n"));
 		break;
 	case ERR_TOO_MANY:
-		buf_printf(b, " has the greatest number of targets already (%d)\n", DIRECTORY_TARGETS_MAX);
+		buf_printf(b, " has the greatest number of targets already (%d)\n",
+			   DIRECTORY_TARGETS_MAX);
 		break;
 	case ERR_TEMPORARY:
-		buf_printf(b, ": the directory failed: %.*s\n", STR_ARGS(directory_failure(r->c->directory)));
+		buf_printf(b, ": the directory failed: %.*s\n",
+			   STR_ARGS(directory_failure(r->c->directory)));
 		break;
 	default:
 		buf_printf(b, ": %s\n", err_text(err));
@@ -151,7 +160,8 @@ static bool parse_quota(str s, uint64_t *quota)
 		factor = 1ull << (10 * (unit - units + 1));
 		s.n--;
 	}
-	return !str_to_u64(s, DIRECTORY_QUOTA_MAX / factor, quota) && !__builtin_mul_overflow(*quota, factor, quota);
+	return !str_to_u64(s, DIRECTORY_QUOTA_MAX / factor, quota) &&
+	       !__builtin_mul_overflow(*quota, factor, quota);
 }
 
 /* A password is the first line of the input: what a terminal or `echo` sends. */
@@ -162,7 +172,8 @@ static str input_line(const struct run *r)
 	return str_cut_line(&rest);
 }
 
-/* A hash from elsewhere. SCRAM's own keys are both: what PLAIN is checked against and what SCRAM needs. */
+/* A hash from elsewhere. SCRAM's own keys are both: what PLAIN is checked against and what SCRAM
+ * needs. */
 static struct password_record record_of_hash(str hash)
 {
 	enum password_scheme scheme;
@@ -186,7 +197,8 @@ static bool take_password(struct run *r, struct password_record *record)
 		*record = record_of_hash(password);
 		err = password_check_stored(password);
 		if (err)
-			buf_add(&r->result->err, S("the text given is no {SCHEME}hash that can be verified\n"));
+			buf_add(&r->result->err,
+				S("the text given is no {SCHEME}hash that can be verified\n"));
 	} else {
 		if (r->random) {
 			os_random(random, sizeof(random));
@@ -196,9 +208,12 @@ static bool take_password(struct run *r, struct password_record *record)
 		err = r->c->make_password(r->c->arg, r->c->scheme, password, r->arena, record);
 		if (err == ERR_SYNTAX || err == ERR_TOO_LONG)
 			buf_printf(&r->result->err,
-				   "a password has 1 to %d bytes of UTF-8 without control characters\n", PASSWORD_MAX);
+				   "a password has 1 to %d bytes of UTF-8 without control "
+				   "characters\n",
+				   PASSWORD_MAX);
 		else if (err)
-			buf_printf(&r->result->err, "the password could not be stored: %s\n", err_text(err));
+			buf_printf(&r->result->err, "the password could not be stored: %s\n",
+				   err_text(err));
 		else if (r->random)
 			buf_printf(&r->result->out, "%.*s\n", STR_ARGS(password));
 	}
@@ -215,7 +230,8 @@ static bool take_options(struct run *r, const str *args, size_t n, str *plain)
 			r->random = true;
 		else if (str_eq(args[i], S("--hash")))
 			r->hash = true;
-		else if (str_eq(args[i], S("--quota")) && i + 1 < n && parse_quota(args[i + 1], &r->quota))
+		else if (str_eq(args[i], S("--quota")) && i + 1 < n &&
+			 parse_quota(args[i + 1], &r->quota))
 			i++;
 		else if (str_starts(args[i], S("--")))
 			return false;
@@ -225,8 +241,8 @@ static bool take_options(struct run *r, const str *args, size_t n, str *plain)
 	return !(r->random && r->hash);
 }
 
-void directory_command_run(const struct directory_command *c, const str *args, size_t n, str input, uint64_t cursor,
-			   struct arena *a, struct directory_result *result)
+void directory_command_run(const struct directory_command *c, const str *args, size_t n, str input,
+			   uint64_t cursor, struct arena *a, struct directory_result *result)
 {
 	struct run r = { .c = c, .result = result, .arena = a, .input = input, .cursor = cursor };
 	const struct command_row *row = n < 2 ? NULL : command_find(args[0], args[1]);
@@ -234,9 +250,11 @@ void directory_command_run(const struct directory_command *c, const str *args, s
 	bool is_good = row && plain && take_options(&r, args, n, plain);
 
 	if (!is_good || r.n < row->least || r.n > row->most ||
-	    ((r.random || r.hash) && row->input != INPUT_PASSWORD) || (r.quota > 0 && row->run != user_add)) {
+	    ((r.random || r.hash) && row->input != INPUT_PASSWORD) ||
+	    (r.quota > 0 && row->run != user_add)) {
 		result->exit = 2;
-		buf_printf(&result->err, "usage:\n%s", directory_command_usage(n > 0 ? args[0] : S("user")));
+		buf_printf(&result->err, "usage:\n%s",
+			   directory_command_usage(n > 0 ? args[0] : S("user")));
 		return;
 	}
 	row->run(&r);
@@ -255,7 +273,8 @@ static void domain_remove(struct run *r)
 
 	if (err == ERR_CONFLICT) {
 		r->result->exit = 1;
-		buf_printf(&r->result->err, "%.*s still has accounts or aliases\n", STR_ARGS(r->args[0]));
+		buf_printf(&r->result->err, "%.*s still has accounts or aliases\n",
+			   STR_ARGS(r->args[0]));
 		return;
 	}
 	finish(r, r->args[0], err);
@@ -308,7 +327,8 @@ static void user_add(struct run *r)
 
 	if (!take_password(r, &record))
 		return;
-	err = directory_account_add(r->c->directory, r->args[0], &record, r->quota, os_wall_us() / 1000000, &id);
+	err = directory_account_add(r->c->directory, r->args[0], &record, r->quota,
+				    os_wall_us() / 1000000, &id);
 	if (err)
 		buf_clear(&r->result->out); /* a generated password that was not stored */
 	finish(r, r->args[0], err);
@@ -332,7 +352,8 @@ static void user_passwd(struct run *r)
 	finish(r, r->args[0], err);
 }
 
-/* "ADDRESS quota=N|none used=N"; without a running server the store is closed, and what is used not known. */
+/* "ADDRESS quota=N|none used=N"; without a running server the store is closed, and what is used not
+ * known. */
 static void user_quota_show(struct run *r, const struct directory_account *account)
 {
 	uint64_t used;
@@ -350,7 +371,8 @@ static void user_quota_show(struct run *r, const struct directory_account *accou
 	if ((err = r->c->usage(r->c->arg, account->id, &used))) {
 		r->result->exit = 1;
 		buf_add(&r->result->out, S("\n"));
-		buf_printf(&r->result->err, "how much is used could not be found out: %s\n", err_text(err));
+		buf_printf(&r->result->err, "how much is used could not be found out: %s\n",
+			   err_text(err));
 		return;
 	}
 	buf_printf(&r->result->out, " used=%llu\n", (unsigned long long)used);
@@ -364,7 +386,8 @@ static void user_quota(struct run *r)
 
 	if (r->n > 1 && !parse_quota(r->args[1], &quota)) {
 		r->result->exit = 1;
-		buf_printf(&r->result->err, "%.*s is no size like 500m, 2g or none\n", STR_ARGS(str_head(r->args[1], 100)));
+		buf_printf(&r->result->err, "%.*s is no size like 500m, 2g or none\n",
+			   STR_ARGS(str_head(r->args[1], 100)));
 		return;
 	}
 	err = r->n > 1 ? directory_set_quota(r->c->directory, r->args[0], quota) : ERR_OK;
@@ -375,7 +398,9 @@ static void user_quota(struct run *r)
 	else if (r->n == 1)
 		user_quota_show(r, &account);
 	else if (r->c->tell_quota && (err = r->c->tell_quota(r->c->arg, account.id, account.quota)))
-		buf_printf(&r->result->err, "the quota is set, and counts from the next login or message on: %s\n", err_text(err));
+		buf_printf(&r->result->err,
+			   "the quota is set, and counts from the next login or message on: %s\n",
+			   err_text(err));
 }
 
 static void user_enable(struct run *r)
@@ -397,14 +422,16 @@ static void user_list(struct run *r)
 	enum err err;
 
 	if (r->cursor > 0) {
-		if ((err = directory_account_find_id(r->c->directory, r->cursor, r->arena, &last))) {
+		if ((err = directory_account_find_id(r->c->directory, r->cursor, r->arena,
+						     &last))) {
 			refuse(r, S("the account that the list had come to"), err);
 			return;
 		}
 		after = last.address;
 	}
 	do {
-		if ((err = directory_account_list(r->c->directory, domain, after, r->arena, &page))) {
+		if ((err = directory_account_list(r->c->directory, domain, after, r->arena,
+						  &page))) {
 			refuse(r, domain.n > 0 ? domain : S("the list"), err);
 			return;
 		}
@@ -415,7 +442,8 @@ static void user_list(struct run *r)
 				return;
 			buf_printf(&r->result->out, "%.*s", STR_ARGS(account->address));
 			if (account->quota > 0)
-				buf_printf(&r->result->out, " quota=%llu", (unsigned long long)account->quota);
+				buf_printf(&r->result->out, " quota=%llu",
+					   (unsigned long long)account->quota);
 			buf_printf(&r->result->out, "%s\n", account->enabled ? "" : " disabled");
 			last_id = account->id;
 			after = account->address;
@@ -433,16 +461,19 @@ static void import_line(struct run *r, str line)
 
 	if (line.n > 0 && !parse_quota(str_trim(line), &quota)) {
 		r->result->exit = 1;
-		buf_printf(&r->result->err, "%.*s: no size like 500m, 2g or none\n", STR_ARGS(str_head(address, 300)));
+		buf_printf(&r->result->err, "%.*s: no size like 500m, 2g or none\n",
+			   STR_ARGS(str_head(address, 300)));
 		return;
 	}
 	if (password_check_stored(hash)) {
 		r->result->exit = 1;
-		buf_printf(&r->result->err, "%.*s: no {SCHEME}hash that can be verified\n", STR_ARGS(str_head(address, 300)));
+		buf_printf(&r->result->err, "%.*s: no {SCHEME}hash that can be verified\n",
+			   STR_ARGS(str_head(address, 300)));
 		return;
 	}
 	finish(r, address,
-	       directory_account_add(r->c->directory, address, &record, quota, os_wall_us() / 1000000, &id));
+	       directory_account_add(r->c->directory, address, &record, quota,
+				     os_wall_us() / 1000000, &id));
 }
 
 static void user_import(struct run *r)
@@ -465,7 +496,10 @@ static void alias_add(struct run *r)
 		enum err err = directory_alias_add(r->c->directory, r->args[0], r->args[i]);
 
 		if (err == ERR_SYNTAX || err == ERR_TOO_LONG)
-			refuse(r, arena_printf(r->arena, "%.*s or %.*s", STR_ARGS(r->args[0]), STR_ARGS(r->args[i])), err);
+			refuse(r,
+			       arena_printf(r->arena, "%.*s or %.*s", STR_ARGS(r->args[0]),
+					    STR_ARGS(r->args[i])),
+			       err);
 		else
 			finish(r, r->args[0], err);
 	}
@@ -496,7 +530,8 @@ static void alias_list(struct run *r)
 				continue;
 			if (!list_has_room(r, shown - 1))
 				return;
-			buf_printf(&r->result->out, "%.*s %.*s\n", STR_ARGS(page.aliases[i].address),
+			buf_printf(&r->result->out, "%.*s %.*s\n",
+				   STR_ARGS(page.aliases[i].address),
 				   STR_ARGS(page.aliases[i].target));
 		}
 		after = page.count > 0 ? &page.aliases[page.count - 1] : NULL;

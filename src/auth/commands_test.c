@@ -73,39 +73,54 @@ static void test_commands(void)
 	check("domain add not..valid", STR_EMPTY, 1, S(""), S("not..valid is not a valid name"));
 	check("domain list", STR_EMPTY, 0, S("example.test\n"), S(""));
 	check("user add alice@example.test", S("secret\n"), 0, S(""), S(""));
-	check("user add alice@example.test", S("secret\n"), 1, S(""), S("alice@example.test exists already"));
+	check("user add alice@example.test", S("secret\n"), 1, S(""),
+	      S("alice@example.test exists already"));
 	check("user add bob@example.test", S(""), 1, S(""), S("a password has 1 to 511 bytes"));
-	check("user add bob@elsewhere.test", S("x"), 1, S(""), S("its domain is not in the directory"));
+	check("user add bob@elsewhere.test", S("x"), 1, S(""),
+	      S("its domain is not in the directory"));
 	check("user add bob@example.test --hash --quota 2m", S("{PLAIN}x\n"), 0, S(""), S(""));
-	check("user add carol@example.test --hash", S("{NONSENSE}x"), 1, S(""), S("no {SCHEME}hash"));
+	check("user add carol@example.test --hash", S("{NONSENSE}x"), 1, S(""),
+	      S("no {SCHEME}hash"));
 	check("user add carol@example.test --random --hash", STR_EMPTY, 2, S(""), S("usage:"));
 	check("user quota alice@example.test 1x", STR_EMPTY, 1, S(""), S("1x is no size"));
 	check("user quota alice@example.test 3", STR_EMPTY, 0, S(""), S(""));
 	check("user disable alice@example.test", STR_EMPTY, 0, S(""), S(""));
-	check("user list", STR_EMPTY, 0, S("alice@example.test quota=3 disabled\nbob@example.test quota=2097152\n"), S(""));
+	check("user list", STR_EMPTY, 0,
+	      S("alice@example.test quota=3 disabled\nbob@example.test quota=2097152\n"), S(""));
 	check("user enable alice@example.test", STR_EMPTY, 0, S(""), S(""));
-	check("user quota alice@example.test", STR_EMPTY, 0, S("alice@example.test quota=3\n"), S(""));
-	check("user quota nobody@example.test", STR_EMPTY, 1, S(""), S("nobody@example.test does not exist"));
+	check("user quota alice@example.test", STR_EMPTY, 0, S("alice@example.test quota=3\n"),
+	      S(""));
+	check("user quota nobody@example.test", STR_EMPTY, 1, S(""),
+	      S("nobody@example.test does not exist"));
 	has_server = true;
-	check("user quota alice@example.test", STR_EMPTY, 0, S("alice@example.test quota=3 used=1000\n"), S(""));
+	check("user quota alice@example.test", STR_EMPTY, 0,
+	      S("alice@example.test quota=3 used=1000\n"), S(""));
 	check("user quota alice@example.test 4k", STR_EMPTY, 0, S(""), S(""));
 	EQ(told_quota, 4096);
 	store_is_away = true;
-	check("user quota alice@example.test", STR_EMPTY, 1, S("alice@example.test quota=4096\n"), S("could not be found out"));
-	check("user quota alice@example.test 5k", STR_EMPTY, 0, S(""), S("the quota is set, and counts from the next"));
+	check("user quota alice@example.test", STR_EMPTY, 1, S("alice@example.test quota=4096\n"),
+	      S("could not be found out"));
+	check("user quota alice@example.test 5k", STR_EMPTY, 0, S(""),
+	      S("the quota is set, and counts from the next"));
 	has_server = store_is_away = false;
 	check("user quota alice@example.test none", STR_EMPTY, 0, S(""), S(""));
-	check("user list example.test", STR_EMPTY, 0, S("alice@example.test\nbob@example.test quota=2097152\n"), S(""));
-	check("user passwd nobody@example.test", S("x"), 1, S(""), S("nobody@example.test does not exist"));
-	check("alias add team@example.test alice@example.test bob@example.test", STR_EMPTY, 0, S(""), S(""));
-	check("alias add alice@example.test bob@example.test", STR_EMPTY, 1, S(""), S("alice@example.test exists already"));
-	check("alias list", STR_EMPTY, 0, S("team@example.test alice@example.test\nteam@example.test bob@example.test\n"),
+	check("user list example.test", STR_EMPTY, 0,
+	      S("alice@example.test\nbob@example.test quota=2097152\n"), S(""));
+	check("user passwd nobody@example.test", S("x"), 1, S(""),
+	      S("nobody@example.test does not exist"));
+	check("alias add team@example.test alice@example.test bob@example.test", STR_EMPTY, 0,
+	      S(""), S(""));
+	check("alias add alice@example.test bob@example.test", STR_EMPTY, 1, S(""),
+	      S("alice@example.test exists already"));
+	check("alias list", STR_EMPTY, 0,
+	      S("team@example.test alice@example.test\nteam@example.test bob@example.test\n"),
 	      S(""));
 	check("alias remove team@example.test bob@example.test", STR_EMPTY, 0, S(""), S(""));
-	check("alias list example.test", STR_EMPTY, 0, S("team@example.test alice@example.test\n"), S(""));
+	check("alias list example.test", STR_EMPTY, 0, S("team@example.test alice@example.test\n"),
+	      S(""));
 	check("domain remove example.test", STR_EMPTY, 1, S(""), S("still has accounts"));
-	check("user import", S("dan@example.test {PLAIN}x 1g\n\neve@example.test nonsense\n"), 1, S(""),
-	      S("eve@example.test: no {SCHEME}hash"));
+	check("user import", S("dan@example.test {PLAIN}x 1g\n\neve@example.test nonsense\n"), 1,
+	      S(""), S("eve@example.test: no {SCHEME}hash"));
 	check("user remove dan@example.test", STR_EMPTY, 0, S(""), S(""));
 	check("user", STR_EMPTY, 2, S(""), S("usage:"));
 	check("user add", STR_EMPTY, 2, S(""), S("usage:"));
@@ -155,7 +170,8 @@ static void test_pages(void)
 	} while (cursor > 0 && pieces < 100);
 	OK(pieces > 1);
 	rest = buf_str(&all);
-	for (str line = str_cut_line(&rest), last = STR_EMPTY; line.n > 0; last = line, line = str_cut_line(&rest)) {
+	for (str line = str_cut_line(&rest), last = STR_EMPTY; line.n > 0;
+	     last = line, line = str_cut_line(&rest)) {
 		if (str_cmp(last, line) >= 0)
 			tap_check(0, "in order, each once", __FILE__, __LINE__);
 		lines++;

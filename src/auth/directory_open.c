@@ -20,8 +20,8 @@
 
 enum { APPLICATION_ID = 0x506f7374 /* "Post" */, SCHEMA_VERSION = 1 };
 
-#define BUMP(table, event)                                                            \
-	"CREATE TRIGGER " table "_" event " AFTER " event " ON " table                 \
+#define BUMP(table, event)                                             \
+	"CREATE TRIGGER " table "_" event " AFTER " event " ON " table \
 	" BEGIN UPDATE state SET changes = changes + 1; END;"
 #define BUMPS(table) BUMP(table, "INSERT") BUMP(table, "UPDATE") BUMP(table, "DELETE")
 
@@ -45,8 +45,8 @@ static const char *const schema_steps[SCHEMA_VERSION] = {
 	"CREATE TABLE aliases (address TEXT NOT NULL, domain TEXT NOT NULL REFERENCES domains"
 	" (name),"
 	" target TEXT NOT NULL, PRIMARY KEY (address, target)) STRICT, WITHOUT ROWID;"
-	"CREATE INDEX aliases_domain ON aliases (domain, address, target);"
-	BUMPS("domains") BUMPS("accounts") BUMPS("aliases"),
+	"CREATE INDEX aliases_domain ON aliases (domain, address, target);" BUMPS("domains")
+		BUMPS("accounts") BUMPS("aliases"),
 };
 
 static const char *const query_sql[QUERY_COUNT] = {
@@ -67,9 +67,10 @@ static enum err fail(struct directory *d, enum err err, char *why, const char *p
 	return err;
 }
 
-/* SQLite opens by name, and first makes the name canonical: it looks at each folder on the way and follows links itself. A
- * name in /proc/self/fd, which leads past folders that this process may not enter, would not survive that. So it goes
- * through a copy of SQLite's own layer that takes names as they are. */
+/* SQLite opens by name, and first makes the name canonical: it looks at each folder on the way and
+ * follows links itself. A name in /proc/self/fd, which leads past folders that this process may not
+ * enter, would not survive that. So it goes through a copy of SQLite's own layer that takes names
+ * as they are. */
 static int name_as_it_is(sqlite3_vfs *vfs UNUSED, const char *name, int room, char *out)
 {
 	int n = snprintf(out, (size_t)room, "%s", name);
@@ -238,8 +239,8 @@ static enum err open_file(struct directory *d, const char *path,
 	}
 	if ((err = layer_make(d)))
 		return fail(d, ERR_TEMPORARY, why, path, err_text(err));
-	if (sqlite3_open_v2(path, &d->db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX, d->layer_name) !=
-	    SQLITE_OK)
+	if (sqlite3_open_v2(path, &d->db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX,
+			    d->layer_name) != SQLITE_OK)
 		return fail(d,
 			    sqlite3_errcode(d->db) == SQLITE_CANTOPEN ? ERR_NOT_FOUND
 								      : ERR_TEMPORARY,

@@ -20,7 +20,7 @@ struct lru_node {
 	struct lru_node *chain;		/* next with the same slot */
 	struct lru_node *newer, *older; /* in its list */
 	uint64_t hash;
-	str key;   /* borrowed from the entry */
+	str key; /* borrowed from the entry */
 	unsigned list;
 };
 

@@ -34,9 +34,9 @@
 #include "base/addr.h"
 #include "base/str.h"
 
-#define PENALTY_SECOND INT64_C(1000000000)
-#define PENALTY_WINDOW_NS (15 * 60 * PENALTY_SECOND)
-#define PENALTY_REFUSE_NS (10 * 60 * PENALTY_SECOND)
+#define PENALTY_SECOND	     INT64_C(1000000000)
+#define PENALTY_WINDOW_NS    (15 * 60 * PENALTY_SECOND)
+#define PENALTY_REFUSE_NS    (10 * 60 * PENALTY_SECOND)
 #define PENALTY_DELAY_MAX_NS (15 * PENALTY_SECOND)
 /* How long an address is at home with a name after it logged in there. */
 #define PENALTY_HOME_NS (30 * 24 * 3600 * PENALTY_SECOND)

@@ -19,10 +19,11 @@ enum {
 	SCRAM_KEY_SIZE = 32,
 	SCRAM_SALT_SIZE = 16, /* of the salts made here */
 	SCRAM_SALT_MAX = 64,
-	/* RFC 7677 4 asks for 4096 and, on the machines of 2015, for about 15,000: a tenth of a second of
-	 * the client's time. A client of today does 100,000 in that time, but Cyrus SASL, which mbsync, KMail and
-	 * others use, computes at most 65,536 and then refuses to log in. More would make the stored keys harder to
-	 * guess from; they lie beside an argon2id hash that stays the better guarded of the two. */
+	/* RFC 7677 4 asks for 4096 and, on the machines of 2015, for about 15,000: a tenth of a
+	 * second of the client's time. A client of today does 100,000 in that time, but Cyrus SASL,
+	 * which mbsync, KMail and others use, computes at most 65,536 and then refuses to log in.
+	 * More would make the stored keys harder to guess from; they lie beside an argon2id hash
+	 * that stays the better guarded of the two. */
 	SCRAM_ITERATIONS = 60000,
 	SCRAM_ITERATIONS_MIN = 4096, /* RFC 7677 4; stored ones with less are read all the same */
 	SCRAM_ITERATIONS_MAX = 2000000, /* 0.8 seconds: a bound on what a hostile entry costs */

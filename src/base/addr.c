@@ -78,7 +78,8 @@ str addr_text(const struct addr *a, char *text)
 		return str_from_c(text);
 	}
 	addr_ip_text(a, ip);
-	snprintf(text, ADDR_TEXT_MAX, a->family == ADDR_IP6 ? "[%.64s]:%u" : "%.64s:%u", ip, a->port);
+	snprintf(text, ADDR_TEXT_MAX, a->family == ADDR_IP6 ? "[%.64s]:%u" : "%.64s:%u", ip,
+		 a->port);
 	return str_from_c(text);
 }
 
@@ -111,5 +112,6 @@ bool addr_is_loopback(const struct addr *a)
 
 	if (a->family == ADDR_UNIX)
 		return true;
-	return a->family == ADDR_IP4 ? a->ip[0] == 127 : a->family == ADDR_IP6 && memcmp(a->ip, one, 16) == 0;
+	return a->family == ADDR_IP4 ? a->ip[0] == 127
+				     : a->family == ADDR_IP6 && memcmp(a->ip, one, 16) == 0;
 }

@@ -1,5 +1,5 @@
-/* Internet addresses: IPv4, IPv6, and UNIX socket paths for listeners. IPv4-mapped IPv6 addresses are
- * turned into IPv4 when they are made, so that one client has one spelling. */
+/* Internet addresses: IPv4, IPv6, and UNIX socket paths for listeners. IPv4-mapped IPv6 addresses
+ * are turned into IPv4 when they are made, so that one client has one spelling. */
 #ifndef BASE_ADDR_H
 #define BASE_ADDR_H
 
@@ -8,10 +8,10 @@
 enum addr_family { ADDR_NONE, ADDR_IP4, ADDR_IP6, ADDR_UNIX };
 
 struct addr {
-	uint8_t family;	   /* enum addr_family */
-	uint16_t port;	   /* 0 where there is none */
-	uint8_t ip[16];	   /* the first 4 or all 16 bytes, network order */
-	char path[92];	   /* ADDR_UNIX: NUL-terminated */
+	uint8_t family; /* enum addr_family */
+	uint16_t port;	/* 0 where there is none */
+	uint8_t ip[16]; /* the first 4 or all 16 bytes, network order */
+	char path[92];	/* ADDR_UNIX: NUL-terminated */
 };
 
 enum { ADDR_TEXT_MAX = 112 };

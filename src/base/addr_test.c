@@ -13,10 +13,25 @@ static void there_and_back(str text, str wanted)
 
 static void test_parse(void)
 {
-	static const char *const bad[] = { "",	       "127.0.0.1",	"127.0.0.1:",	  "127.0.0.1:65536", "127.0.0.1:+5",
-					   "::1:25",   "[::1]",		"[::1]:",	  "[::1:25",	     "[]:25",
-					   "host:25",  "127.0.0.1:25 ", " 127.0.0.1:25",  "127.0.0.01:25",   "1.2.3:25",
-					   "[::g]:25", "1.2.3.4:5:6",	"[fe80::1%1]:25", ":25" };
+	static const char *const bad[] = { "",
+					   "127.0.0.1",
+					   "127.0.0.1:",
+					   "127.0.0.1:65536",
+					   "127.0.0.1:+5",
+					   "::1:25",
+					   "[::1]",
+					   "[::1]:",
+					   "[::1:25",
+					   "[]:25",
+					   "host:25",
+					   "127.0.0.1:25 ",
+					   " 127.0.0.1:25",
+					   "127.0.0.01:25",
+					   "1.2.3:25",
+					   "[::g]:25",
+					   "1.2.3.4:5:6",
+					   "[fe80::1%1]:25",
+					   ":25" };
 	struct addr a;
 
 	tap_group("parse");
@@ -25,7 +40,8 @@ static void test_parse(void)
 	there_and_back(S("0.0.0.0:65535"), S("0.0.0.0:65535"));
 	there_and_back(S("[2001:DB8:0::1]:587"), S("[2001:db8::1]:587"));
 	there_and_back(S("[::]:25"), S("[::]:25"));
-	there_and_back(S("[::ffff:192.0.2.1]:25"), S("192.0.2.1:25")); /* one client, one spelling */
+	there_and_back(S("[::ffff:192.0.2.1]:25"),
+		       S("192.0.2.1:25")); /* one client, one spelling */
 	there_and_back(S("unix:/run/posthorn/lmtp"), S("unix:/run/posthorn/lmtp"));
 	for (size_t i = 0; i < ARRAY_LEN(bad); i++)
 		if (addr_parse(str_from_c(bad[i]), &a) == ERR_OK) {

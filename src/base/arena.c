@@ -1,6 +1,6 @@
-/* Arenas: a list of blocks, the newest first; each next block is twice as large, up to a limit, or as
- * large as the one allocation that does not fit. Reset keeps the first (smallest) block only, so a
- * session that once needed much does not hold it for ever. */
+/* Arenas: a list of blocks, the newest first; each next block is twice as large, up to a limit, or
+ * as large as the one allocation that does not fit. Reset keeps the first (smallest) block only, so
+ * a session that once needed much does not hold it for ever. */
 #include "base/arena.h"
 
 #include <stdarg.h>
@@ -14,10 +14,10 @@
 #endif
 #ifdef __SANITIZE_ADDRESS__
 #include <sanitizer/asan_interface.h>
-#define POISON(p, n) ASAN_POISON_MEMORY_REGION(p, n)
+#define POISON(p, n)   ASAN_POISON_MEMORY_REGION(p, n)
 #define UNPOISON(p, n) ASAN_UNPOISON_MEMORY_REGION(p, n)
 #else
-#define POISON(p, n) ((void)(p), (void)(n))
+#define POISON(p, n)   ((void)(p), (void)(n))
 #define UNPOISON(p, n) ((void)(p), (void)(n))
 #endif
 
@@ -86,7 +86,8 @@ void arena_reset(struct arena *a)
 
 static struct block *block_add(struct arena *a, size_t need)
 {
-	size_t size = a->newest ? MIN(a->newest->size * 2, (size_t)ARENA_BLOCK_MAX) : ARENA_BLOCK_FIRST;
+	size_t size =
+		a->newest ? MIN(a->newest->size * 2, (size_t)ARENA_BLOCK_MAX) : ARENA_BLOCK_FIRST;
 	struct block *b;
 
 	size = MAX(size, need);

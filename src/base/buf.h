@@ -18,11 +18,11 @@
 #include "base/str.h"
 
 struct buf {
-	char *p;       /* memory, NULL until needed */
-	size_t start;  /* first byte not yet taken */
-	size_t end;    /* one past the last byte */
-	size_t size;   /* of the memory */
-	size_t max;    /* most bytes held at once */
+	char *p;      /* memory, NULL until needed */
+	size_t start; /* first byte not yet taken */
+	size_t end;   /* one past the last byte */
+	size_t size;  /* of the memory */
+	size_t max;   /* most bytes held at once */
 	bool failed;
 };
 

@@ -1,14 +1,15 @@
 /* Channels between roles. See chan.h for what they promise.
  *
- * Receiving: a few datagrams at a time into the loop's scratch memory, decoded in place; a handler sees
- * slices of that memory, and a call's reply is copied into the caller's arena first. Fewer than were asked for means that
- * there are no more, so most wake-ups cost one system call. At most BATCH messages are taken per turn, so that one
- * busy peer does not starve the others.
+ * Receiving: a few datagrams at a time into the loop's scratch memory, decoded in place; a handler
+ * sees slices of that memory, and a call's reply is copied into the caller's arena first. Fewer
+ * than were asked for means that there are no more, so most wake-ups cost one system call. At most
+ * BATCH messages are taken per turn, so that one busy peer does not starve the others.
  *
- * Sending: straight to the socket while the window is open and nothing is queued; otherwise a copy waits in the
- * queue, with duplicates of its descriptors. An acknowledgement (how many messages were taken since the last) goes in
- * every header, as of the moment it is sent; the `credit` message carries one alone when half a window was taken and nothing was
- * sent, and passes what is queued. */
+ * Sending: straight to the socket while the window is open and nothing is queued; otherwise a copy
+ * waits in the queue, with duplicates of its descriptors. An acknowledgement (how many messages
+ * were taken since the last) goes in every header, as of the moment it is sent; the `credit`
+ * message carries one alone when half a window was taken and nothing was sent, and passes what is
+ * queued. */
 #include "base/chan.h"
 #include "base/loop_priv.h"
 
@@ -64,8 +65,8 @@ struct chan {
 	struct chan_counts counts;
 };
 
-enum err chan_new(struct loop *l, enum role_kind self, enum role_kind peer, unsigned peer_index, const struct chan_ops *ops,
-		  void *arg, struct chan **out)
+enum err chan_new(struct loop *l, enum role_kind self, enum role_kind peer, unsigned peer_index,
+		  const struct chan_ops *ops, void *arg, struct chan **out)
 {
 	struct chan *c = calloc(1, sizeof(*c));
 
@@ -161,7 +162,9 @@ static enum err error_of(const struct msg *reply)
 {
 	if (reply->type != MSG_failed)
 		return ERR_OK;
-	return reply->u.failed.err && reply->u.failed.err < ERR_COUNT ? (enum err)reply->u.failed.err : ERR_PROTOCOL;
+	return reply->u.failed.err && reply->u.failed.err < ERR_COUNT
+		       ? (enum err)reply->u.failed.err
+		       : ERR_PROTOCOL;
 }
 
 static void call_end(struct chan *c, struct call *k, enum err err, struct msg *reply)
@@ -247,8 +250,8 @@ static void chan_broken(struct chan *c)
 	loop_post(c->loop, &c->more, down_task, c);
 }
 
-/* Asked for only while something waits for room: the kernel would report it after each message that the peer takes,
- * and each report is a wake-up. */
+/* Asked for only while something waits for room: the kernel would report it after each message that
+ * the peer takes, and each report is a wake-up. */
 static void want_write(struct chan *c, bool wanted)
 {
 	if (c->wants_write == wanted)
@@ -281,7 +284,8 @@ static enum err queue_add(struct chan *c, str data, const int *fds, unsigned nfd
 	return ERR_OK;
 }
 
-static enum err transmit(struct chan *c, enum msg_type type, uint32_t id, bool is_reply, const void *m)
+static enum err transmit(struct chan *c, enum msg_type type, uint32_t id, bool is_reply,
+			 const void *m)
 {
 	bool is_counted = type != MSG_credit;
 	size_t limit = is_reply ? 4 * (size_t)CHAN_QUEUE_MAX : CHAN_QUEUE_MAX;
@@ -292,12 +296,15 @@ static enum err transmit(struct chan *c, enum msg_type type, uint32_t id, bool i
 
 	if (c->fd < 0)
 		return ERR_CLOSED;
-	b = (struct buf){ .p = loop_scratch(c->loop, LOOP_SCRATCH_OUT), .size = LOOP_SCRATCH, .max = LOOP_SCRATCH };
+	b = (struct buf){ .p = loop_scratch(c->loop, LOOP_SCRATCH_OUT),
+			  .size = LOOP_SCRATCH,
+			  .max = LOOP_SCRATCH };
 	if (!b.p)
 		return ERR_NO_MEMORY;
 	if ((err = msg_encode(&b, type, id, is_reply, MIN(c->unacked, 0x7fffu), m, fds, &nfds)))
 		return err;
-	/* An acknowledgement passes what waits: two sides that both wait for one would wait for ever. */
+	/* An acknowledgement passes what waits: two sides that both wait for one would wait for
+	 * ever. */
 	if (!is_counted || (!c->queue && c->in_flight < CHAN_WINDOW)) {
 		struct iovec iov = { .iov_base = b.p, .iov_len = buf_len(&b) };
 
@@ -329,7 +336,8 @@ static void flush_queue(struct chan *c)
 		struct iovec iov = { .iov_base = q->data, .iov_len = q->n };
 		enum err err;
 
-		msg_set_acked(q->data, MIN(c->unacked, 0x7fffu)); /* what was true when it was queued is old */
+		msg_set_acked(q->data, MIN(c->unacked,
+					   0x7fffu)); /* what was true when it was queued is old */
 		err = os_send_fds(c->fd, &iov, 1, q->fds, q->nfds);
 		if (err == ERR_AGAIN || err == ERR_NO_MEMORY) {
 			want_write(c, true);
@@ -360,7 +368,8 @@ enum err chan_reply(struct chan *c, uint32_t id, enum msg_type type, const void 
 }
 
 /* A reply: the fiber's goes into its arena, the callback's is used in place. */
-static enum err reply_arrived(struct chan *c, str datagram, const int *fds, unsigned nfds, struct msg *m)
+static enum err reply_arrived(struct chan *c, str datagram, const int *fds, unsigned nfds,
+			      struct msg *m)
 {
 	struct call *k = call_take(c, get_le32(datagram.p + 4));
 	bool is_fiber;
@@ -437,7 +446,8 @@ static enum err take(struct chan *c, struct os_datagram *d, struct msg *m)
 	return ERR_OK;
 }
 
-/* What is there, up to OS_DATAGRAMS_MAX. ERR_AGAIN when that was all, another error when the peer must be cut off. */
+/* What is there, up to OS_DATAGRAMS_MAX. ERR_AGAIN when that was all, another error when the peer
+ * must be cut off. */
 static enum err receive_some(struct chan *c, struct msg *m)
 {
 	struct os_datagram d[OS_DATAGRAMS_MAX];
@@ -562,8 +572,8 @@ static enum err wait_attached(struct chan *c, int64_t deadline)
 	return err;
 }
 
-enum err chan_call(struct chan *c, enum msg_type type, const void *m, enum msg_type reply_type, void *reply,
-		   struct arena *arena, int64_t deadline)
+enum err chan_call(struct chan *c, enum msg_type type, const void *m, enum msg_type reply_type,
+		   void *reply, struct arena *arena, int64_t deadline)
 {
 	struct msg in = { 0 };
 	struct call k = { .fiber = fiber_current(c->loop), .arena = arena, .reply = &in };

@@ -1,5 +1,5 @@
-/* Channels at their limits and in awkward moments: calls without a fiber, late replies, queues that are full, windows that are
- * closed on both sides, channels freed inside their own callbacks. */
+/* Channels at their limits and in awkward moments: calls without a fiber, late replies, queues that
+ * are full, windows that are closed on both sides, channels freed inside their own callbacks. */
 #include "base/chan.h"
 #include "base/tap.h"
 
@@ -118,7 +118,8 @@ static void answered(void *arg, enum err err, struct msg *reply)
 
 static enum err ask(struct test *t, int64_t deadline)
 {
-	return chan_call_async(t->a.c, MSG_auth_rcpt, &(struct msg_auth_rcpt){ .txn = 1, .address = S("x@y") }, deadline,
+	return chan_call_async(t->a.c, MSG_auth_rcpt,
+			       &(struct msg_auth_rcpt){ .txn = 1, .address = S("x@y") }, deadline,
 			       answered, t);
 }
 
@@ -204,7 +205,9 @@ static void test_free_inside(void)
 	tap_group("freed when a call is too late");
 	set_up(&t);
 	t.b.mute = true;
-	EQ(chan_call_async(t.a.c, MSG_auth_rcpt, &m, loop_now(t.loop) + MILLISECONDS(1), free_in_answer, &t), ERR_OK);
+	EQ(chan_call_async(t.a.c, MSG_auth_rcpt, &m, loop_now(t.loop) + MILLISECONDS(1),
+			   free_in_answer, &t),
+	   ERR_OK);
 	run_for(&t, SECONDS(20));
 	EQ(t.a.last_err, ERR_TIMEOUT);
 	tear_down(&t);
@@ -400,15 +403,16 @@ static void call_segment(void *arg)
 	struct msg_done done;
 	struct arena *tiny = arena_new(4);
 
-	t->err = CALL(t->a.c, st_segment, st_segment_reply, &m, t->arena, loop_now(t->loop) + MILLISECONDS(2),
-		      .segment = 1);
+	t->err = CALL(t->a.c, st_segment, st_segment_reply, &m, t->arena,
+		      loop_now(t->loop) + MILLISECONDS(2), .segment = 1);
 	t->done++;
 	while (t->done == 1)
 		fiber_yield(t->loop);
 	t->b.mute = true;
 	EQ(CALL(t->a.c, st_segment, done, &done, t->arena, LOOP_NEVER, .segment = 2), ERR_PROTOCOL);
 	t->done++;
-	EQ(CALL(t->a.c, st_segment, st_segment_reply, &m, tiny, LOOP_NEVER, .segment = 2), ERR_NO_MEMORY);
+	EQ(CALL(t->a.c, st_segment, st_segment_reply, &m, tiny, LOOP_NEVER, .segment = 2),
+	   ERR_NO_MEMORY);
 	arena_free(tiny);
 	t->done++;
 }
@@ -476,7 +480,8 @@ static void call_and_note(void *arg)
 	struct test *t = arg;
 	struct msg_auth_verdict v;
 
-	t->err = CALL(t->a.c, auth_rcpt, auth_verdict, &v, t->arena, LOOP_NEVER, .txn = 1, .address = S("x"));
+	t->err = CALL(t->a.c, auth_rcpt, auth_verdict, &v, t->arena, LOOP_NEVER, .txn = 1,
+		      .address = S("x"));
 	t->done++;
 }
 
@@ -519,7 +524,9 @@ int main(void)
 	test_wait_room();
 	test_queued_descriptors();
 	test_late_reply();
-	one_bad_reply(MSG_auth_verdict, &(struct msg_auth_verdict){ .code = 250 }, 1, "a reply that does not decode");
-	one_bad_reply(MSG_txn_reply, &(struct msg_txn_reply){ .txn = 1 }, 0, "a reply that auth may not send");
+	one_bad_reply(MSG_auth_verdict, &(struct msg_auth_verdict){ .code = 250 }, 1,
+		      "a reply that does not decode");
+	one_bad_reply(MSG_txn_reply, &(struct msg_txn_reply){ .txn = 1 }, 0,
+		      "a reply that auth may not send");
 	return tap_done();
 }

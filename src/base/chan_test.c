@@ -1,4 +1,5 @@
-/* Channels and messages: calls, replies, credits, descriptors, permissions, damage, re-attachment. */
+/* Channels and messages: calls, replies, credits, descriptors, permissions, damage, re-attachment.
+ */
 #include "base/chan.h"
 #include "base/log.h"
 #include "base/tap.h"
@@ -92,16 +93,19 @@ static void calls(void *arg)
 	struct msg_auth_verdict v;
 	int64_t soon = loop_now(t->loop) + SECONDS(5);
 
-	EQ(CALL(t->a.c, auth_rcpt, auth_verdict, &v, t->arena, soon, .txn = 7, .address = S("a@b")), ERR_OK);
+	EQ(CALL(t->a.c, auth_rcpt, auth_verdict, &v, t->arena, soon, .txn = 7, .address = S("a@b")),
+	   ERR_OK);
 	EQ(v.code, 250);
 	STR_EQ(v.text, S("a@b"));
 	OK(v.relays);
 	EQ(CALL(t->a.c, auth_rcpt, auth_verdict, &v, t->arena, soon, .txn = 8), ERR_QUOTA);
 	t->b.mute = true;
-	EQ(CALL(t->a.c, auth_rcpt, auth_verdict, &v, t->arena, loop_now(t->loop) + MILLISECONDS(2), .txn = 8),
+	EQ(CALL(t->a.c, auth_rcpt, auth_verdict, &v, t->arena, loop_now(t->loop) + MILLISECONDS(2),
+		.txn = 8),
 	   ERR_TIMEOUT);
 	t->b.mute = false;
-	EQ(CALL(t->a.c, auth_rcpt, auth_verdict, &v, t->arena, soon, .txn = 9, .address = S("x")), ERR_OK);
+	EQ(CALL(t->a.c, auth_rcpt, auth_verdict, &v, t->arena, soon, .txn = 9, .address = S("x")),
+	   ERR_OK);
 	OK(!v.relays);
 	if (++t->done == 2)
 		stop_both(t);
@@ -148,13 +152,13 @@ static void call_when_down(void *arg)
 	struct test *t = arg;
 	struct msg_auth_verdict v;
 
-	EQ(CALL(t->a.c, auth_rcpt, auth_verdict, &v, t->arena, loop_now(t->loop) + SECONDS(5), .txn = 1,
-		.address = S("later")),
+	EQ(CALL(t->a.c, auth_rcpt, auth_verdict, &v, t->arena, loop_now(t->loop) + SECONDS(5),
+		.txn = 1, .address = S("later")),
 	   ERR_OK);
 	STR_EQ(v.text, S("later"));
 	t->b.mute = true;
-	EQ(CALL(t->a.c, auth_rcpt, auth_verdict, &v, t->arena, loop_now(t->loop) + SECONDS(5), .txn = 1,
-		.address = S("cut")),
+	EQ(CALL(t->a.c, auth_rcpt, auth_verdict, &v, t->arena, loop_now(t->loop) + SECONDS(5),
+		.txn = 1, .address = S("cut")),
 	   ERR_CLOSED);
 	t->done++;
 	stop_both(t);
@@ -223,12 +227,16 @@ static void test_bad(void)
 	one_bad(S("x"), "a short datagram");
 	one_bad(S("\xff\xff\0\0\0\0\0\0"), "an unknown message");
 	one_bad(S("\x09\0\0\0\0\0\0\0"), "a number that is no message");
-	EQ(msg_encode(&b, MSG_auth_reset, 0, false, 0, &(struct msg_auth_reset){ .txn = 1 }, NULL, &nfds), ERR_OK);
+	EQ(msg_encode(&b, MSG_auth_reset, 0, false, 0, &(struct msg_auth_reset){ .txn = 1 }, NULL,
+		      &nfds),
+	   ERR_OK);
 	one_bad(str_head(buf_str(&b), buf_len(&b) - 1), "one byte missing");
 	buf_add_char(&b, 'x');
 	one_bad(buf_str(&b), "one byte left over");
 	buf_clear(&b);
-	EQ(msg_encode(&b, MSG_txn_reply, 0, false, 0, &(struct msg_txn_reply){ .txn = 1 }, NULL, &nfds), ERR_OK);
+	EQ(msg_encode(&b, MSG_txn_reply, 0, false, 0, &(struct msg_txn_reply){ .txn = 1 }, NULL,
+		      &nfds),
+	   ERR_OK);
 	one_bad(buf_str(&b), "a message that a front may not send");
 	buf_clear(&b);
 	EQ(msg_encode(&b, MSG_auth_rcpt, 0, false, 0,

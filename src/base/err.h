@@ -10,9 +10,9 @@ enum err {
 	ERR_COUNT
 };
 
-#define MUST_USE __attribute__((warn_unused_result))
+#define MUST_USE	  __attribute__((warn_unused_result))
 #define PRINTF_LIKE(f, a) __attribute__((format(printf, f, a)))
-#define UNUSED __attribute__((unused))
+#define UNUSED		  __attribute__((unused))
 
 /* The name ("NOT_FOUND") and the meaning of an error; static storage. */
 const char *err_name(enum err e);

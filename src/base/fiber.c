@@ -1,9 +1,10 @@
 /* Fibers: stacks, switching, waiting.
  *
- * A fiber's stack is mapped with a guard page below it and its struct at the top; ended fibers keep their stack in a
- * pool. Switching goes always through the loop's own stack, so that what runs next is the loop's decision alone. A
- * fiber waits in one place (fiber_suspend) and is woken in one (fiber_wake); a wake that comes before
- * the wait is remembered. AddressSanitizer is told of every switch, valgrind of every stack. */
+ * A fiber's stack is mapped with a guard page below it and its struct at the top; ended fibers keep
+ * their stack in a pool. Switching goes always through the loop's own stack, so that what runs next
+ * is the loop's decision alone. A fiber waits in one place (fiber_suspend) and is woken in one
+ * (fiber_wake); a wake that comes before the wait is remembered. AddressSanitizer is told of every
+ * switch, valgrind of every stack. */
 #include "base/loop_priv.h"
 
 #include <assert.h>
@@ -75,7 +76,7 @@ static void *stack_prepare(struct fiber *f, char *top)
 	void **sp = (void **)(void *)(top - 160);
 
 	memset(sp, 0, 160);
-	sp[0] = f;				   /* x19 */
+	sp[0] = f;				 /* x19 */
 	sp[11] = (void *)(uintptr_t)fiber_entry; /* x30 */
 	return sp;
 }
@@ -97,7 +98,8 @@ static void *stack_prepare(struct fiber *f, char *top)
 	u->uc_stack.ss_sp = f->stack + sizeof(*u);
 	u->uc_stack.ss_size = (size_t)(top - f->stack) - sizeof(*u);
 	u->uc_link = NULL;
-	makecontext(u, (void (*)(void))uc_begin, 2, (unsigned)(uintptr_t)f, (unsigned)((uintptr_t)f >> 32));
+	makecontext(u, (void (*)(void))uc_begin, 2, (unsigned)(uintptr_t)f,
+		    (unsigned)((uintptr_t)f >> 32));
 	return u;
 }
 
@@ -118,7 +120,8 @@ static void switch_to(struct fiber *from, struct fiber *to)
 	l->current = to == &l->main ? NULL : to;
 	l->counts.switches++;
 #ifdef __SANITIZE_ADDRESS__
-	__sanitizer_start_switch_fiber(from->is_done ? NULL : &from->fake_stack, to->stack, to->stack_size);
+	__sanitizer_start_switch_fiber(from->is_done ? NULL : &from->fake_stack, to->stack,
+				       to->stack_size);
 #endif
 	fiber_switch(&from->sp, to->sp);
 #ifdef __SANITIZE_ADDRESS__
@@ -147,8 +150,8 @@ static void fiber_main(struct fiber *f)
 static struct fiber *fiber_map(struct loop *l)
 {
 	size_t page = 4096, size = LOOP_STACK_SIZE + page;
-	char *m = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_STACK,
-		       -1, 0);
+	char *m = mmap(NULL, size, PROT_READ | PROT_WRITE,
+		       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_STACK, -1, 0);
 	struct fiber *f;
 
 	if (m == MAP_FAILED)

@@ -1,4 +1,5 @@
-/* The log's lines, and message ids. One write per line, so that lines of different processes do not mix. */
+/* The log's lines, and message ids. One write per line, so that lines of different processes do not
+ * mix. */
 #include "base/log.h"
 
 #include "base/os.h"
@@ -23,8 +24,9 @@ static size_t put_time(char *p, size_t n)
 	int len;
 
 	gmtime_r(&t, &tm);
-	len = snprintf(p, n, "%04d-%02d-%02dT%02d:%02d:%02d.%06dZ ", tm.tm_year + 1900, tm.tm_mon + 1, tm.tm_mday,
-		       tm.tm_hour, tm.tm_min, tm.tm_sec, (int)(now % 1000000));
+	len = snprintf(p, n, "%04d-%02d-%02dT%02d:%02d:%02d.%06dZ ", tm.tm_year + 1900,
+		       tm.tm_mon + 1, tm.tm_mday, tm.tm_hour, tm.tm_min, tm.tm_sec,
+		       (int)(now % 1000000));
 	return len > 0 ? (size_t)len : 0;
 }
 
@@ -62,7 +64,8 @@ void log_write(const struct log *l, enum log_level level, const char *event, con
 	else if (l->target == LOG_TO_JOURNAL)
 		n = (size_t)snprintf(line, sizeof(line), "<%c>", priorities[level]);
 	else
-		n = (size_t)snprintf(line, sizeof(line), "<%d>posthorn: ", 2 * 8 + priorities[level] - '0');
+		n = (size_t)snprintf(line, sizeof(line),
+				     "<%d>posthorn: ", 2 * 8 + priorities[level] - '0');
 	n += (size_t)snprintf(line + n, sizeof(line) - n, "%s %s %s ", l->who, names[level], event);
 	n += put_clean(line + n, sizeof(line) - n - 1, text);
 	if (l->target == LOG_TO_SYSLOG) {
@@ -89,7 +92,8 @@ uint64_t msgid_next(struct msgid_source *s, int64_t wall_us)
 		s->second++;
 		s->count = 0;
 	}
-	return (uint64_t)(s->second - SINCE) << 31 | (uint64_t)(s->instance & 0x7f) << 24 | s->count;
+	return (uint64_t)(s->second - SINCE) << 31 | (uint64_t)(s->instance & 0x7f) << 24 |
+	       s->count;
 }
 
 unsigned msgid_instance(uint64_t id)

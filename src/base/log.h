@@ -1,11 +1,12 @@
 /* The log: one structured event per line.
  *
- *	2026-11-22T03:10:15.123456Z front.0 info smtp-accepted msg=0CW3Z9K2M4XQA from=<a@example.org> size=1234
+ *	2026-11-22T03:10:15.123456Z front.0 info smtp-accepted msg=0CW3Z9K2M4XQA
+ * from=<a@example.org> size=1234
  *
  * To stderr (which is the journal's when systemd starts us; then without time and with a priority
- * prefix, sd-daemon(3)) or to syslog's socket, as `log_to` says. Addresses are logged; subjects, contents and
- * passwords never. Values come from the network: whatever is not printable ASCII or would break the line is
- * written as \xNN by the log itself.
+ * prefix, sd-daemon(3)) or to syslog's socket, as `log_to` says. Addresses are logged; subjects,
+ * contents and passwords never. Values come from the network: whatever is not printable ASCII or
+ * would break the line is written as \xNN by the log itself.
  */
 #ifndef BASE_LOG_H
 #define BASE_LOG_H
@@ -25,20 +26,21 @@ struct log {
 void log_init(struct log *l, enum log_target target, enum log_level level, const char *who);
 
 /* `event`: a word of docs/LOG.md, stable. `fmt` makes the key=value pairs. */
-void log_write(const struct log *l, enum log_level level, const char *event, const char *fmt, ...) PRINTF_LIKE(4, 5);
+void log_write(const struct log *l, enum log_level level, const char *event, const char *fmt, ...)
+	PRINTF_LIKE(4, 5);
 
 #define log_error(l, event, ...) log_write((l), LOG_LEVEL_ERROR, (event), __VA_ARGS__)
 #define log_warn(l, event, ...)	 log_write((l), LOG_LEVEL_WARN, (event), __VA_ARGS__)
 #define log_info(l, event, ...)	 log_write((l), LOG_LEVEL_INFO, (event), __VA_ARGS__)
-#define log_debug(l, event, ...)                                            \
-	do {                                                                 \
-		if ((l)->level >= LOG_LEVEL_DEBUG)                           \
+#define log_debug(l, event, ...)                                               \
+	do {                                                                   \
+		if ((l)->level >= LOG_LEVEL_DEBUG)                             \
 			log_write((l), LOG_LEVEL_DEBUG, (event), __VA_ARGS__); \
 	} while (0)
 
 /* Message ids: 64 bits that follow a message from connection to mailbox or relay, and are unique in
- * the life of the server: 33 bits of seconds since 2020, 7 of the instance that made it, 24 that count. As text: 13
- * characters of Crockford's base 32, which sort as the numbers do. */
+ * the life of the server: 33 bits of seconds since 2020, 7 of the instance that made it, 24 that
+ * count. As text: 13 characters of Crockford's base 32, which sort as the numbers do. */
 enum { MSGID_TEXT = 13, MSGID_INSTANCE_MAX = 127 };
 
 struct msgid_source {

@@ -1,4 +1,5 @@
-/* Log lines: their form, what of the network's bytes is escaped, where they are cut; message ids at their edges. */
+/* Log lines: their form, what of the network's bytes is escaped, where they are cut; message ids at
+ * their edges. */
 #include "base/log.h"
 #include "base/os.h"
 #include "base/tap.h"
@@ -56,7 +57,8 @@ static void test_targets(void)
 	log_info(&t.log, "smtp-accepted", "from=<%s> size=%d", "a@example.org", 1234);
 	line = take(&t);
 	OK(is_time(str_head(line, 28)));
-	STR_EQ(str_from(line, 28), S("front.0 info smtp-accepted from=<a@example.org> size=1234\n"));
+	STR_EQ(str_from(line, 28),
+	       S("front.0 info smtp-accepted from=<a@example.org> size=1234\n"));
 	tap_group("levels");
 	log_debug(&t.log, "too-detailed", "n=%d", 1);
 	log_write(&t.log, LOG_LEVEL_DEBUG, "too-detailed", "n=%d", 1);
@@ -93,14 +95,15 @@ static void test_escaping(void)
 	tap_group("escaping");
 	set_up(&t, LOG_TO_JOURNAL, LOG_LEVEL_INFO);
 	log_info(&t.log, "e", "helo=%s", "a\r\n<3>front.0 error forged\tx\x7f\x1b[31m\xc3\xa9~ ");
-	STR_EQ(take(&t),
-	       S("<6>front.0 info e helo=a\\x0d\\x0a<3>front.0 error forged\\x09x\\x7f\\x1b[31m\\xc3\\xa9~ \n"));
+	STR_EQ(take(&t), S("<6>front.0 info e helo=a\\x0d\\x0a<3>front.0 error "
+			   "forged\\x09x\\x7f\\x1b[31m\\xc3\\xa9~ \n"));
 	log_info(&t.log, "e", "%s", "");
 	STR_EQ(take(&t), S("<6>front.0 info e \n"));
 	tear_down(&t);
 }
 
-/* A value of n bytes 'v' (or n bytes that are escaped) makes one line, of LINE_MAX_ bytes at most, that ends in a newline. */
+/* A value of n bytes 'v' (or n bytes that are escaped) makes one line, of LINE_MAX_ bytes at most,
+ * that ends in a newline. */
 static size_t line_of(struct test *t, size_t n, char c)
 {
 	static char value[4000];
@@ -131,7 +134,8 @@ static void test_limits(void)
 	most = line_of(&t, 3999, '\n');
 	OK(most <= LINE_MAX_ && most > LINE_MAX_ - 20);
 	EQ((most - head - 1) % 4, 0); /* no half of an escape */
-	log_init(&t.log, LOG_TO_JOURNAL, LOG_LEVEL_INFO, "a-name-that-is-longer-than-what-is-kept-of-it");
+	log_init(&t.log, LOG_TO_JOURNAL, LOG_LEVEL_INFO,
+		 "a-name-that-is-longer-than-what-is-kept-of-it");
 	EQ(strlen(t.log.who), sizeof(t.log.who) - 1);
 	tear_down(&t);
 }

@@ -1,8 +1,9 @@
 /* The event loop: posted tasks and ready fibers first, then timers, then what the kernel reports.
  *
- * Each turn runs everything that is ready before it asks the kernel again; it asks without waiting while something
- * is still ready, so neither fibers nor descriptors starve. Timers are a binary heap; each timer
- * knows its place, so that moving and cancelling are logarithmic and need no search. */
+ * Each turn runs everything that is ready before it asks the kernel again; it asks without waiting
+ * while something is still ready, so neither fibers nor descriptors starve. Timers are a binary
+ * heap; each timer knows its place, so that moving and cancelling are logarithmic and need no
+ * search. */
 #include "base/loop_priv.h"
 
 #include <assert.h>
@@ -61,7 +62,8 @@ static enum err watch_start(struct watch *w, int fd, void (*fn)(void *, unsigned
 	return ERR_OK;
 }
 
-enum err loop_watch(struct loop *l, struct watch *w, int fd, void (*fn)(void *, unsigned), void *arg)
+enum err loop_watch(struct loop *l, struct watch *w, int fd, void (*fn)(void *, unsigned),
+		    void *arg)
 {
 	enum err err = watch_start(w, fd, fn, arg);
 
@@ -71,7 +73,8 @@ enum err loop_watch(struct loop *l, struct watch *w, int fd, void (*fn)(void *, 
 	return err;
 }
 
-enum err loop_watch_reader(struct loop *l, struct watch *w, int fd, void (*fn)(void *, unsigned), void *arg)
+enum err loop_watch_reader(struct loop *l, struct watch *w, int fd, void (*fn)(void *, unsigned),
+			   void *arg)
 {
 	enum err err = watch_start(w, fd, fn, arg);
 
@@ -86,7 +89,8 @@ enum err loop_want_write(struct loop *l, struct watch *w, bool wanted)
 	return os_poll_want_write(l->poll, w->fd, w, wanted);
 }
 
-enum err loop_watch_listener(struct loop *l, struct watch *w, int fd, void (*fn)(void *, unsigned), void *arg)
+enum err loop_watch_listener(struct loop *l, struct watch *w, int fd, void (*fn)(void *, unsigned),
+			     void *arg)
 {
 	enum err err = watch_start(w, fd, fn, arg);
 
@@ -256,7 +260,8 @@ enum err loop_run(struct loop *l)
 			break;
 		if (!l->tasks && !l->ready && !l->heap_n && !l->counts.watches)
 			break;
-		if ((err = os_poll_wait(l->poll, l->events, ARRAY_LEN(l->events), wait_time(l), &l->events_n)))
+		if ((err = os_poll_wait(l->poll, l->events, ARRAY_LEN(l->events), wait_time(l),
+					&l->events_n)))
 			return err;
 		l->now = os_monotonic_ns();
 		for (unsigned i = 0; i < l->events_n; i++) {

@@ -1,16 +1,16 @@
 /* The event loop of a role, and its fibers.
  *
  * One loop per process (the simulator has many), one thread. Three things run on it: callbacks of
- * watched descriptors, timers, and fibers. A fiber is a function with a stack of its own; inside it,
- * `fiber_suspend` and everything built on it (conn_read, chan_call, dns_lookup) look blocking and
- * yield to the loop. A fiber exists only while there is something to do: a connection between two
- * commands has none.
+ * watched descriptors, timers, and fibers. A fiber is a function with a stack of its own; inside
+ * it, `fiber_suspend` and everything built on it (conn_read, chan_call, dns_lookup) look blocking
+ * and yield to the loop. A fiber exists only while there is something to do: a connection between
+ * two commands has none.
  *
  *	static void serve(void *arg) { ... conn_read(...) ... }
  *	fiber_spawn(loop, serve, conn);
  *
- * Rules: nothing thread-local is kept across a yield; no yield between loop_no_yield_begin and _end.
- * Stacks are LOOP_STACK_SIZE with a guard page below; frames stay under 10 KB.
+ * Rules: nothing thread-local is kept across a yield; no yield between loop_no_yield_begin and
+ * _end. Stacks are LOOP_STACK_SIZE with a guard page below; frames stay under 10 KB.
  *
  * All functions belong to the loop's own thread.
  */
@@ -24,8 +24,8 @@ enum {
 	LOOP_FIBERS_MAX = 4096,	      /* commands in progress in one process; more wait */
 };
 
-#define LOOP_NEVER INT64_MAX
-#define SECONDS(n) ((int64_t)(n)*1000000000)
+#define LOOP_NEVER	INT64_MAX
+#define SECONDS(n)	((int64_t)(n)*1000000000)
 #define MILLISECONDS(n) ((int64_t)(n)*1000000)
 
 struct loop;
@@ -39,20 +39,22 @@ void loop_stop(struct loop *l);
 /* Monotonic nanoseconds, read once per turn of the loop. */
 int64_t loop_now(const struct loop *l);
 
-/* A watched descriptor. Edge-triggered: `fn` is called with what became ready (enum os_ready) and must
- * go on until ERR_AGAIN, or remember. The watch lives in its owner; unwatch before closing the
+/* A watched descriptor. Edge-triggered: `fn` is called with what became ready (enum os_ready) and
+ * must go on until ERR_AGAIN, or remember. The watch lives in its owner; unwatch before closing the
  * descriptor or freeing the owner; unwatching inside any callback is safe. */
 struct watch {
 	void (*fn)(void *arg, unsigned ready);
 	void *arg;
 	int fd;
 };
-MUST_USE enum err loop_watch(struct loop *l, struct watch *w, int fd, void (*fn)(void *, unsigned), void *arg);
+MUST_USE enum err loop_watch(struct loop *l, struct watch *w, int fd, void (*fn)(void *, unsigned),
+			     void *arg);
 /* Reports OS_READY_WRITE only between loop_want_write(true) and loop_want_write(false). */
-MUST_USE enum err loop_watch_reader(struct loop *l, struct watch *w, int fd, void (*fn)(void *, unsigned), void *arg);
+MUST_USE enum err loop_watch_reader(struct loop *l, struct watch *w, int fd,
+				    void (*fn)(void *, unsigned), void *arg);
 MUST_USE enum err loop_want_write(struct loop *l, struct watch *w, bool wanted);
-MUST_USE enum err loop_watch_listener(struct loop *l, struct watch *w, int fd, void (*fn)(void *, unsigned),
-				      void *arg);
+MUST_USE enum err loop_watch_listener(struct loop *l, struct watch *w, int fd,
+				      void (*fn)(void *, unsigned), void *arg);
 void loop_unwatch(struct loop *l, struct watch *w);
 
 /* A timer, in its owner, zeroed at first. Setting it again moves it. */
@@ -65,8 +67,8 @@ struct timer {
 void loop_timer_set(struct loop *l, struct timer *t, int64_t at, void (*fn)(void *), void *arg);
 void loop_timer_cancel(struct loop *l, struct timer *t);
 
-/* Calls fn once, soon, from the loop itself. The task lives in its owner, zeroed at first; posting one
- * that waits already changes nothing. */
+/* Calls fn once, soon, from the loop itself. The task lives in its owner, zeroed at first; posting
+ * one that waits already changes nothing. */
 struct task {
 	void (*fn)(void *arg);
 	void *arg;
@@ -77,10 +79,11 @@ void loop_post(struct loop *l, struct task *t, void (*fn)(void *), void *arg);
 void loop_unpost(struct loop *l, struct task *t);
 
 /* Fibers. */
-MUST_USE enum err fiber_spawn(struct loop *l, void (*fn)(void *), void *arg); /* ERR_BUSY: too many */
+MUST_USE enum err fiber_spawn(struct loop *l, void (*fn)(void *),
+			      void *arg);	   /* ERR_BUSY: too many */
 struct fiber *fiber_current(const struct loop *l); /* NULL outside fibers */
-/* Waits until fiber_wake (ERR_OK), the deadline (ERR_TIMEOUT) or fiber_cancel (ERR_CANCELLED). A wake
- * that came since the last suspend is not lost: it returns at once. */
+/* Waits until fiber_wake (ERR_OK), the deadline (ERR_TIMEOUT) or fiber_cancel (ERR_CANCELLED). A
+ * wake that came since the last suspend is not lost: it returns at once. */
 MUST_USE enum err fiber_suspend(struct loop *l, int64_t deadline);
 void fiber_wake(struct loop *l, struct fiber *f);
 /* This and every later wait of it returns ERR_CANCELLED. */

@@ -39,8 +39,8 @@ struct loop {
 	struct loop_counts counts;
 };
 
-/* Memory of LOOP_SCRATCH bytes that lasts until the caller returns to the loop: one for what is to be sent, the
- * others for what was received. NULL: no memory. */
+/* Memory of LOOP_SCRATCH bytes that lasts until the caller returns to the loop: one for what is to
+ * be sent, the others for what was received. NULL: no memory. */
 enum { LOOP_SCRATCH = 64 * 1024 + 1, LOOP_SCRATCH_OUT = OS_DATAGRAMS_MAX };
 void *loop_scratch(struct loop *l, unsigned which);
 

@@ -68,7 +68,8 @@ static void test_many_timers(void)
 	now = loop_now(t.loop);
 	for (int i = 0; i < N; i++) {
 		seed = seed * 1103515245 + 12345;
-		loop_timer_set(t.loop, &timers[i], now + SECONDS(10) + (seed >> 8) % 100000, on_a, &t);
+		loop_timer_set(t.loop, &timers[i], now + SECONDS(10) + (seed >> 8) % 100000, on_a,
+			       &t);
 	}
 	for (int i = 0; i < N; i += 3)
 		loop_timer_cancel(t.loop, &timers[i]);

@@ -94,13 +94,13 @@ static int get_fd(struct decoder *d)
 #define STR(f, max)   put_bytes(e, m->f, (max));
 #define BYTES(f, max) put_bytes(e, m->f, (max));
 #define FD(f)	      put_fd(e, m->f);
-#define MESSAGE(name, number, from, to, text)                                           \
-	static void put_##name(struct encoder *e, const struct msg_##name *m)           \
-	{                                                                               \
-		(void)e;                                                                \
+#define MESSAGE(name, number, from, to, text)                                 \
+	static void put_##name(struct encoder *e, const struct msg_##name *m) \
+	{                                                                     \
+		(void)e;                                                      \
 		(void)m;
-#define RECORD(name)                                                                    \
-	static void put_rec_##name(struct encoder *e, const struct rec_##name *m)       \
+#define RECORD(name)                                                              \
+	static void put_rec_##name(struct encoder *e, const struct rec_##name *m) \
 	{
 #define END }
 #include "base/msg_gen.h"
@@ -116,37 +116,37 @@ static int get_fd(struct decoder *d)
 #define STR(f, max)   m->f = get_bytes(d, (max));
 #define BYTES(f, max) m->f = get_bytes(d, (max));
 #define FD(f)	      m->f = get_fd(d);
-#define MESSAGE(name, number, from, to, text)                                           \
-	static void get_##name(struct decoder *d, struct msg_##name *m)                 \
-	{                                                                               \
-		(void)d;                                                                \
+#define MESSAGE(name, number, from, to, text)                           \
+	static void get_##name(struct decoder *d, struct msg_##name *m) \
+	{                                                               \
+		(void)d;                                                \
 		(void)m;
-#define RECORD(name)                                                                    \
-	static void get_rec_##name(struct decoder *d, struct rec_##name *m)             \
+#define RECORD(name)                                                        \
+	static void get_rec_##name(struct decoder *d, struct rec_##name *m) \
 	{
 #define END }
 #include "base/msg_gen.h"
 
 #define MSG_FIELDS_NOTHING
-#define RECORD(name)                                                                    \
-	void rec_##name##_put(struct buf *b, const struct rec_##name *r)                \
-	{                                                                               \
-		struct encoder e = { .out = b };                                        \
-                                                                                        \
-		put_rec_##name(&e, r);                                                  \
-		if (e.is_bad)                                                           \
-			b->failed = true;                                               \
-	}                                                                               \
-                                                                                        \
-	enum err rec_##name##_get(str *rest, struct rec_##name *r)                      \
-	{                                                                               \
-		struct decoder d = { .rest = *rest };                                   \
-                                                                                        \
-		if (rest->n == 0)                                                       \
-			return ERR_EOF;                                                 \
-		get_rec_##name(&d, r);                                                  \
-		*rest = d.rest;                                                         \
-		return d.is_bad ? ERR_PROTOCOL : ERR_OK;                                \
+#define RECORD(name)                                                     \
+	void rec_##name##_put(struct buf *b, const struct rec_##name *r) \
+	{                                                                \
+		struct encoder e = { .out = b };                         \
+                                                                         \
+		put_rec_##name(&e, r);                                   \
+		if (e.is_bad)                                            \
+			b->failed = true;                                \
+	}                                                                \
+                                                                         \
+	enum err rec_##name##_get(str *rest, struct rec_##name *r)       \
+	{                                                                \
+		struct decoder d = { .rest = *rest };                    \
+                                                                         \
+		if (rest->n == 0)                                        \
+			return ERR_EOF;                                  \
+		get_rec_##name(&d, r);                                   \
+		*rest = d.rest;                                          \
+		return d.is_bad ? ERR_PROTOCOL : ERR_OK;                 \
 	}
 #include "base/msg_gen.h"
 
@@ -158,7 +158,8 @@ struct msg_kind {
 
 static const struct msg_kind kinds[MSG_TYPE_LIMIT] = {
 #define MSG_FIELDS_NOTHING
-#define MESSAGE(name_, number, from_, to_, text) [number] = { #name_, (from_), (to_), sizeof(struct msg_##name_) },
+#define MESSAGE(name_, number, from_, to_, text) \
+	[number] = { #name_, (from_), (to_), sizeof(struct msg_##name_) },
 #include "base/msg_gen.h"
 };
 
@@ -172,8 +173,8 @@ size_t msg_size(enum msg_type t)
 	return kinds[t].size;
 }
 
-enum err msg_encode(struct buf *out, enum msg_type type, uint32_t id, bool is_reply, uint32_t acked, const void *m,
-		    int fds[MSG_FDS_MAX], unsigned *nfds)
+enum err msg_encode(struct buf *out, enum msg_type type, uint32_t id, bool is_reply, uint32_t acked,
+		    const void *m, int fds[MSG_FDS_MAX], unsigned *nfds)
 {
 	struct encoder e = { .out = out, .fds = fds };
 
@@ -201,7 +202,8 @@ void msg_set_acked(char *datagram, uint32_t acked)
 	put_le16(datagram + 2, (uint16_t)((get_le16(datagram + 2) & 0x8000) | (acked & 0x7fff)));
 }
 
-enum err msg_decode(str datagram, enum role_kind from, enum role_kind to, const int *fds, unsigned nfds, struct msg *out)
+enum err msg_decode(str datagram, enum role_kind from, enum role_kind to, const int *fds,
+		    unsigned nfds, struct msg *out)
 {
 	struct decoder d = { .rest = str_from(datagram, MSG_HEADER), .fds = fds, .nfds = nfds };
 	unsigned type, flags;
@@ -220,9 +222,9 @@ enum err msg_decode(str datagram, enum role_kind from, enum role_kind to, const 
 	out->acked = flags & 0x7fff;
 	switch (out->type) {
 #define MSG_FIELDS_NOTHING
-#define MESSAGE(name, number, from_, to_, text)   \
-	case MSG_##name:                          \
-		get_##name(&d, &out->u.name);     \
+#define MESSAGE(name, number, from_, to_, text) \
+	case MSG_##name:                        \
+		get_##name(&d, &out->u.name);   \
 		break;
 #include "base/msg_gen.h"
 	case MSG_none:
@@ -251,13 +253,13 @@ static void close_one(int *fd)
 #define STR(f, max)
 #define BYTES(f, max)
 #define FD(f) close_one(&m->f);
-#define MESSAGE(name, number, from, to, text)                 \
-	static void close_##name(struct msg_##name *m)         \
-	{                                                      \
+#define MESSAGE(name, number, from, to, text)          \
+	static void close_##name(struct msg_##name *m) \
+	{                                              \
 		(void)m;
-#define RECORD(name)                                           \
+#define RECORD(name)                                              \
 	UNUSED static void close_rec_##name(struct rec_##name *m) \
-	{                                                      \
+	{                                                         \
 		(void)m;
 #define END }
 #include "base/msg_gen.h"
@@ -279,11 +281,14 @@ void msg_close_fds(struct msg *m)
 }
 
 static const char *const role_names[ROLE_COUNT] = {
-	[ROLE_NONE] = "none",	    [ROLE_SUPERVISOR] = "supervisor",	[ROLE_FRONT] = "front",
-	[ROLE_KEYS] = "keys",	    [ROLE_AUTH] = "auth",		[ROLE_LOOKUP] = "lookup",
-	[ROLE_STORE] = "store",	    [ROLE_CHECKPOINT] = "checkpoint",	[ROLE_SESSION] = "session",
-	[ROLE_FILTER] = "filter",   [ROLE_QUEUE] = "queue",		[ROLE_OUT] = "out",
-	[ROLE_DNS] = "dns",	    [ROLE_ADMIN] = "admin",		[ROLE_TOOL] = "tool",
+	[ROLE_NONE] = "none",	    [ROLE_SUPERVISOR] = "supervisor",
+	[ROLE_FRONT] = "front",	    [ROLE_KEYS] = "keys",
+	[ROLE_AUTH] = "auth",	    [ROLE_LOOKUP] = "lookup",
+	[ROLE_STORE] = "store",	    [ROLE_CHECKPOINT] = "checkpoint",
+	[ROLE_SESSION] = "session", [ROLE_FILTER] = "filter",
+	[ROLE_QUEUE] = "queue",	    [ROLE_OUT] = "out",
+	[ROLE_DNS] = "dns",	    [ROLE_ADMIN] = "admin",
+	[ROLE_TOOL] = "tool",
 };
 
 const char *role_name(enum role_kind r)

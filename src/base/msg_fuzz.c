@@ -1,6 +1,7 @@
-/* Any bytes as a datagram, from every role to every role, and as a list of every record. What decodes is encoded again and must
- * give the same bytes: so there is one encoding of each message, no byte that is ignored, and no limit that encoder and decoder see
- * differently. Who may send it to whom changes nothing but the permission. The first byte: how many descriptors came with it. */
+/* Any bytes as a datagram, from every role to every role, and as a list of every record. What
+ * decodes is encoded again and must give the same bytes: so there is one encoding of each message,
+ * no byte that is ignored, and no limit that encoder and decoder see differently. Who may send it
+ * to whom changes nothing but the permission. The first byte: how many descriptors came with it. */
 #include "base/msg.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
@@ -29,12 +30,14 @@ static void decode_all(str datagram, unsigned nfds)
 
 	for (unsigned from = 0; from < ROLE_COUNT; from++)
 		for (unsigned to = 0; to < ROLE_COUNT; to++) {
-			enum err err = msg_decode(datagram, (enum role_kind)from, (enum role_kind)to, fds, nfds, &m);
+			enum err err = msg_decode(datagram, (enum role_kind)from,
+						  (enum role_kind)to, fds, nfds, &m);
 
 			if (err == ERR_DENIED)
 				continue;
 			if (first != ERR_DENIED && err != first)
-				panic("%s: %s, then %s", msg_name(m.type), err_name(first), err_name(err));
+				panic("%s: %s, then %s", msg_name(m.type), err_name(first),
+				      err_name(err));
 			if (first == ERR_DENIED && err == ERR_OK)
 				encode_again(datagram, &m, nfds);
 			first = err;
@@ -42,20 +45,21 @@ static void decode_all(str datagram, unsigned nfds)
 }
 
 #define MSG_FIELDS_NOTHING
-#define RECORD(name)                                                                                       \
-	static void list_of_##name(str list)                                                               \
-	{                                                                                                  \
-		str rest = list;                                                                           \
-		struct rec_##name r;                                                                       \
-		struct buf b;                                                                              \
-                                                                                                           \
-		buf_init(&b, list.n + 1);                                                                  \
-		while (rec_##name##_get(&rest, &r) == ERR_OK) {                                            \
-			rec_##name##_put(&b, &r);                                                          \
-			if (!str_eq(buf_str(&b), str_head(list, list.n - rest.n)) || buf_failed(&b))       \
-				panic("record %s: other bytes", #name);                                    \
-		}                                                                                          \
-		buf_free(&b);                                                                              \
+#define RECORD(name)                                                                 \
+	static void list_of_##name(str list)                                         \
+	{                                                                            \
+		str rest = list;                                                     \
+		struct rec_##name r;                                                 \
+		struct buf b;                                                        \
+                                                                                     \
+		buf_init(&b, list.n + 1);                                            \
+		while (rec_##name##_get(&rest, &r) == ERR_OK) {                      \
+			rec_##name##_put(&b, &r);                                    \
+			if (!str_eq(buf_str(&b), str_head(list, list.n - rest.n)) || \
+			    buf_failed(&b))                                          \
+				panic("record %s: other bytes", #name);              \
+		}                                                                    \
+		buf_free(&b);                                                        \
 	}
 #include "base/msg_gen.h"
 

@@ -1,12 +1,12 @@
 /* The operating system: every system call of Posthorn goes through this header.
  *
  * os_linux.c implements it over the kernel. The simulator is another implementation: a simulated
- * clock, network and file system, in which a power cut keeps an arbitrary part of what was not synced.
- * What libraries (LMDB, SQLite, OpenSSL's random numbers) do past it is listed in docs/.
+ * clock, network and file system, in which a power cut keeps an arbitrary part of what was not
+ * synced. What libraries (LMDB, SQLite, OpenSSL's random numbers) do past it is listed in docs/.
  *
- * Descriptors are ints, -1 is none; they are always close-on-exec and, sockets, non-blocking. Times are
- * nanoseconds (monotonic) or microseconds (wall clock). Short reads and writes are visible where `done`
- * is returned, and retried inside the _all functions. EINTR is retried inside.
+ * Descriptors are ints, -1 is none; they are always close-on-exec and, sockets, non-blocking. Times
+ * are nanoseconds (monotonic) or microseconds (wall clock). Short reads and writes are visible
+ * where `done` is returned, and retried inside the _all functions. EINTR is retried inside.
  */
 #ifndef BASE_OS_H
 #define BASE_OS_H
@@ -25,11 +25,12 @@ int os_zone_minutes(int64_t wall_us);
 void os_random(void *p, size_t n);
 uint64_t os_random_u64(void);
 
-/* Files. `dir` is a directory's descriptor, or -1 for the working directory; names are NUL-terminated. */
+/* Files. `dir` is a directory's descriptor, or -1 for the working directory; names are
+ * NUL-terminated. */
 enum os_open_flags {
 	OS_READ = 1,
 	OS_WRITE = 2,
-	OS_CREATE = 4,	 /* mode 0600 unless OS_GROUP_READ */
+	OS_CREATE = 4,	  /* mode 0600 unless OS_GROUP_READ */
 	OS_EXCLUSIVE = 8, /* with OS_CREATE: ERR_EXISTS when it is there */
 	OS_APPEND = 16,
 	OS_DIRECTORY = 32,
@@ -38,14 +39,16 @@ enum os_open_flags {
 };
 
 MUST_USE enum err os_open(int dir, const char *name, unsigned flags, int *fd);
-void os_close(int fd); /* -1 is allowed */
+void os_close(int fd);						    /* -1 is allowed */
 MUST_USE enum err os_read(int fd, void *p, size_t n, size_t *done); /* ERR_EOF at the end */
 MUST_USE enum err os_pread(int fd, void *p, size_t n, uint64_t at, size_t *done);
-MUST_USE enum err os_pread_all(int fd, void *p, size_t n, uint64_t at); /* ERR_EOF when it ends before */
+MUST_USE enum err os_pread_all(int fd, void *p, size_t n,
+			       uint64_t at); /* ERR_EOF when it ends before */
 MUST_USE enum err os_write(int fd, const void *p, size_t n, size_t *done);
 MUST_USE enum err os_write_all(int fd, str s);
 MUST_USE enum err os_pwrite_all(int fd, str s, uint64_t at);
-MUST_USE enum err os_pwritev_all(int fd, struct iovec *iov, unsigned n, uint64_t at); /* changes iov */
+MUST_USE enum err os_pwritev_all(int fd, struct iovec *iov, unsigned n,
+				 uint64_t at); /* changes iov */
 MUST_USE enum err os_fdatasync(int fd);
 MUST_USE enum err os_fsync(int fd); /* also for directories */
 MUST_USE enum err os_truncate(int fd, uint64_t size);
@@ -54,8 +57,10 @@ MUST_USE enum err os_allocate(int fd, uint64_t at, uint64_t n);
 MUST_USE enum err os_rename(int dir, const char *from, const char *to);
 MUST_USE enum err os_link(int dir, const char *from, const char *to);
 MUST_USE enum err os_unlink(int dir, const char *name);
-MUST_USE enum err os_mkdir(int dir, const char *name, unsigned mode); /* ERR_EXISTS when it is there */
-MUST_USE enum err os_lock_file(int fd); /* exclusive, for the life of the descriptor; ERR_BUSY when held */
+MUST_USE enum err os_mkdir(int dir, const char *name,
+			   unsigned mode); /* ERR_EXISTS when it is there */
+MUST_USE enum err os_lock_file(
+	int fd); /* exclusive, for the life of the descriptor; ERR_BUSY when held */
 
 struct os_stat {
 	uint64_t size, inode;
@@ -80,16 +85,16 @@ MUST_USE enum err os_memfd(str contents, bool sealed, int *fd);
 MUST_USE enum err os_memfd_seal(int fd);
 /* ERR_PROTOCOL unless it is a memfd with all seals; *size is its size. */
 MUST_USE enum err os_memfd_check(int fd, uint64_t *size);
-/* Standard error becomes a socket to the system's log (/dev/log): for this process and those it starts. ERR_NOT_FOUND:
- * no log daemon listens. */
+/* Standard error becomes a socket to the system's log (/dev/log): for this process and those it
+ * starts. ERR_NOT_FOUND: no log daemon listens. */
 MUST_USE enum err os_stderr_to_syslog(void);
 
 struct buf;
 /* What descriptors this process has, in words: "3 sockets unix, 2 listeners, 1 file". */
 void os_describe_fds(struct buf *out);
 int os_dup(int fd); /* -1 when it cannot */
-/* A path to what a descriptor of this process is, for libraries that open by name. It leads there past folders that this
- * process may not enter. */
+/* A path to what a descriptor of this process is, for libraries that open by name. It leads there
+ * past folders that this process may not enter. */
 enum { OS_FD_PATH_SIZE = 32 };
 void os_fd_path(int fd, char path[OS_FD_PATH_SIZE]);
 
@@ -105,8 +110,10 @@ MUST_USE enum err os_sync_result(struct os_syncer *s);
 
 /* Sockets. */
 enum os_listen_flags { OS_LISTEN_REUSEPORT = 1, OS_LISTEN_V6ONLY = 2 };
-MUST_USE enum err os_listen(const struct addr *at, unsigned flags, int *fd); /* ERR_BUSY: port in use */
-/* SOCK_SEQPACKET below a path: the control socket. Connecting waits; ERR_NOT_FOUND: nobody listens. */
+MUST_USE enum err os_listen(const struct addr *at, unsigned flags,
+			    int *fd); /* ERR_BUSY: port in use */
+/* SOCK_SEQPACKET below a path: the control socket. Connecting waits; ERR_NOT_FOUND: nobody listens.
+ */
 MUST_USE enum err os_listen_datagrams(const char *path, int *fd);
 MUST_USE enum err os_connect_datagrams(const char *path, int *fd);
 MUST_USE enum err os_accept(int listener, struct addr *peer, int *fd);
@@ -126,9 +133,12 @@ MUST_USE enum err os_peer_user(int fd, uint32_t *uid, uint32_t *gid, int *pid);
 enum { OS_FDS_MAX = 4 };
 /* Datagrams with descriptors, on SOCK_SEQPACKET and SOCK_STREAM pairs. Received descriptors are the
  * caller's; a datagram larger than n is ERR_TOO_LONG (and gone, its descriptors closed). */
-MUST_USE enum err os_send_fds(int sock, const struct iovec *iov, unsigned niov, const int *fds, unsigned nfds);
-MUST_USE enum err os_recv_fds(int sock, void *p, size_t n, size_t *done, int fds[OS_FDS_MAX], unsigned *nfds);
-/* Several in one call. Fewer than `max`: there were no more, so the call that would only say ERR_AGAIN is saved. */
+MUST_USE enum err os_send_fds(int sock, const struct iovec *iov, unsigned niov, const int *fds,
+			      unsigned nfds);
+MUST_USE enum err os_recv_fds(int sock, void *p, size_t n, size_t *done, int fds[OS_FDS_MAX],
+			      unsigned *nfds);
+/* Several in one call. Fewer than `max`: there were no more, so the call that would only say
+ * ERR_AGAIN is saved. */
 struct os_datagram {
 	void *p;
 	size_t n;     /* room; then its size */
@@ -147,25 +157,27 @@ struct os_event {
 };
 MUST_USE enum err os_poll_new(int *poll);
 MUST_USE enum err os_poll_add(int poll, int fd, void *tag);
-/* The same without OS_READY_WRITE, which is asked for while it is wanted: a UNIX socket would report it each time
- * that its peer has taken something. */
+/* The same without OS_READY_WRITE, which is asked for while it is wanted: a UNIX socket would
+ * report it each time that its peer has taken something. */
 MUST_USE enum err os_poll_add_reader(int poll, int fd, void *tag);
 MUST_USE enum err os_poll_want_write(int poll, int fd, void *tag, bool wanted);
-/* Level-triggered and for reading alone: for listeners shared by processes (one is woken per event). */
+/* Level-triggered and for reading alone: for listeners shared by processes (one is woken per
+ * event). */
 MUST_USE enum err os_poll_add_listener(int poll, int fd, void *tag);
 void os_poll_remove(int poll, int fd);
 /* Waits at most timeout_ns (-1: for ever, 0: not at all). *n may be 0. */
-MUST_USE enum err os_poll_wait(int poll, struct os_event *events, unsigned max, int64_t timeout_ns, unsigned *n);
+MUST_USE enum err os_poll_wait(int poll, struct os_event *events, unsigned max, int64_t timeout_ns,
+			       unsigned *n);
 
 /* Processes and signals. */
 enum os_signal { OS_SIG_TERM = 1, OS_SIG_RELOAD = 2, OS_SIG_CHILD = 4, OS_SIG_USER = 8 };
-/* Blocks these signals and returns a descriptor on which they arrive. INT counts as TERM. A pipe without a reader is
- * no signal but ERR_CLOSED from then on, here and in all children. */
+/* Blocks these signals and returns a descriptor on which they arrive. INT counts as TERM. A pipe
+ * without a reader is no signal but ERR_CLOSED from then on, here and in all children. */
 MUST_USE enum err os_signals(int *fd);
 MUST_USE enum err os_signals_read(int fd, unsigned *signals); /* a set of enum os_signal */
 /* Our own executable again with these arguments (NULL-ended, without argv[0]); fds[i] becomes
- * descriptor 3 + i there, all others are closed; it may open as many as the hard limit allows. `uid`, `gid`: who it
- * shall be, 0: as we are. */
+ * descriptor 3 + i there, all others are closed; it may open as many as the hard limit allows.
+ * `uid`, `gid`: who it shall be, 0: as we are. */
 struct os_spawn {
 	const char *const *args;
 	const int *fds;

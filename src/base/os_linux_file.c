@@ -1,7 +1,8 @@
 /* os.h over Linux: clocks, chance, files, memory as descriptors, the syncer.
  *
- * Thin: one call each, EINTR retried, errno turned into enum err. The syncer is the one thread that a
- * role may have: it waits in fdatasync, so that the event loop does not, and tells by an eventfd. */
+ * Thin: one call each, EINTR retried, errno turned into enum err. The syncer is the one thread that
+ * a role may have: it waits in fdatasync, so that the event loop does not, and tells by an eventfd.
+ */
 #include "base/os.h"
 
 #include <assert.h>
@@ -23,13 +24,13 @@
 #include <unistd.h>
 
 /* Retries what a signal interrupted; the value of the call. */
-#define RETRY(call)                                                      \
-	({                                                               \
-		__typeof__(call) retry_;                                 \
-		do                                                       \
-			retry_ = (call);                                 \
-		while (retry_ == -1 && errno == EINTR);                  \
-		retry_;                                                  \
+#define RETRY(call)                                     \
+	({                                              \
+		__typeof__(call) retry_;                \
+		do                                      \
+			retry_ = (call);                \
+		while (retry_ == -1 && errno == EINTR); \
+		retry_;                                 \
 	})
 
 int64_t os_monotonic_ns(void)
@@ -222,7 +223,8 @@ enum err os_allocate(int fd, uint64_t at, uint64_t n)
 	if (errno != EOPNOTSUPP || fstat(fd, &st))
 		return err_from_errno(errno);
 	/* A file system without fallocate: the size alone; a full disk then shows at the write. */
-	return (uint64_t)st.st_size < at + n ? result(RETRY(ftruncate(fd, (off_t)(at + n)))) : ERR_OK;
+	return (uint64_t)st.st_size < at + n ? result(RETRY(ftruncate(fd, (off_t)(at + n))))
+					     : ERR_OK;
 }
 
 enum err os_rename(int dir, const char *from, const char *to)

@@ -1,5 +1,5 @@
-/* os.h over Linux: sockets and readiness. Sockets are non-blocking from birth; readiness is epoll, edge-
- * triggered, one registration for the life of a descriptor. */
+/* os.h over Linux: sockets and readiness. Sockets are non-blocking from birth; readiness is epoll,
+ * edge- triggered, one registration for the life of a descriptor. */
 #include "base/os.h"
 
 #include "base/buf.h"
@@ -92,7 +92,8 @@ enum err os_listen(const struct addr *at, unsigned flags, int *fd)
 		struct stat st;
 
 		if (stat(at->path, &st) == 0 && S_ISSOCK(st.st_mode))
-			unlink(at->path); /* left by one that was killed: our lock on the data says so */
+			unlink(at->path); /* left by one that was killed: our lock on the data says
+					     so */
 	} else {
 		setsockopt(*fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one));
 		if (flags & OS_LISTEN_REUSEPORT)
@@ -275,7 +276,9 @@ enum err os_socketpair(bool seqpacket, int fd[2])
 {
 	int size = 1024 * 1024;
 
-	if (socketpair(AF_UNIX, (seqpacket ? SOCK_SEQPACKET : SOCK_STREAM) | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, fd))
+	if (socketpair(AF_UNIX,
+		       (seqpacket ? SOCK_SEQPACKET : SOCK_STREAM) | SOCK_CLOEXEC | SOCK_NONBLOCK, 0,
+		       fd))
 		return err_from_errno(errno);
 	for (int i = 0; seqpacket && i < 2; i++)
 		if (setsockopt(fd[i], SOL_SOCKET, SO_SNDBUFFORCE, &size, sizeof(size)))
@@ -301,7 +304,8 @@ union control {
 	char room[CMSG_SPACE(sizeof(int) * OS_FDS_MAX)];
 };
 
-enum err os_send_fds(int sock, const struct iovec *iov, unsigned niov, const int *fds, unsigned nfds)
+enum err os_send_fds(int sock, const struct iovec *iov, unsigned niov, const int *fds,
+		     unsigned nfds)
 {
 	union control control;
 	struct iovec copy[8];
@@ -367,7 +371,9 @@ enum err os_recv_fds(int sock, void *p, size_t n, size_t *done, int fds[OS_FDS_M
 {
 	union control control;
 	struct iovec iov = { .iov_base = p, .iov_len = n };
-	struct msghdr m = { .msg_iov = &iov, .msg_iovlen = 1, .msg_control = control.room,
+	struct msghdr m = { .msg_iov = &iov,
+			    .msg_iovlen = 1,
+			    .msg_control = control.room,
 			    .msg_controllen = sizeof(control.room) };
 	ssize_t got;
 	enum err err;
@@ -394,7 +400,9 @@ enum err os_recv_datagrams(int sock, struct os_datagram *d, unsigned max, unsign
 	max = MIN(max, (unsigned)OS_DATAGRAMS_MAX);
 	for (unsigned i = 0; i < max; i++) {
 		iov[i] = (struct iovec){ .iov_base = d[i].p, .iov_len = d[i].n };
-		m[i] = (struct mmsghdr){ .msg_hdr = { .msg_iov = &iov[i], .msg_iovlen = 1, .msg_control = control[i].room,
+		m[i] = (struct mmsghdr){ .msg_hdr = { .msg_iov = &iov[i],
+						      .msg_iovlen = 1,
+						      .msg_control = control[i].room,
 						      .msg_controllen = sizeof(control[i].room) } };
 	}
 	*got = 0;
@@ -452,10 +460,13 @@ void os_poll_remove(int poll, int fd)
 	epoll_ctl(poll, EPOLL_CTL_DEL, fd, NULL);
 }
 
-enum err os_poll_wait(int poll, struct os_event *events, unsigned max, int64_t timeout_ns, unsigned *n)
+enum err os_poll_wait(int poll, struct os_event *events, unsigned max, int64_t timeout_ns,
+		      unsigned *n)
 {
 	struct epoll_event e[64];
-	int ms = timeout_ns < 0 ? -1 : (int)MIN(timeout_ns / 1000000 + (timeout_ns % 1000000 != 0), (int64_t)INT32_MAX);
+	int ms = timeout_ns < 0 ? -1
+				: (int)MIN(timeout_ns / 1000000 + (timeout_ns % 1000000 != 0),
+					   (int64_t)INT32_MAX);
 	int got = epoll_wait(poll, e, (int)MIN(max, ARRAY_LEN(e)), ms);
 
 	*n = 0;
@@ -511,11 +522,13 @@ void os_describe_fds(struct buf *out)
 	for (int fd = 0; fd < FD_LIMIT; fd++) {
 		if (fstat(fd, &st))
 			continue;
-		for (k = 0; k < KINDS - 1 && kinds[k] && strcmp(kinds[k], describe(fd, &st)) != 0; k++)
+		for (k = 0; k < KINDS - 1 && kinds[k] && strcmp(kinds[k], describe(fd, &st)) != 0;
+		     k++)
 			;
 		kinds[k] = describe(fd, &st);
 		counts[k]++;
 	}
 	for (k = 0; k < KINDS && kinds[k]; k++)
-		buf_printf(out, "%s%u %s%s", k ? ", " : "", counts[k], kinds[k], counts[k] == 1 ? "" : "s");
+		buf_printf(out, "%s%u %s%s", k ? ", " : "", counts[k], kinds[k],
+			   counts[k] == 1 ? "" : "s");
 }

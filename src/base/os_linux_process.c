@@ -212,7 +212,8 @@ enum err os_user_find(const char *name, uint32_t *uid, uint32_t *gid)
 
 enum err os_chown(int dir, const char *name, uint32_t uid, uint32_t gid)
 {
-	return fchownat(dir < 0 ? AT_FDCWD : dir, name, uid, gid, 0) ? err_from_errno(errno) : ERR_OK;
+	return fchownat(dir < 0 ? AT_FDCWD : dir, name, uid, gid, 0) ? err_from_errno(errno)
+								     : ERR_OK;
 }
 
 enum err os_chmod(int dir, const char *name, unsigned mode)

@@ -1,5 +1,5 @@
-/* The operating system as os.h promises it: files, locks, lists, memory as descriptors, the syncer, sockets, descriptors in
- * datagrams, readiness, processes. */
+/* The operating system as os.h promises it: files, locks, lists, memory as descriptors, the syncer,
+ * sockets, descriptors in datagrams, readiness, processes. */
 #include "base/os.h"
 #include "base/buf.h"
 #include "base/tap.h"
@@ -128,7 +128,8 @@ static void refuse_allocate(void)
 	};
 	struct sock_fprog all = { .len = ARRAY_LEN(program), .filter = program };
 
-	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) || prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &all))
+	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) ||
+	    prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &all))
 		os_exit(100);
 }
 
@@ -212,7 +213,8 @@ static void test_list(int dir)
 	}
 	EQ(os_list(sub, a, &names, &n), ERR_OK);
 	EQ(n, 200);
-	OK(is_listed(names, n, S("n0")) && is_listed(names, n, S("n199")) && !is_listed(names, n, S(".")));
+	OK(is_listed(names, n, S("n0")) && is_listed(names, n, S("n199")) &&
+	   !is_listed(names, n, S(".")));
 	EQ(os_list(sub, a, &names, &n), ERR_OK); /* again, from the start */
 	EQ(n, 200);
 	EQ(os_list(sub, small, &names, &n), ERR_NO_MEMORY);
@@ -384,7 +386,8 @@ static void test_unix(const char *folder)
 	EQ(os_connect_datagrams(path, &client), ERR_OK);
 	EQ(os_accept(listener, &peer, &server), ERR_OK);
 	os_close(listener);
-	EQ(os_connect_datagrams(path, &again), ERR_NOT_FOUND); /* the socket is there, the server is not */
+	EQ(os_connect_datagrams(path, &again),
+	   ERR_NOT_FOUND); /* the socket is there, the server is not */
 	os_close(client);
 	os_close(server);
 	memset(path, 'p', sizeof(path) - 1);
@@ -413,8 +416,12 @@ static enum err pass(int sock, size_t n, unsigned nfds, const int *fds)
 static void test_passing(void)
 {
 	int pair[2], fds[OS_FDS_MAX], five[5];
-	struct { struct cmsghdr c; int fd[5]; } control = { .c = { .cmsg_len = CMSG_LEN(sizeof(five)),
-								 .cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS } };
+	struct {
+		struct cmsghdr c;
+		int fd[5];
+	} control = { .c = { .cmsg_len = CMSG_LEN(sizeof(five)),
+			     .cmsg_level = SOL_SOCKET,
+			     .cmsg_type = SCM_RIGHTS } };
 	char got[16];
 	size_t n;
 	unsigned nfds, before;
@@ -441,8 +448,13 @@ static void test_passing(void)
 	tap_group("more descriptors than we take");
 	for (int i = 0; i < 5; i++)
 		control.fd[i] = 1;
-	EQ(sendmsg(pair[0], &(struct msghdr){ .msg_iov = &(struct iovec){ got, 1 }, .msg_iovlen = 1,
-					      .msg_control = &control, .msg_controllen = sizeof(control) }, 0), 1);
+	EQ(sendmsg(pair[0],
+		   &(struct msghdr){ .msg_iov = &(struct iovec){ got, 1 },
+				     .msg_iovlen = 1,
+				     .msg_control = &control,
+				     .msg_controllen = sizeof(control) },
+		   0),
+	   1);
 	EQ(os_recv_fds(pair[1], got, sizeof(got), &n, fds, &nfds), ERR_TOO_LONG);
 	EQ(count_fds(), before);
 	EQ(pass(pair[0], 1, 1, (int[]){ 999 }), ERR_CLOSED); /* no such descriptor */
@@ -513,7 +525,8 @@ static void test_processes(void)
 	os_close(signals);
 }
 
-/* This program again, as os_spawn starts it; its exit status says in bits what was not as promised. */
+/* This program again, as os_spawn starts it; its exit status says in bits what was not as promised.
+ */
 static int spawned(void)
 {
 	struct rlimit files;
@@ -548,7 +561,9 @@ static void test_spawn(void)
 	EQ(setrlimit(RLIMIT_NOFILE, &files), 0);
 	fds[0] = one[1]; /* in the other order than they will have */
 	fds[1] = one[0];
-	EQ(os_spawn(&(struct os_spawn){ .args = args, .fds = fds, .nfds = 2, .stdin_null = true }, &pid), ERR_OK);
+	EQ(os_spawn(&(struct os_spawn){ .args = args, .fds = fds, .nfds = 2, .stdin_null = true },
+		    &pid),
+	   ERR_OK);
 	EQ(os_wait_readable(one[1], 60000), ERR_OK);
 	EQ(os_recv(one[1], got, sizeof(got), &n), ERR_OK);
 	STR_EQ(str_of(got, n), S("here"));
@@ -571,8 +586,9 @@ static void test_close_others(void)
 	fork_quietly(&pid);
 	if (pid == 0) {
 		os_close_others((int[]){ fd[3], -1, fd[1] }, 3);
-		os_exit((fcntl(fd[0], F_GETFD) >= 0) + (fcntl(fd[1], F_GETFD) < 0) * 2 + (fcntl(fd[2], F_GETFD) >= 0) * 4 +
-			(fcntl(fd[3], F_GETFD) < 0) * 8 + (fcntl(2, F_GETFD) < 0) * 16);
+		os_exit((fcntl(fd[0], F_GETFD) >= 0) + (fcntl(fd[1], F_GETFD) < 0) * 2 +
+			(fcntl(fd[2], F_GETFD) >= 0) * 4 + (fcntl(fd[3], F_GETFD) < 0) * 8 +
+			(fcntl(2, F_GETFD) < 0) * 16);
 	}
 	while (os_reap(&pid, &status) == ERR_AGAIN)
 		EQ(os_wait_readable(fd[0], 10), ERR_TIMEOUT);

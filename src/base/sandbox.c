@@ -1,9 +1,9 @@
 /* seccomp and Landlock.
  *
- * The seccomp program is built from sandbox.def: the architecture first, then one comparison for each call that this role may
- * make, with a look at the arguments where only some are harmless. The kernel caches the calls that are allowed whatever their
- * arguments, so the length of the list costs nothing on the hot ones. The default is EPERM rather
- * than a kill: a library that asks for
+ * The seccomp program is built from sandbox.def: the architecture first, then one comparison for
+ * each call that this role may make, with a look at the arguments where only some are harmless. The
+ * kernel caches the calls that are allowed whatever their arguments, so the length of the list
+ * costs nothing on the hot ones. The default is EPERM rather than a kill: a library that asks for
  * something it can do without goes on, and a probe (tests/sandbox) can tell what it met. */
 #include "base/sandbox.h"
 
@@ -61,27 +61,33 @@ static const struct call calls[] = {
 #define __NR_poll -1
 #endif
 #ifndef __NR_open
-#define __NR_open -1
-#define __NR_stat -1
-#define __NR_lstat -1
-#define __NR_access -1
+#define __NR_open     -1
+#define __NR_stat     -1
+#define __NR_lstat    -1
+#define __NR_access   -1
 #define __NR_readlink -1
-#define __NR_unlink -1
-#define __NR_rename -1
-#define __NR_mkdir -1
-#define __NR_rmdir -1
+#define __NR_unlink   -1
+#define __NR_rename   -1
+#define __NR_mkdir    -1
+#define __NR_rmdir    -1
 #endif
 #define CALL(name, sets, check) { __NR_##name, (sets), (check) },
 #include "base/sandbox.def"
 #undef CALL
 };
 
-#define ARG(n) ((unsigned)offsetof(struct seccomp_data, args[n])) /* its low half: little-endian machines */
+#define ARG(n)                                   \
+	((unsigned)offsetof(struct seccomp_data, \
+			    args[n])) /* its low half: little-endian machines */
 #define LOAD(at) BPF_STMT(BPF_LD | BPF_W | BPF_ABS, (at))
 #define ALLOW	 BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW)
 #define REFUSE	 BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM)
 
-enum { PROGRAM_MAX = 480, BLOCK_MAX = 10, MAY_CHANGE = O_ACCMODE | O_CREAT | O_TRUNC | O_APPEND | (O_TMPFILE & ~O_DIRECTORY) };
+enum {
+	PROGRAM_MAX = 480,
+	BLOCK_MAX = 10,
+	MAY_CHANGE = O_ACCMODE | O_CREAT | O_TRUNC | O_APPEND | (O_TMPFILE & ~O_DIRECTORY)
+};
 
 /* Refused when one of these bits is set in the argument. */
 static unsigned refuse_bits(unsigned argument, unsigned bits, struct sock_filter block[BLOCK_MAX])
@@ -93,6 +99,8 @@ static unsigned refuse_bits(unsigned argument, unsigned bits, struct sock_filter
 }
 
 /* What follows the comparison with the call's number; always ends in a return. */
+#define PUT(instruction)     block[n++] = (struct sock_filter)instruction
+#define IF_EQUAL(k, yes, no) BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, (k), (yes), (no))
 static unsigned argument_check(enum check check, struct sock_filter block[BLOCK_MAX])
 {
 	unsigned n = 0;
@@ -101,9 +109,9 @@ static unsigned argument_check(enum check check, struct sock_filter block[BLOCK_
 	case ANY:
 		break;
 	case EMPTY_PATH: /* newfstatat(fd, "", st, AT_EMPTY_PATH) */
-		block[n++] = (struct sock_filter)LOAD(ARG(3));
-		block[n++] = (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JSET | BPF_K, AT_EMPTY_PATH, 1, 0);
-		block[n++] = (struct sock_filter)REFUSE;
+		PUT(LOAD(ARG(3)));
+		PUT(BPF_JUMP(BPF_JMP | BPF_JSET | BPF_K, AT_EMPTY_PATH, 1, 0));
+		PUT(REFUSE);
 		break;
 	case NO_EXEC:
 		n = refuse_bits(2, PROT_EXEC, block);
@@ -114,59 +122,64 @@ static unsigned argument_check(enum check check, struct sock_filter block[BLOCK_
 	case OPEN_READ:
 		n = refuse_bits(1, MAY_CHANGE, block);
 		break;
-	case SENDTO_PLAIN: /* MSG_FASTOPEN connects a listener that was shut down, where connect is refused */
+	case SENDTO_PLAIN: /* MSG_FASTOPEN connects a listener that was shut down */
 		n = refuse_bits(3, MSG_FASTOPEN, block);
 		break;
 	case SENDMSG_PLAIN:
 		n = refuse_bits(2, MSG_FASTOPEN, block);
 		break;
-	case NO_OWNER: /* who gets a descriptor's signals, and which: a way to kill others of the same user */
-		block[n++] = (struct sock_filter)LOAD(ARG(1));
-		block[n++] = (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, F_SETOWN, 2, 0);
-		block[n++] = (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, F_SETOWN_EX, 1, 0);
-		block[n++] = (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, F_SETSIG, 0, 1);
-		block[n++] = (struct sock_filter)REFUSE;
+	case NO_OWNER: /* who gets a descriptor's signals, and which: a way to kill others of the
+			  same user */
+		PUT(LOAD(ARG(1)));
+		PUT(IF_EQUAL(F_SETOWN, 2, 0));
+		PUT(IF_EQUAL(F_SETOWN_EX, 1, 0));
+		PUT(IF_EQUAL(F_SETSIG, 0, 1));
+		PUT(REFUSE);
 		break;
 	case CONNECTED_PAIR: /* a datagram socket could send to any other that has a name */
-		block[n++] = (struct sock_filter)LOAD(ARG(0));
-		block[n++] = (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, AF_UNIX, 0, 4);
-		block[n++] = (struct sock_filter)LOAD(ARG(1));
-		block[n++] = (struct sock_filter)BPF_STMT(BPF_ALU | BPF_AND | BPF_K, 0xf);
-		block[n++] = (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SOCK_STREAM, 2, 0);
-		block[n++] = (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SOCK_SEQPACKET, 1, 0);
-		block[n++] = (struct sock_filter)REFUSE;
+		PUT(LOAD(ARG(0)));
+		PUT(IF_EQUAL(AF_UNIX, 0, 4));
+		PUT(LOAD(ARG(1)));
+		PUT(BPF_STMT(BPF_ALU | BPF_AND | BPF_K, 0xf));
+		PUT(IF_EQUAL(SOCK_STREAM, 2, 0));
+		PUT(IF_EQUAL(SOCK_SEQPACKET, 1, 0));
+		PUT(REFUSE);
 		break;
 	case INTERNET:
-		block[n++] = (struct sock_filter)LOAD(ARG(0));
-		block[n++] = (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, AF_INET, 2, 0);
-		block[n++] = (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, AF_INET6, 1, 0);
-		block[n++] = (struct sock_filter)REFUSE;
+		PUT(LOAD(ARG(0)));
+		PUT(IF_EQUAL(AF_INET, 2, 0));
+		PUT(IF_EQUAL(AF_INET6, 1, 0));
+		PUT(REFUSE);
 		break;
 	case NO_NAMESPACE:
-		n = refuse_bits(0, CLONE_NEWUSER | CLONE_NEWNET | CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWIPC |
-					   CLONE_NEWUTS | CLONE_NEWCGROUP, block);
+		n = refuse_bits(0,
+				CLONE_NEWUSER | CLONE_NEWNET | CLONE_NEWNS | CLONE_NEWPID |
+					CLONE_NEWIPC | CLONE_NEWUTS | CLONE_NEWCGROUP,
+				block);
 		break;
-	case ADD_FILTER: /* filters stack and only ever take away; without flags: none that hands calls to somebody else */
-		block[n++] = (struct sock_filter)LOAD(ARG(0));
-		block[n++] = (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SECCOMP_SET_MODE_FILTER, 0, 2);
-		block[n++] = (struct sock_filter)LOAD(ARG(1));
-		block[n++] = (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, 0, 1, 0);
-		block[n++] = (struct sock_filter)REFUSE;
+	case ADD_FILTER: /* filters stack and only ever take away; without flags: none that hands
+			    calls to somebody else */
+		PUT(LOAD(ARG(0)));
+		PUT(IF_EQUAL(SECCOMP_SET_MODE_FILTER, 0, 2));
+		PUT(LOAD(ARG(1)));
+		PUT(IF_EQUAL(0, 1, 0));
+		PUT(REFUSE);
 		break;
 	case DEATH_SIGNAL:
-		block[n++] = (struct sock_filter)LOAD(ARG(0));
-		block[n++] = (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, PR_SET_PDEATHSIG, 1, 0);
-		block[n++] = (struct sock_filter)REFUSE;
+		PUT(LOAD(ARG(0)));
+		PUT(IF_EQUAL(PR_SET_PDEATHSIG, 1, 0));
+		PUT(REFUSE);
 		break;
 	}
-	block[n++] = (struct sock_filter)ALLOW;
+	PUT(ALLOW);
 	return n;
 }
 
 static bool is_listed_freely(unsigned i, unsigned allow)
 {
 	for (unsigned k = 0; k < ARRAY_LEN(calls); k++)
-		if (k != i && calls[k].number == calls[i].number && calls[k].check == ANY && (calls[k].sets & allow))
+		if (k != i && calls[k].number == calls[i].number && calls[k].check == ANY &&
+		    (calls[k].sets & allow))
 			return true;
 	return false;
 }
@@ -176,7 +189,8 @@ static unsigned build(unsigned allow, struct sock_filter *program)
 	unsigned n = 0;
 
 	program[n++] = (struct sock_filter)LOAD(offsetof(struct seccomp_data, arch));
-	program[n++] = (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, AUDIT_ARCH_OURS, 1, 0);
+	program[n++] =
+		(struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, AUDIT_ARCH_OURS, 1, 0);
 	program[n++] = (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_KILL_PROCESS);
 	program[n++] = (struct sock_filter)LOAD(offsetof(struct seccomp_data, nr));
 	/* glibc falls back to clone, whose flags can be looked at, when there is no clone3. */
@@ -194,8 +208,8 @@ static unsigned build(unsigned allow, struct sock_filter *program)
 		size = argument_check(c->check, block);
 		if (n + 1 + size + 1 > PROGRAM_MAX)
 			panic("sandbox: the program is too long");
-		program[n++] = (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, (unsigned)c->number, 0,
-							    (unsigned char)size);
+		program[n++] = (struct sock_filter)BPF_JUMP(
+			BPF_JMP | BPF_JEQ | BPF_K, (unsigned)c->number, 0, (unsigned char)size);
 		memcpy(program + n, block, size * sizeof(*block));
 		n += size;
 	}
@@ -224,8 +238,9 @@ static const struct {
 	uint64_t fs, net, scoped;
 	size_t size;
 } landlock_versions[] = {
-	{ 1, (1u << 13) - 1, 0, 0, 8 },	  { 2, (1u << 14) - 1, 0, 0, 8 },  { 3, (1u << 15) - 1, 0, 0, 8 },
-	{ 4, (1u << 15) - 1, 3, 0, 16 },  { 5, (1u << 16) - 1, 3, 0, 16 }, { 6, (1u << 16) - 1, 3, 3, 24 },
+	{ 1, (1u << 13) - 1, 0, 0, 8 },	 { 2, (1u << 14) - 1, 0, 0, 8 },
+	{ 3, (1u << 15) - 1, 0, 0, 8 },	 { 4, (1u << 15) - 1, 3, 0, 16 },
+	{ 5, (1u << 16) - 1, 3, 0, 16 }, { 6, (1u << 16) - 1, 3, 3, 24 },
 };
 
 enum { LANDLOCK_READ = LANDLOCK_ACCESS_FS_READ_FILE | LANDLOCK_ACCESS_FS_READ_DIR };
@@ -239,7 +254,8 @@ static bool landlock_paths(int ruleset, const char *const *paths, uint64_t right
 		rule.parent_fd = open(*paths, O_PATH | O_CLOEXEC);
 		if (rule.parent_fd < 0)
 			return false;
-		failed = (int)syscall(SYS_landlock_add_rule, ruleset, LANDLOCK_RULE_PATH_BENEATH, &rule, 0);
+		failed = (int)syscall(SYS_landlock_add_rule, ruleset, LANDLOCK_RULE_PATH_BENEATH,
+				      &rule, 0);
 		close(rule.parent_fd);
 		if (failed)
 			return false;
@@ -247,7 +263,8 @@ static bool landlock_paths(int ruleset, const char *const *paths, uint64_t right
 	return true;
 }
 
-/* *used: the version in force, 0 where the kernel has none. Where it has, less than what was asked for is an error. */
+/* *used: the version in force, 0 where the kernel has none. Where it has, less than what was asked
+ * for is an error. */
 static enum err landlock_lock(const struct sandbox *s, int *used)
 {
 	long abi = syscall(SYS_landlock_create_ruleset, NULL, 0, LANDLOCK_CREATE_RULESET_VERSION);
@@ -258,7 +275,8 @@ static enum err landlock_lock(const struct sandbox *s, int *used)
 
 	*used = 0;
 
-	for (unsigned i = 0; i < ARRAY_LEN(landlock_versions) && landlock_versions[i].abi <= abi; i++) {
+	for (unsigned i = 0; i < ARRAY_LEN(landlock_versions) && landlock_versions[i].abi <= abi;
+	     i++) {
 		attr.fs = landlock_versions[i].fs;
 		attr.net = landlock_versions[i].net;
 		attr.scoped = landlock_versions[i].scoped;
@@ -274,7 +292,8 @@ static enum err landlock_lock(const struct sandbox *s, int *used)
 	ruleset = (int)syscall(SYS_landlock_create_ruleset, &attr, size, 0);
 	if (ruleset < 0)
 		return err_from_errno(errno);
-	good = landlock_paths(ruleset, s->write_paths, attr.fs & ~(uint64_t)LANDLOCK_ACCESS_FS_EXECUTE) &&
+	good = landlock_paths(ruleset, s->write_paths,
+			      attr.fs & ~(uint64_t)LANDLOCK_ACCESS_FS_EXECUTE) &&
 	       landlock_paths(ruleset, s->read_paths, LANDLOCK_READ) &&
 	       syscall(SYS_landlock_restrict_self, ruleset, 0) == 0;
 	close(ruleset);
@@ -297,7 +316,8 @@ enum err sandbox_lock(const struct sandbox *s, char text[SANDBOX_TEXT_MAX])
 	return ERR_OK;
 }
 
-/* A filter of its own on top of the first, which still decides about everything else: it needs no more than the numbers that go. */
+/* A filter of its own on top of the first, which still decides about everything else: it needs no
+ * more than the numbers that go. */
 enum err sandbox_narrow(unsigned had, unsigned kept)
 {
 	struct sock_filter program[ARRAY_LEN(calls) * 2 + 2];
@@ -310,10 +330,12 @@ enum err sandbox_narrow(unsigned had, unsigned kept)
 		bool stays = !c->sets || (c->sets & kept) || !(c->sets & had);
 
 		for (unsigned k = 0; k < ARRAY_LEN(calls) && !stays; k++)
-			stays = calls[k].number == c->number && (!calls[k].sets || (calls[k].sets & kept));
+			stays = calls[k].number == c->number &&
+				(!calls[k].sets || (calls[k].sets & kept));
 		if (stays || c->number < 0)
 			continue;
-		program[n++] = (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, (unsigned)c->number, 0, 1);
+		program[n++] = (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K,
+							    (unsigned)c->number, 0, 1);
 		program[n++] = (struct sock_filter)REFUSE;
 	}
 	program[n++] = (struct sock_filter)ALLOW;

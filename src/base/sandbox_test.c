@@ -1,5 +1,6 @@
-/* The sandbox: for each thing that a role may be given, a child of ours is locked with it alone and tries everything. What it
- * was given must work, the rest must be refused; in all of them what every role needs must work. */
+/* The sandbox: for each thing that a role may be given, a child of ours is locked with it alone and
+ * tries everything. What it was given must work, the rest must be refused; in all of them what
+ * every role needs must work. */
 #include "base/sandbox.h"
 #include "base/os.h"
 #include "base/tap.h"
@@ -78,7 +79,10 @@ static int try_file_fd(struct box *b)
 	char c;
 	struct stat st;
 
-	return pwrite(b->file, "x", 1, 0) == 1 && pread(b->file, &c, 1, 0) == 1 && fstat(b->file, &st) == 0 ? 0 : -1;
+	return pwrite(b->file, "x", 1, 0) == 1 && pread(b->file, &c, 1, 0) == 1 &&
+			       fstat(b->file, &st) == 0
+		       ? 0
+		       : -1;
 }
 
 static int try_poll(struct box *b)
@@ -211,21 +215,25 @@ static int try_bind_udp(struct box *b)
 	return bind_one(SOCK_DGRAM);
 }
 
-/* A listener that is shut down is a socket like any other, and this connects it without connect(2). */
+/* A listener that is shut down is a socket like any other, and this connects it without connect(2).
+ */
 static int try_fast_open(struct box *b)
 {
 	ssize_t n;
 
 	shutdown(b->refused_listener, SHUT_RDWR);
-	n = sendto(b->refused_listener, "x", 1, MSG_FASTOPEN | MSG_NOSIGNAL, (struct sockaddr *)(void *)&b->other,
-		   sizeof(b->other));
+	n = sendto(b->refused_listener, "x", 1, MSG_FASTOPEN | MSG_NOSIGNAL,
+		   (struct sockaddr *)(void *)&b->other, sizeof(b->other));
 	return n < 0 && errno == EINPROGRESS ? 0 : (int)n;
 }
 
 static int try_fast_open_message(struct box *b)
 {
 	struct iovec iov = { "x", 1 };
-	struct msghdr m = { .msg_name = &b->other, .msg_namelen = sizeof(b->other), .msg_iov = &iov, .msg_iovlen = 1 };
+	struct msghdr m = { .msg_name = &b->other,
+			    .msg_namelen = sizeof(b->other),
+			    .msg_iov = &iov,
+			    .msg_iovlen = 1 };
 
 	return (int)sendmsg(b->refused_listener, &m, MSG_FASTOPEN | MSG_NOSIGNAL);
 }
@@ -250,7 +258,8 @@ static int try_pair(struct box *b)
 	return os_socketpair(true, fd) || os_socketpair(false, fd) ? -1 : 0;
 }
 
-/* One of its ends could be sent from to any datagram socket that has a path: the journal's, another server's. */
+/* One of its ends could be sent from to any datagram socket that has a path: the journal's, another
+ * server's. */
 static int try_datagram_pair(struct box *b)
 {
 	int fd[2];
@@ -341,8 +350,10 @@ static int try_fcntl(struct box *b)
 	int flags = fcntl(b->file, F_GETFL), copy = fcntl(b->file, F_DUPFD_CLOEXEC, 3);
 	struct flock lock = { .l_type = F_WRLCK };
 
-	return flags < 0 || copy < 0 || fcntl(b->file, F_SETFL, flags | O_NONBLOCK) || fcntl(b->file, F_SETLK, &lock) ||
-		       close(copy) ? -1 : 0;
+	return flags < 0 || copy < 0 || fcntl(b->file, F_SETFL, flags | O_NONBLOCK) ||
+			       fcntl(b->file, F_SETLK, &lock) || close(copy)
+		       ? -1
+		       : 0;
 }
 
 static int try_read_memory(struct box *b)
@@ -489,7 +500,8 @@ static void make_listener(int *fd, struct sockaddr_in *at)
 	EQ(addr_parse(S("127.0.0.1:0"), &a), ERR_OK);
 	EQ(os_listen(&a, 0, fd), ERR_OK);
 	EQ(os_local_addr(*fd, &local), ERR_OK);
-	*at = (struct sockaddr_in){ .sin_family = AF_INET, .sin_port = htons(local.port),
+	*at = (struct sockaddr_in){ .sin_family = AF_INET,
+				    .sin_port = htons(local.port),
 				    .sin_addr = { htonl(INADDR_LOOPBACK) } };
 }
 
@@ -520,7 +532,8 @@ static void make_box(struct box *b)
 static void remove_box(struct box *b)
 {
 	char path[128];
-	const char *const names[] = { "read/there", "read/new", "write/there", "write/new", "write/link" };
+	const char *const names[] = { "read/there", "read/new", "write/there", "write/new",
+				      "write/link" };
 
 	for (size_t i = 0; i < ARRAY_LEN(names); i++) {
 		snprintf(path, sizeof(path), "%s/%s", b->folder, names[i]);
@@ -556,7 +569,8 @@ static void *helper_thread(void *arg)
 
 static _Noreturn void child(struct box *b, unsigned first, unsigned allow, struct outcome *out)
 {
-	const char *const write_paths[] = { b->write, NULL }, *const read_paths[] = { b->read, NULL };
+	const char *const write_paths[] = { b->write, NULL }, *const read_paths[] = { b->read,
+										      NULL };
 	struct sandbox s = { .allow = first, .write_paths = write_paths, .read_paths = read_paths };
 	struct helper h;
 
@@ -584,20 +598,25 @@ static void compare(const struct outcome *out, unsigned allow)
 	for (size_t i = 0; i < ARRAY_LEN(attempts); i++) {
 		bool may = attempts[i].allow == EVERYBODY || (attempts[i].allow & allow);
 
-		/* Paths are Landlock's: without it, whoever may open files opens all that its user may. */
-		if (!has_landlock && (allow & SANDBOX_FILES) && strstr(attempts[i].what, "read path"))
+		/* Paths are Landlock's: without it, whoever may open files opens all that its user
+		 * may. */
+		if (!has_landlock && (allow & SANDBOX_FILES) &&
+		    strstr(attempts[i].what, "read path"))
 			continue;
 		if (!has_landlock && (allow & ANY_FILES) && strstr(attempts[i].what, "elsewhere"))
 			continue;
 		if (!tap_check(may == (out->error[i] == 0), attempts[i].what, __FILE__, __LINE__))
-			printf("#   %s\n", out->error[i] ? strerrorname_np(out->error[i]) : "it worked");
+			printf("#   %s\n",
+			       out->error[i] ? strerrorname_np(out->error[i]) : "it worked");
 	}
 }
 
-/* `first` is what it was locked with; if that is not `allow`, it was narrowed to that afterwards. */
+/* `first` is what it was locked with; if that is not `allow`, it was narrowed to that afterwards.
+ */
 static void test_narrowed(unsigned first, unsigned allow, const char *name)
 {
-	struct outcome *out = mmap(NULL, sizeof(*out), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	struct outcome *out =
+		mmap(NULL, sizeof(*out), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	struct box b;
 	int status;
 	pid_t pid;
@@ -685,8 +704,10 @@ int main(void)
 	test_one(SANDBOX_READ_FILES, "read files");
 	test_one((1u << 9) - 1, "everything");
 	test_narrowed((1u << 9) - 1 - ANY_FILES, 0, "narrowed to nothing");
-	test_narrowed((1u << 9) - 1 - ANY_FILES, SANDBOX_MEMFD | SANDBOX_SYNC, "narrowed to memfd and sync");
-	test_narrowed(SANDBOX_FORK | SANDBOX_PEERS | SANDBOX_MEMFD, SANDBOX_MEMFD, "narrowed as a session is");
+	test_narrowed((1u << 9) - 1 - ANY_FILES, SANDBOX_MEMFD | SANDBOX_SYNC,
+		      "narrowed to memfd and sync");
+	test_narrowed(SANDBOX_FORK | SANDBOX_PEERS | SANDBOX_MEMFD, SANDBOX_MEMFD,
+		      "narrowed as a session is");
 	test_paths();
 	test_other_abi();
 	return tap_done();

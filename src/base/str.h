@@ -1,8 +1,8 @@
 /* Slices: a pointer and a length, by value.
  *
- * A `str` borrows: it never outlives what it points into, and whoever returns one says what that is.
- * It may hold any bytes, NUL included, and is not NUL-terminated; NUL-terminated strings exist at
- * libc's edge alone. The empty slice has n == 0; its p may be NULL.
+ * A `str` borrows: it never outlives what it points into, and whoever returns one says what that
+ * is. It may hold any bytes, NUL included, and is not NUL-terminated; NUL-terminated strings exist
+ * at libc's edge alone. The empty slice has n == 0; its p may be NULL.
  *
  *	str line = S("MAIL FROM:<a@example.org>");
  *	str verb = str_cut(&line, ' ');              // "MAIL", line is now the rest
@@ -24,8 +24,8 @@ typedef struct {
 	size_t n;
 } str;
 
-#define S(literal) ((str){ "" literal "", sizeof(literal) - 1 })
-#define STR_EMPTY ((str){ NULL, 0 })
+#define S(literal)  ((str){ "" literal "", sizeof(literal) - 1 })
+#define STR_EMPTY   ((str){ NULL, 0 })
 #define STR_ARGS(s) (int)(s).n, (s).n ? (s).p : ""
 
 static inline str str_of(const void *p, size_t n)
@@ -159,9 +159,9 @@ static inline uint16_t u16_of(uint64_t v)
 	return (uint16_t)v;
 }
 
-#define ARRAY_LEN(a) (sizeof(a) / sizeof((a)[0]))
+#define ARRAY_LEN(a)			(sizeof(a) / sizeof((a)[0]))
 #define CONTAINER_OF(ptr, type, member) ((type *)(void *)((char *)(ptr)-offsetof(type, member)))
-#define MIN(a, b) ((a) < (b) ? (a) : (b))
-#define MAX(a, b) ((a) > (b) ? (a) : (b))
+#define MIN(a, b)			((a) < (b) ? (a) : (b))
+#define MAX(a, b)			((a) > (b) ? (a) : (b))
 
 #endif

@@ -27,10 +27,12 @@ static inline __attribute__((unused)) void tap_group(const char *name)
 	tap_state.group = name;
 }
 
-static inline __attribute__((unused)) int tap_check(int good, const char *what, const char *file, int line)
+static inline __attribute__((unused)) int tap_check(int good, const char *what, const char *file,
+						    int line)
 {
 	printf("%sok %d - %s%s%s (%s:%d)\n", good ? "" : "not ", ++tap_state.count,
-	       tap_state.group ? tap_state.group : "", tap_state.group ? ": " : "", what, file, line);
+	       tap_state.group ? tap_state.group : "", tap_state.group ? ": " : "", what, file,
+	       line);
 	tap_state.failed += !good;
 	fflush(stdout);
 	return good;
@@ -50,7 +52,8 @@ static inline __attribute__((unused)) void tap_str(const char *label, str s)
 	putchar('\n');
 }
 
-static inline __attribute__((unused)) int tap_str_eq(str a, str b, const char *what, const char *file, int line)
+static inline __attribute__((unused)) int tap_str_eq(str a, str b, const char *what,
+						     const char *file, int line)
 {
 	int good = tap_check(str_eq(a, b), what, file, line);
 
@@ -61,8 +64,8 @@ static inline __attribute__((unused)) int tap_str_eq(str a, str b, const char *w
 	return good;
 }
 
-static inline __attribute__((unused)) int tap_int_eq(long long a, long long b, const char *what, const char *file,
-						       int line)
+static inline __attribute__((unused)) int tap_int_eq(long long a, long long b, const char *what,
+						     const char *file, int line)
 {
 	int good = tap_check(a == b, what, file, line);
 
@@ -71,8 +74,8 @@ static inline __attribute__((unused)) int tap_int_eq(long long a, long long b, c
 	return good;
 }
 
-#define OK(cond) tap_check(!!(cond), #cond, __FILE__, __LINE__)
-#define EQ(a, b) tap_int_eq((long long)(a), (long long)(b), #a " == " #b, __FILE__, __LINE__)
+#define OK(cond)     tap_check(!!(cond), #cond, __FILE__, __LINE__)
+#define EQ(a, b)     tap_int_eq((long long)(a), (long long)(b), #a " == " #b, __FILE__, __LINE__)
 #define STR_EQ(a, b) tap_str_eq((a), (b), #a " == " #b, __FILE__, __LINE__)
 
 /* A whole file that cannot run because it reads a folder that is absent (../shared alone). */

@@ -128,7 +128,8 @@ bool conf_needs_restart(const struct conf *old, const struct conf *new, struct b
 	bool any = false;
 
 	for (enum conf_id id = 0; id < CONF_COUNT; id++) {
-		if (conf_info(id)->is_reloadable || str_eq(old->values[id].text, new->values[id].text))
+		if (conf_info(id)->is_reloadable ||
+		    str_eq(old->values[id].text, new->values[id].text))
 			continue;
 		any = true;
 		if (names)
@@ -152,11 +153,15 @@ enum err conf_check(const struct conf *c, struct buf *problems)
 		char text[ADDR_TEXT_MAX];
 
 		if (conf_service_is_tls(l->service) && c->values[CONF_tls_cert_file].text.n == 0)
-			conf_problem(&p, l->line, "tls_cert_file must be set: %.*s needs a certificate", STR_ARGS(l->service));
+			conf_problem(&p, l->line,
+				     "tls_cert_file must be set: %.*s needs a certificate",
+				     STR_ARGS(l->service));
 		for (size_t j = 0; j < i; j++)
-			if (addr_ip_eq(&l->address, &c->listens[j].address) && l->address.family != ADDR_UNIX &&
+			if (addr_ip_eq(&l->address, &c->listens[j].address) &&
+			    l->address.family != ADDR_UNIX &&
 			    l->address.port == c->listens[j].address.port)
-				conf_problem(&p, l->line, "listen: %.*s is there twice", STR_ARGS(addr_text(&l->address, text)));
+				conf_problem(&p, l->line, "listen: %.*s is there twice",
+					     STR_ARGS(addr_text(&l->address, text)));
 	}
 	return p.is_bad ? ERR_CONFIG : ERR_OK;
 }

@@ -1,11 +1,13 @@
 /* posthorn.conf: from text to logical lines, to raw settings, to expanded and typed ones.
  *
- * Three passes. The first cuts the text into logical lines as Postfix's main.cf has it (postconf(5)) and stores
- * the raw values. The second expands $name, depth first, which finds loops by meeting a setting that is being
- * expanded. The third makes typed values. Each pass reports every problem and goes on, so that one run
- * names them all; the configuration is used only when there was none.
+ * Three passes. The first cuts the text into logical lines as Postfix's main.cf has it
+ * (postconf(5)) and stores the raw values. The second expands $name, depth first, which finds loops
+ * by meeting a setting that is being expanded. The third makes typed values. Each pass reports
+ * every problem and goes on, so that one run names them all; the configuration is used only when
+ * there was none.
  *
- * Defaults are parsed like what is written: a default that does not convert is found by the unit test.
+ * Defaults are parsed like what is written: a default that does not convert is found by the unit
+ * test.
  */
 #include "conf/conf_priv.h"
 
@@ -17,7 +19,7 @@
 enum { PROBLEM_TEXT_MAX = 600 };
 
 static const struct conf_info conf_infos[CONF_COUNT] = {
-#define RELOAD true
+#define RELOAD	true
 #define RESTART false
 #define SETTING(name, type, standard, limits, when, help) \
 	[CONF_##name] = { #name, CONF_TYPE_##type, standard, limits, when, help },
@@ -84,7 +86,8 @@ static void take_setting(struct conf_parser *p, str text, unsigned line)
 	const char *nearest;
 
 	if (equals == STR_NONE || name.n == 0) {
-		conf_problem(p, line, "a line must be \"name = value\": \"%.*s\"", STR_ARGS(str_head(text, 60)));
+		conf_problem(p, line, "a line must be \"name = value\": \"%.*s\"",
+			     STR_ARGS(str_head(text, 60)));
 		return;
 	}
 	id = conf_find(name);
@@ -94,7 +97,8 @@ static void take_setting(struct conf_parser *p, str text, unsigned line)
 			conf_problem(p, line, "unknown setting \"%.*s\"; did you mean \"%s\"?",
 				     STR_ARGS(str_head(name, 80)), nearest);
 		else
-			conf_problem(p, line, "unknown setting \"%.*s\"", STR_ARGS(str_head(name, 80)));
+			conf_problem(p, line, "unknown setting \"%.*s\"",
+				     STR_ARGS(str_head(name, 80)));
 		return;
 	}
 	v = &p->conf->values[id];
@@ -115,7 +119,8 @@ static void take_setting(struct conf_parser *p, str text, unsigned line)
 	v->line = line;
 }
 
-/* postconf(5): a line that begins with white space continues the one before; comments and empty lines do not end it. */
+/* postconf(5): a line that begins with white space continues the one before; comments and empty
+ * lines do not end it. */
 static void take_lines(struct conf_parser *p, str text)
 {
 	struct buf logical;
@@ -130,7 +135,9 @@ static void take_lines(struct conf_parser *p, str text)
 		if (trimmed.n == 0 || trimmed.p[0] == '#')
 			continue;
 		if (ascii_is_space(l.p[0]) && first == 0) {
-			conf_problem(p, line, "this line begins with white space, but there is none to continue");
+			conf_problem(
+				p, line,
+				"this line begins with white space, but there is none to continue");
 			continue;
 		}
 		if (!ascii_is_space(l.p[0])) {
@@ -143,7 +150,8 @@ static void take_lines(struct conf_parser *p, str text)
 		}
 		buf_add(&logical, trimmed);
 		if (buf_failed(&logical)) {
-			conf_problem(p, line, "this setting is longer than %d bytes", CONF_VALUE_MAX);
+			conf_problem(p, line, "this setting is longer than %d bytes",
+				     CONF_VALUE_MAX);
 			buf_clear(&logical);
 			first = 0;
 		}
@@ -162,9 +170,9 @@ static str standard_value(const struct conf_parser *p, enum conf_id id)
 	if (id != CONF_mydomain || host->state != CONF_STATE_READY)
 		return str_from_c(conf_infos[id].standard);
 	dot = str_find_char(host->text, '.');
-	return dot == STR_NONE || str_find_char(str_from(host->text, dot + 1), '.') == STR_NONE ?
-		       host->text :
-		       str_from(host->text, dot + 1);
+	return dot == STR_NONE || str_find_char(str_from(host->text, dot + 1), '.') == STR_NONE
+		       ? host->text
+		       : str_from(host->text, dot + 1);
 }
 
 enum err conf_expand(struct conf_parser *p, enum conf_id id)

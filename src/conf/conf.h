@@ -3,14 +3,15 @@
  *	err = conf_parse(text, path, arena, &problems, &conf);
  *	limit = conf_size(conf, CONF_message_size_limit);
  *
- * The settings are rows of conf/conf.def; each has an id CONF_name. The file is Postfix's main.cf in form:
- * `name = value`; a line that begins with white space goes on with the one before; lines whose first
- * character that is not white space is '#' are comments; $name, ${name} and $(name) stand for another
- * setting's value, $config_directory for the file's folder, $$ for a dollar.
+ * The settings are rows of conf/conf.def; each has an id CONF_name. The file is Postfix's main.cf
+ * in form: `name = value`; a line that begins with white space goes on with the one before; lines
+ * whose first character that is not white space is '#' are comments; $name, ${name} and $(name)
+ * stand for another setting's value, $config_directory for the file's folder, $$ for a dollar.
  *
- * conf_parse makes no system call, so that each role parses the text that the supervisor hands it. It reports every
- * problem, one line each, "PATH:LINE: what is wrong", and then returns ERR_CONFIG. Everything lives in the arena; text values
- * are followed by a NUL. Reading a setting as another type than its row says is our bug and panics.
+ * conf_parse makes no system call, so that each role parses the text that the supervisor hands it.
+ * It reports every problem, one line each, "PATH:LINE: what is wrong", and then returns ERR_CONFIG.
+ * Everything lives in the arena; text values are followed by a NUL. Reading a setting as another
+ * type than its row says is our bug and panics.
  */
 #ifndef CONF_CONF_H
 #define CONF_CONF_H
@@ -45,9 +46,9 @@ enum conf_type {
 
 enum {
 	CONF_FILE_MAX = 1024 * 1024,
-	CONF_VALUE_MAX = 64 * 1024,   /* of one setting, expanded */
-	CONF_LISTEN_MAX = 64,	      /* listening sockets */
-	CONF_PROBLEMS_MAX = 64 * 1024, /* a good maximum for the buffer of problems */
+	CONF_VALUE_MAX = 64 * 1024,	   /* of one setting, expanded */
+	CONF_LISTEN_MAX = 64,		   /* listening sockets */
+	CONF_PROBLEMS_MAX = 64 * 1024,	   /* a good maximum for the buffer of problems */
 	CONF_ARENA_SIZE = 4 * 1024 * 1024, /* a good budget for the arena */
 };
 
@@ -81,7 +82,8 @@ struct conf_info {
 };
 
 /* Problems may be NULL. ERR_CONFIG, ERR_NO_MEMORY. */
-MUST_USE enum err conf_parse(str text, str path, struct arena *a, struct buf *problems, struct conf **out);
+MUST_USE enum err conf_parse(str text, str path, struct arena *a, struct buf *problems,
+			     struct conf **out);
 /* Reads the file's text. ERR_NOT_FOUND, ERR_DENIED, ERR_TOO_LONG, ERR_IO. */
 MUST_USE enum err conf_read_file(str path, struct arena *a, str *text);
 /* What no setting alone can be wrong in, before a server is started with it: ERR_CONFIG. */

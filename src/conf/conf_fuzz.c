@@ -1,4 +1,5 @@
-/* Any bytes as posthorn.conf: never a crash; what parses is typed within its limits, and what does not is said. */
+/* Any bytes as posthorn.conf: never a crash; what parses is typed within its limits, and what does
+ * not is said. */
 #include "conf/conf.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);

@@ -51,8 +51,8 @@ void conf_convert(struct conf_parser *p, enum conf_id id);
 void conf_add_listen(struct conf_parser *p, str text, unsigned line);
 void conf_add_default_listens(struct conf_parser *p);
 
-/* The pieces of a list: between white space and commas; braces keep what they hold together and stay. STR_EMPTY
- * with p == NULL at the end. */
+/* The pieces of a list: between white space and commas; braces keep what they hold together and
+ * stay. STR_EMPTY with p == NULL at the end. */
 str conf_next_item(str *rest);
 /* "1", "64k"; "5m". ERR_SYNTAX, ERR_RANGE. */
 MUST_USE enum err conf_parse_size(str s, uint64_t *out);

@@ -175,7 +175,8 @@ static void test_listen(void)
 	EQ(l[4].address.port, 10143);
 	OK(conf_service_is_tls(S("imaps")) && !conf_service_is_tls(S("imap")));
 	done(&p);
-	p = parse(S("listen = smtp 127.0.0.1\nlisten = imap 127.0.0.1:1 mode=0600\nlisten = imap *:0\nlisten = imap\n"));
+	p = parse(S("listen = smtp 127.0.0.1\nlisten = imap 127.0.0.1:1 mode=0600\nlisten = imap "
+		    "*:0\nlisten = imap\n"));
 	EQ(p.err, ERR_CONFIG);
 	OK(reports(&p, S(":1: listen: \"127.0.0.1\" must be")));
 	OK(reports(&p, S(":2: listen: mode= is for unix:")));
@@ -247,7 +248,8 @@ static void test_limits(void)
 
 static void test_reload(void)
 {
-	struct parsed a = parse(S("log_level = info\ndata_dir = /a\n")), b = parse(S("log_level = debug\ndata_dir = /b\n"));
+	struct parsed a = parse(S("log_level = info\ndata_dir = /a\n")),
+		      b = parse(S("log_level = debug\ndata_dir = /b\n"));
 	struct buf names;
 
 	tap_group("reload");

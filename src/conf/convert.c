@@ -1,7 +1,7 @@
 /* Typed values from expanded text: what a setting means, or the problem with it.
  *
- * One function for each type, found through a table. A value is checked here once; whoever reads it later
- * gets what its type promises.
+ * One function for each type, found through a table. A value is checked here once; whoever reads it
+ * later gets what its type promises.
  */
 #include "conf/conf_priv.h"
 
@@ -29,13 +29,16 @@ static enum err parse_with_unit(str s, const struct unit *units, size_t n, uint6
 	unit = str_from(s, digits);
 	for (size_t i = 0; i < n; i++)
 		if (str_case_eq(unit, str_from_c(units[i].name)))
-			return __builtin_mul_overflow(number, units[i].factor, out) ? ERR_RANGE : ERR_OK;
+			return __builtin_mul_overflow(number, units[i].factor, out) ? ERR_RANGE
+										    : ERR_OK;
 	return ERR_SYNTAX;
 }
 
 enum err conf_parse_size(str s, uint64_t *out)
 {
-	static const struct unit units[] = { { "", 1 }, { "k", 1024 }, { "m", 1048576 }, { "g", 1073741824 } };
+	static const struct unit units[] = {
+		{ "", 1 }, { "k", 1024 }, { "m", 1048576 }, { "g", 1073741824 }
+	};
 
 	return parse_with_unit(s, units, ARRAY_LEN(units), out);
 }
@@ -43,8 +46,12 @@ enum err conf_parse_size(str s, uint64_t *out)
 enum err conf_parse_time(str s, uint64_t *ns)
 {
 	static const struct unit units[] = {
-		{ "", 1000000000 },	     { "ms", 1000000 },		      { "s", 1000000000 },
-		{ "m", 60 * 1000000000ull }, { "h", 3600 * 1000000000ull }, { "d", 86400 * 1000000000ull },
+		{ "", 1000000000 },
+		{ "ms", 1000000 },
+		{ "s", 1000000000 },
+		{ "m", 60 * 1000000000ull },
+		{ "h", 3600 * 1000000000ull },
+		{ "d", 86400 * 1000000000ull },
 		{ "w", 604800 * 1000000000ull },
 	};
 	enum err err = parse_with_unit(s, units, ARRAY_LEN(units), ns);
@@ -86,8 +93,8 @@ struct conversion {
 
 static void bad_value(const struct conversion *c, const char *wanted)
 {
-	conf_problem(c->p, c->v->line, "%s must be %s, not \"%.*s\"", conf_info(c->id)->name, wanted,
-		     STR_ARGS(str_head(c->v->text, 100)));
+	conf_problem(c->p, c->v->line, "%s must be %s, not \"%.*s\"", conf_info(c->id)->name,
+		     wanted, STR_ARGS(str_head(c->v->text, 100)));
 }
 
 static enum err parse_plain(str s, uint64_t *out)
@@ -96,7 +103,8 @@ static enum err parse_plain(str s, uint64_t *out)
 }
 
 /* A number in the type's notation, between the row's limits. */
-static void convert_number(const struct conversion *c, enum err (*parse)(str, uint64_t *), const char *wanted)
+static void convert_number(const struct conversion *c, enum err (*parse)(str, uint64_t *),
+			   const char *wanted)
 {
 	str limits = str_from_c(conf_info(c->id)->limits);
 	size_t dots = str_find(limits, S(".."));
@@ -111,8 +119,9 @@ static void convert_number(const struct conversion *c, enum err (*parse)(str, ui
 	if (parse(str_head(limits, dots), &least) || parse(str_from(limits, dots + 2), &greatest))
 		panic("conf.def: limits of %s", conf_info(c->id)->name);
 	if (c->v->number < least || c->v->number > greatest)
-		conf_problem(c->p, c->v->line, "%s must be between %.*s and %.*s, not %.*s", conf_info(c->id)->name,
-			     STR_ARGS(str_head(limits, dots)), STR_ARGS(str_from(limits, dots + 2)),
+		conf_problem(c->p, c->v->line, "%s must be between %.*s and %.*s, not %.*s",
+			     conf_info(c->id)->name, STR_ARGS(str_head(limits, dots)),
+			     STR_ARGS(str_from(limits, dots + 2)),
 			     STR_ARGS(str_head(c->v->text, 100)));
 }
 
@@ -171,8 +180,8 @@ static bool is_host(str s)
 		bool more = str_find_char(s, '.') != STR_NONE;
 		str label = str_cut(&s, '.');
 
-		if (label.n == 0 || label.n > LABEL_MAX || label.p[0] == '-' || label.p[label.n - 1] == '-' ||
-		    (more && s.n == 0))
+		if (label.n == 0 || label.n > LABEL_MAX || label.p[0] == '-' ||
+		    label.p[label.n - 1] == '-' || (more && s.n == 0))
 			return false;
 		for (size_t i = 0; i < label.n; i++)
 			if (!ascii_is_alnum(label.p[i]) && label.p[i] != '-')
@@ -223,7 +232,8 @@ static void convert_list(const struct conversion *c)
 		items[i] = conf_next_item(&rest);
 }
 
-/* 192.0.2.0/24, [2001:db8::]/32 (Postfix's way to write it) or 2001:db8::/32; without /bits one address. */
+/* 192.0.2.0/24, [2001:db8::]/32 (Postfix's way to write it) or 2001:db8::/32; without /bits one
+ * address. */
 static bool parse_net(str s, struct conf_net *net)
 {
 	size_t slash = str_find_char(s, '/');
@@ -242,7 +252,8 @@ static bool parse_net(str s, struct conf_net *net)
 	return true;
 }
 
-/* A network written with bits set behind its prefix is most often a mistake; Postfix refuses it too. */
+/* A network written with bits set behind its prefix is most often a mistake; Postfix refuses it
+ * too. */
 static bool net_has_host_bits(const struct conf_net *net)
 {
 	size_t size = net->address.family == ADDR_IP4 ? 4 : 16;
@@ -262,11 +273,15 @@ static void convert_nets(const struct conversion *c)
 		str item = conf_next_item(&rest);
 
 		if (!parse_net(item, &nets[i]))
-			conf_problem(c->p, c->v->line, "%s: \"%.*s\" is no network like 192.0.2.0/24 or [2001:db8::]/32",
-				     conf_info(c->id)->name, STR_ARGS(str_head(item, 80)));
+			conf_problem(
+				c->p, c->v->line,
+				"%s: \"%.*s\" is no network like 192.0.2.0/24 or [2001:db8::]/32",
+				conf_info(c->id)->name, STR_ARGS(str_head(item, 80)));
 		else if (net_has_host_bits(&nets[i]))
-			conf_problem(c->p, c->v->line, "%s: \"%.*s\" has bits set behind its first %u",
-				     conf_info(c->id)->name, STR_ARGS(str_head(item, 80)), nets[i].bits);
+			conf_problem(c->p, c->v->line,
+				     "%s: \"%.*s\" has bits set behind its first %u",
+				     conf_info(c->id)->name, STR_ARGS(str_head(item, 80)),
+				     nets[i].bits);
 	}
 }
 
@@ -279,8 +294,10 @@ static void convert_addrs(const struct conversion *c)
 		str item = conf_next_item(&rest);
 
 		if (addr_parse_ip(item, &addrs[i]) && addr_parse(item, &addrs[i]))
-			conf_problem(c->p, c->v->line, "%s: \"%.*s\" is no address like 192.0.2.1:53 or [2001:db8::1]:53",
-				     conf_info(c->id)->name, STR_ARGS(str_head(item, 80)));
+			conf_problem(
+				c->p, c->v->line,
+				"%s: \"%.*s\" is no address like 192.0.2.1:53 or [2001:db8::1]:53",
+				conf_info(c->id)->name, STR_ARGS(str_head(item, 80)));
 	}
 }
 
@@ -316,21 +333,21 @@ static void convert_table(const struct conversion *c)
 		str item = conf_next_item(&s);
 
 		if (!parse_pair(item, &pairs[i]))
-			conf_problem(c->p, c->v->line, "%s: \"%.*s\" must be {key = value}", conf_info(c->id)->name,
-				     STR_ARGS(str_head(item, 80)));
+			conf_problem(c->p, c->v->line, "%s: \"%.*s\" must be {key = value}",
+				     conf_info(c->id)->name, STR_ARGS(str_head(item, 80)));
 	}
 }
 
 void conf_convert(struct conf_parser *p, enum conf_id id)
 {
 	static void (*const converts[])(const struct conversion *) = {
-		[CONF_TYPE_TEXT] = convert_text,     [CONF_TYPE_HOST] = convert_host,
-		[CONF_TYPE_PATH] = convert_path,     [CONF_TYPE_BOOL] = convert_bool,
+		[CONF_TYPE_TEXT] = convert_text,	   [CONF_TYPE_HOST] = convert_host,
+		[CONF_TYPE_PATH] = convert_path,	   [CONF_TYPE_BOOL] = convert_bool,
 		[CONF_TYPE_NUMBER] = convert_plain_number, [CONF_TYPE_SIZE] = convert_size,
-		[CONF_TYPE_TIME] = convert_time,     [CONF_TYPE_CHOICE] = convert_choice,
-		[CONF_TYPE_LIST] = convert_list,     [CONF_TYPE_NETS] = convert_nets,
-		[CONF_TYPE_ADDRS] = convert_addrs,   [CONF_TYPE_TABLE] = convert_table,
-		[CONF_TYPE_LISTEN] = convert_text,   [CONF_TYPE_POLICY] = convert_text,
+		[CONF_TYPE_TIME] = convert_time,	   [CONF_TYPE_CHOICE] = convert_choice,
+		[CONF_TYPE_LIST] = convert_list,	   [CONF_TYPE_NETS] = convert_nets,
+		[CONF_TYPE_ADDRS] = convert_addrs,	   [CONF_TYPE_TABLE] = convert_table,
+		[CONF_TYPE_LISTEN] = convert_text,	   [CONF_TYPE_POLICY] = convert_text,
 	};
 	struct conversion c = { p, id, &p->conf->values[id] };
 

@@ -1,8 +1,8 @@
 /* $name, ${name} and $(name) in values, as in Postfix's main.cf (postconf(5)); $$ is a dollar.
  *
- * $config_directory is the folder of the file itself, so that a demo's configuration can name its own files. A name that is no
- * setting is an error here (Postfix takes it for empty, which hides mistakes). What a list or a table expands to is
- * text that goes on being parsed.
+ * $config_directory is the folder of the file itself, so that a demo's configuration can name its
+ * own files. A name that is no setting is an error here (Postfix takes it for empty, which hides
+ * mistakes). What a list or a table expands to is text that goes on being parsed.
  */
 #include "conf/conf_priv.h"
 
@@ -11,7 +11,8 @@ static bool is_name_char(char c)
 	return ascii_is_alnum(c) || c == '_';
 }
 
-/* The name behind a '$' at the start of *rest, which becomes what follows. STR_EMPTY when the bytes are wrong. */
+/* The name behind a '$' at the start of *rest, which becomes what follows. STR_EMPTY when the bytes
+ * are wrong. */
 static str take_name(str *rest)
 {
 	str s = str_from(*rest, 1);
@@ -45,10 +46,12 @@ static enum err add_named(struct conf_parser *p, str name, unsigned line, struct
 		buf_add(out, p->conf->folder);
 		return ERR_OK;
 	}
-	if (id == CONF_COUNT || conf_info(id)->type == CONF_TYPE_LISTEN || conf_info(id)->type == CONF_TYPE_POLICY) {
+	if (id == CONF_COUNT || conf_info(id)->type == CONF_TYPE_LISTEN ||
+	    conf_info(id)->type == CONF_TYPE_POLICY) {
 		nearest = conf_nearest(name);
 		conf_problem(p, line, "$%.*s is no setting%s%s%s", STR_ARGS(str_head(name, 80)),
-			     nearest ? "; did you mean $" : "", nearest ? nearest : "", nearest ? "?" : "");
+			     nearest ? "; did you mean $" : "", nearest ? nearest : "",
+			     nearest ? "?" : "");
 		return ERR_CONFIG;
 	}
 	if (conf_expand(p, id))
@@ -78,7 +81,9 @@ enum err conf_expand_text(struct conf_parser *p, str raw, unsigned line, str *ou
 		}
 		name = take_name(&raw);
 		if (name.n == 0) {
-			conf_problem(p, line, "a $ must be followed by a setting's name (write $$ for a dollar)");
+			conf_problem(
+				p, line,
+				"a $ must be followed by a setting's name (write $$ for a dollar)");
 			err = ERR_CONFIG;
 			break;
 		}

@@ -1,8 +1,8 @@
 /* `listen = SERVICE ADDRESS [mode=0660]`: which sockets the server opens.
  *
- * A table says which services exist, on which port one listens when nothing is configured, and whether TLS
- * comes first (RFC 8314). "*:25" means both families, as two sockets, so that a log line names one family
- * and a machine without IPv6 fails with the right words.
+ * A table says which services exist, on which port one listens when nothing is configured, and
+ * whether TLS comes first (RFC 8314). "*:25" means both families, as two sockets, so that a log
+ * line names one family and a machine without IPv6 fails with the right words.
  */
 #include "conf/conf_priv.h"
 
@@ -13,12 +13,8 @@ struct service {
 };
 
 static const struct service services[] = {
-	{ "smtp", 25, false },
-	{ "submission", 587, false },
-	{ "submissions", 465, true },
-	{ "lmtp", 0, false },
-	{ "imap", 0, false },
-	{ "imaps", 993, true },
+	{ "smtp", 25, false }, { "submission", 587, false }, { "submissions", 465, true },
+	{ "lmtp", 0, false },  { "imap", 0, false },	     { "imaps", 993, true },
 };
 
 static const struct service *service_find(str name)
@@ -84,22 +80,28 @@ void conf_add_listen(struct conf_parser *p, str text, unsigned line)
 	listen.service = conf_next_item(&rest);
 	address = conf_next_item(&rest);
 	if (!service_find(listen.service)) {
-		conf_problem(p, line, "listen: \"%.*s\" is none of smtp, submission, submissions, lmtp, imap, imaps",
+		conf_problem(p, line,
+			     "listen: \"%.*s\" is none of smtp, submission, submissions, lmtp, "
+			     "imap, imaps",
 			     STR_ARGS(str_head(listen.service, 60)));
 		return;
 	}
 	while ((option = conf_next_item(&rest)).n > 0) {
 		if (!parse_mode(option, &listen.mode))
-			conf_problem(p, line, "listen: unknown option \"%.*s\"", STR_ARGS(str_head(option, 60)));
+			conf_problem(p, line, "listen: unknown option \"%.*s\"",
+				     STR_ARGS(str_head(option, 60)));
 		else if (!str_starts(address, S("unix:")))
 			conf_problem(p, line, "listen: mode= is for unix: sockets alone");
 	}
-	if (str_starts(address, S("*:")) && !str_to_u64(str_from(address, 2), UINT16_MAX, &port) && port > 0) {
+	if (str_starts(address, S("*:")) && !str_to_u64(str_from(address, 2), UINT16_MAX, &port) &&
+	    port > 0) {
 		add_any(p, &listen, (uint16_t)port);
 	} else if (addr_parse(address, &listen.address) ||
 		   (listen.address.family != ADDR_UNIX && listen.address.port == 0)) {
-		conf_problem(p, line, "listen: \"%.*s\" must be ADDRESS:PORT, [IPV6]:PORT, *:PORT or unix:/PATH",
-			     STR_ARGS(str_head(address, 100)));
+		conf_problem(
+			p, line,
+			"listen: \"%.*s\" must be ADDRESS:PORT, [IPV6]:PORT, *:PORT or unix:/PATH",
+			STR_ARGS(str_head(address, 100)));
 	} else {
 		add(p, &listen);
 	}

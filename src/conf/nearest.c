@@ -1,7 +1,7 @@
 /* The setting whose name is most like a word that is none: for "did you mean".
  *
- * The distance is that of Damerau and Levenshtein in its restricted form: letters added, dropped, changed, or two
- * neighbours swapped, each counted once. Three rows of the usual table suffice.
+ * The distance is that of Damerau and Levenshtein in its restricted form: letters added, dropped,
+ * changed, or two neighbours swapped, each counted once. Three rows of the usual table suffice.
  */
 #include "conf/conf.h"
 

@@ -1,7 +1,7 @@
 /* The verdict: hash, parse, envelope, structure.
  *
- * A message costs one SHA-256 and one pass of the MIME parser; the context, the arena and the buffers are kept from one
- * message to the next, so that a small message allocates nothing.
+ * A message costs one SHA-256 and one pass of the MIME parser; the context, the arena and the
+ * buffers are kept from one message to the next, so that a small message allocates nothing.
  */
 #include "filter/filter.h"
 
@@ -54,7 +54,8 @@ static bool hash(struct filter *f, str body, uint8_t out[32])
 {
 	unsigned n = 0;
 
-	return EVP_DigestInit_ex2(f->digest, f->sha256, NULL) && EVP_DigestUpdate(f->digest, body.n ? body.p : "", body.n) &&
+	return EVP_DigestInit_ex2(f->digest, f->sha256, NULL) &&
+	       EVP_DigestUpdate(f->digest, body.n ? body.p : "", body.n) &&
 	       EVP_DigestFinal_ex(f->digest, out, &n) && n == 32;
 }
 
@@ -98,7 +99,9 @@ void filter_judge(struct filter *f, str body, struct filter_verdict *out)
 	buf_clear(&f->structure);
 	buf_clear(&f->subject);
 	if (!hash(f, body, out->hash)) {
-		*out = (struct filter_verdict){ .code = 451, .status = S("4.3.0"), .text = S("Cannot judge the message now") };
+		*out = (struct filter_verdict){ .code = 451,
+						.status = S("4.3.0"),
+						.text = S("Cannot judge the message now") };
 		return;
 	}
 	parse(f, body, out);

@@ -1,8 +1,8 @@
-/* The base subject (RFC 5256 2.1): what is left of a subject without "Re:", "Fwd:", "[list]" and "(fwd)". Threads are put
- * together by it.
+/* The base subject (RFC 5256 2.1): what is left of a subject without "Re:", "Fwd:", "[list]" and
+ * "(fwd)". Threads are put together by it.
  *
- * The steps are the RFC's, one function each; each works on a slice of the decoded text and only ever makes it shorter, so
- * they end.
+ * The steps are the RFC's, one function each; each works on a slice of the decoded text and only
+ * ever makes it shorter, so they end.
  */
 #include "filter/filter.h"
 

@@ -1,7 +1,8 @@
 /* The account's copies of the store's state; see account.h.
  *
- * Several fibers may want the same copy at once: one loads, the others wait for it and look again. A load takes its
- * MODSEQ from the first answer, so that what changes while later chunks are under way is asked for again.
+ * Several fibers may want the same copy at once: one loads, the others wait for it and look again.
+ * A load takes its MODSEQ from the first answer, so that what changes while later chunks are under
+ * way is asked for again.
  */
 #include "imap/account.h"
 
@@ -11,7 +12,8 @@
 
 int64_t imap_account_deadline(const struct imap_account *a)
 {
-	return a->store_is_gone ? loop_now(a->loop) : loop_now(a->loop) + SECONDS(IMAP_STORE_SECONDS);
+	return a->store_is_gone ? loop_now(a->loop)
+				: loop_now(a->loop) + SECONDS(IMAP_STORE_SECONDS);
 }
 
 enum err imap_account_new(struct loop *l, struct chan *store, const struct log *log, uint64_t id,
@@ -21,7 +23,9 @@ enum err imap_account_new(struct loop *l, struct chan *store, const struct log *
 
 	if (!a)
 		return ERR_NO_MEMORY;
-	*a = (struct imap_account){ .loop = l, .store = store, .log = log, .id = id, .config = *config };
+	*a = (struct imap_account){
+		.loop = l, .store = store, .log = log, .id = id, .config = *config
+	};
 	for (size_t i = 0; i < IMAP_SEGMENTS_MAX; i++)
 		a->segments[i].fd = -1;
 	if (!(a->cipher = body_cipher_new())) {
@@ -84,15 +88,17 @@ void imap_account_touched(struct imap_account *a, uint32_t mailbox, uint64_t mod
 	}
 }
 
-/* A commit that did nothing has somebody else's MODSEQ: what that one changed is to be asked for. */
-bool imap_account_follows(struct imap_account *a, uint32_t mailbox, const struct msg_st_commit_reply *reply,
-			  struct imap_view **out)
+/* A commit that did nothing has somebody else's MODSEQ: what that one changed is to be asked for.
+ */
+bool imap_account_follows(struct imap_account *a, uint32_t mailbox,
+			  const struct msg_st_commit_reply *reply, struct imap_view **out)
 {
 	struct imap_mailbox *m = imap_account_mailbox_by_id(a, mailbox);
 	struct imap_view *v = view_by_id(a, mailbox);
 
 	*out = v;
-	if (!m || !v || !v->is_loaded || v->is_refreshing || !reply->changed || reply->modseq != v->modseq + 1) {
+	if (!m || !v || !v->is_loaded || v->is_refreshing || !reply->changed ||
+	    reply->modseq != v->modseq + 1) {
 		imap_account_touched(a, mailbox, reply->modseq);
 		return false;
 	}
@@ -114,7 +120,8 @@ void imap_account_message(struct imap_account *a, struct msg *m)
 /* ---- the list of mailboxes ---- */
 
 struct list_load {
-	struct buf mailboxes; /* struct imap_mailbox, one after the other; name.p is an offset into names */
+	struct buf mailboxes; /* struct imap_mailbox, one after the other; name.p is an offset into
+				 names */
 	struct buf names;
 	uint64_t modseq;
 };
@@ -126,7 +133,8 @@ static enum err take_keywords(struct imap_account *a, str records)
 	char *copy;
 
 	while (!(err = rec_keyword_get(&records, &k))) {
-		if (k.number < KEYWORD_FIRST || k.number >= KEYWORD_LIMIT || a->keywords[k.number].n)
+		if (k.number < KEYWORD_FIRST || k.number >= KEYWORD_LIMIT ||
+		    a->keywords[k.number].n)
 			continue;
 		if (!(copy = malloc(MAX(k.name.n, (size_t)1))))
 			return ERR_NO_MEMORY;
@@ -212,8 +220,8 @@ static enum err load_list(struct imap_account *a)
 	buf_init(&load.names, 64 * 1024 * 1024);
 	while (!err) {
 		arena_reset(arena);
-		err = CALL(a->store, st_mailboxes, st_mailboxes_reply, &reply, arena, imap_account_deadline(a),
-			   .from = from);
+		err = CALL(a->store, st_mailboxes, st_mailboxes_reply, &reply, arena,
+			   imap_account_deadline(a), .from = from);
 		if (!err && from == 0) {
 			load.modseq = reply.modseq;
 			err = take_keywords(a, reply.keywords);
@@ -283,8 +291,8 @@ enum err imap_account_counters(struct imap_account *a, uint32_t id)
 		return ERR_OK;
 	if (!(arena = arena_new(IMAP_COMMAND_BUDGET)))
 		return ERR_NO_MEMORY;
-	err = CALL(a->store, st_mailboxes, st_mailboxes_reply, &reply, arena, imap_account_deadline(a), .from = id,
-		   .max = 1);
+	err = CALL(a->store, st_mailboxes, st_mailboxes_reply, &reply, arena,
+		   imap_account_deadline(a), .from = id, .max = 1);
 	if (!err)
 		err = take_keywords(a, reply.keywords);
 	if (!err && (err = rec_mailbox_get(&reply.mailboxes, &record)) == ERR_EOF)
@@ -351,8 +359,9 @@ static enum err load_rows(struct imap_account *a, struct imap_view *v)
 
 	while (!err && from) {
 		arena_reset(arena);
-		err = CALL(a->store, st_rows, st_rows_reply, &reply, arena, imap_account_deadline(a),
-			   .mailbox = v->mailbox, .uid_from = from, .uid_to = UINT32_MAX, .since = since);
+		err = CALL(a->store, st_rows, st_rows_reply, &reply, arena,
+			   imap_account_deadline(a), .mailbox = v->mailbox, .uid_from = from,
+			   .uid_to = UINT32_MAX, .since = since);
 		if (err)
 			break;
 		modseq = modseq ? modseq : reply.modseq;
@@ -451,9 +460,10 @@ static void save_recent(void *arg)
 		if (!v->recent_is_unsaved)
 			continue;
 		v->recent_is_unsaved = false;
-		if (chan_call_async(a->store, MSG_st_commit, &m, imap_account_deadline(a), ignore, NULL))
-			log_debug(a->log, "imap-recent-lost", "account=%llu mailbox=%u", (unsigned long long)a->id,
-				  v->mailbox);
+		if (chan_call_async(a->store, MSG_st_commit, &m, imap_account_deadline(a), ignore,
+				    NULL))
+			log_debug(a->log, "imap-recent-lost", "account=%llu mailbox=%u",
+				  (unsigned long long)a->id, v->mailbox);
 	}
 }
 
@@ -461,11 +471,12 @@ void imap_account_seen_recent(struct imap_account *a, struct imap_view *v)
 {
 	v->recent_is_unsaved = true;
 	if (!a->recent_timer.position)
-		loop_timer_set(a->loop, &a->recent_timer, loop_now(a->loop) + SECONDS(IMAP_RECENT_SECONDS), save_recent, a);
+		loop_timer_set(a->loop, &a->recent_timer,
+			       loop_now(a->loop) + SECONDS(IMAP_RECENT_SECONDS), save_recent, a);
 }
 
-enum err imap_account_gone(struct imap_account *a, const struct imap_view *v, uint64_t since, uint32_t below,
-			   struct arena *kept, struct imap_set *out)
+enum err imap_account_gone(struct imap_account *a, const struct imap_view *v, uint64_t since,
+			   uint32_t below, struct arena *kept, struct imap_set *out)
 {
 	struct arena *arena = arena_new(IMAP_COMMAND_BUDGET);
 	struct imap_set_builder gone = { .arena = kept };
@@ -476,8 +487,9 @@ enum err imap_account_gone(struct imap_account *a, const struct imap_view *v, ui
 
 	while (!err && from && from < below) {
 		arena_reset(arena);
-		err = CALL(a->store, st_rows, st_rows_reply, &reply, arena, imap_account_deadline(a),
-			   .mailbox = v->mailbox, .uid_from = from, .uid_to = UINT32_MAX, .since = since);
+		err = CALL(a->store, st_rows, st_rows_reply, &reply, arena,
+			   imap_account_deadline(a), .mailbox = v->mailbox, .uid_from = from,
+			   .uid_to = UINT32_MAX, .since = since);
 		if (err)
 			break;
 		from = reply.next_uid;
@@ -531,8 +543,9 @@ static const struct {
 	uint64_t flag;
 	const char *name;
 } system_flags[] = {
-	{ MSG_FLAG_ANSWERED, "\\Answered" }, { MSG_FLAG_FLAGGED, "\\Flagged" }, { MSG_FLAG_DELETED, "\\Deleted" },
-	{ MSG_FLAG_SEEN, "\\Seen" },	     { MSG_FLAG_DRAFT, "\\Draft" },
+	{ MSG_FLAG_ANSWERED, "\\Answered" }, { MSG_FLAG_FLAGGED, "\\Flagged" },
+	{ MSG_FLAG_DELETED, "\\Deleted" },   { MSG_FLAG_SEEN, "\\Seen" },
+	{ MSG_FLAG_DRAFT, "\\Draft" },
 };
 
 static void add_flag(struct buf *out, str name, bool *is_first)
@@ -543,7 +556,8 @@ static void add_flag(struct buf *out, str name, bool *is_first)
 	buf_add(out, name);
 }
 
-void imap_account_write_flags(const struct imap_account *a, const uint64_t flags[2], bool is_recent, struct buf *out)
+void imap_account_write_flags(const struct imap_account *a, const uint64_t flags[2], bool is_recent,
+			      struct buf *out)
 {
 	bool is_first = true;
 

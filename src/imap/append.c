@@ -1,12 +1,12 @@
 /* APPEND and MULTIAPPEND (RFC 3501 6.3.11, RFC 3502, RFC 4315).
  *
- * Each message is parsed here (envelope, structure) and sent to the store as soon as it has come, inside of the
- * message to it or, above IMAP_INLINE_MAX bytes, as a sealed memfd, while the client sends the next one. The tagged
- * answer waits for all of them to be durable. RFC 3502 wants all or none: if one fails, those that were stored
- * are expunged again before the NO.
+ * Each message is parsed here (envelope, structure) and sent to the store as soon as it has come,
+ * inside of the message to it or, above IMAP_INLINE_MAX bytes, as a sealed memfd, while the client
+ * sends the next one. The tagged answer waits for all of them to be durable. RFC 3502 wants all or
+ * none: if one fails, those that were stored are expunged again before the NO.
  *
- * What is wrong is told as early as the client can hear it: a literal that waits for "+" is refused without it, the
- * others are read to their end first.
+ * What is wrong is told as early as the client can hear it: a literal that waits for "+" is refused
+ * without it, the others are read to their end first.
  */
 #include "imap/message.h"
 #include "imap/session_priv.h"
@@ -16,9 +16,9 @@
 #include <stdlib.h>
 
 enum {
-	APPEND_IN_FLIGHT = 64, /* messages sent to the store and not yet answered */
+	APPEND_IN_FLIGHT = 64,	     /* messages sent to the store and not yet answered */
 	APPEND_MESSAGES_MAX = 10000, /* of one command */
-	ENVELOPE_MAX = 8192,   /* messages.def: st_append */
+	ENVELOPE_MAX = 8192,	     /* messages.def: st_append */
 	STRUCTURE_MAX = 16384,
 };
 
@@ -54,14 +54,16 @@ struct appended {
 /* ---- the store's answers ---- */
 
 /* The row is known but for what the store gave it: it need not be asked for. */
-static void show(struct append *x, const struct appended *m, const struct msg_st_commit_reply *reply)
+static void show(struct append *x, const struct appended *m,
+		 const struct msg_st_commit_reply *reply)
 {
 	struct imap_row row = m->row;
 	struct rec_uid_range range;
 	struct imap_view *v;
 	str to = reply->to;
 
-	if (rec_uid_range_get(&to, &range) || !imap_account_follows(x->account, x->mailbox, reply, &v))
+	if (rec_uid_range_get(&to, &range) ||
+	    !imap_account_follows(x->account, x->mailbox, reply, &v))
 		return;
 	row.uid = range.first;
 	row.modseq = reply->modseq;
@@ -100,14 +102,16 @@ static enum err wait_until(struct append *x, uint32_t at_most)
 	enum err err = ERR_OK;
 
 	while (x->pending > at_most && !err)
-		err = waiters_wait(x->account->loop, &x->answered, imap_account_deadline(x->account));
+		err = waiters_wait(x->account->loop, &x->answered,
+				   imap_account_deadline(x->account));
 	return err;
 }
 
 /* ---- one message ---- */
 
 /* The text of ENVELOPE and BODYSTRUCTURE, when they fit the message to the store. */
-static void parse_message(str message, struct arena *a, struct buf *envelope, struct buf *structure, bool *has_parse)
+static void parse_message(str message, struct arena *a, struct buf *envelope, struct buf *structure,
+			  bool *has_parse)
 {
 	struct mime_part *root;
 
@@ -119,13 +123,15 @@ static void parse_message(str message, struct arena *a, struct buf *envelope, st
 	*has_parse = !buf_failed(envelope) && !buf_failed(structure);
 }
 
-static enum err flags_of(struct imap_session *s, const struct imap_append_part *part, uint64_t flags[2])
+static enum err flags_of(struct imap_session *s, const struct imap_append_part *part,
+			 uint64_t flags[2])
 {
 	flags[0] = part->flags.system;
 	flags[1] = 0;
 	for (size_t i = 0; i < part->flags.count; i++) {
 		unsigned number;
-		enum err err = imap_account_keyword(s->account, part->flags.keywords[i], true, &number);
+		enum err err =
+			imap_account_keyword(s->account, part->flags.keywords[i], true, &number);
 
 		if (err)
 			return err;
@@ -147,7 +153,8 @@ static enum err submit(struct imap_session *s, const struct msg_st_append *m)
 					   .size = m->size,
 					   .received_us = m->received_us,
 					   .zone = (int16_t)m->zone } };
-	err = chan_call_async(s->account->store, MSG_st_append, m, imap_account_deadline(s->account), stored, one);
+	err = chan_call_async(s->account->store, MSG_st_append, m,
+			      imap_account_deadline(s->account), stored, one);
 	if (err) {
 		free(one);
 		return err;
@@ -157,10 +164,13 @@ static enum err submit(struct imap_session *s, const struct msg_st_append *m)
 	return ERR_OK;
 }
 
-static enum err send_message(struct imap_session *s, const struct imap_append_part *part, str message, int fd)
+static enum err send_message(struct imap_session *s, const struct imap_append_part *part,
+			     str message, int fd)
 {
 	struct append *x = s->append;
-	struct msg_st_append m = { .mailbox = x->mailbox, .expected = x->uidvalidity, .size = message.n, .body = fd };
+	struct msg_st_append m = {
+		.mailbox = x->mailbox, .expected = x->uidvalidity, .size = message.n, .body = fd
+	};
 	struct buf envelope, structure;
 	struct arena *arena = arena_new(IMAP_COMMAND_BUDGET);
 	uint64_t flags[2];
@@ -204,7 +214,8 @@ static enum err read_message(struct imap_session *s, char *into, uint64_t size)
 }
 
 /* *err_read: the connection is at its end. */
-static enum err take_message(struct imap_session *s, const struct imap_append_part *part, enum err *err_read)
+static enum err take_message(struct imap_session *s, const struct imap_append_part *part,
+			     enum err *err_read)
 {
 	size_t size = (size_t)s->input.message_size;
 	char *p = malloc(MAX(size, (size_t)1));
@@ -313,15 +324,18 @@ static void undo(struct imap_session *s)
 		return;
 	imap_uids_begin(&uids);
 	for (size_t i = 0; i < x->uids.set.count; i++)
-		for (uint64_t uid = x->uids.set.ranges[i].first; uid <= x->uids.set.ranges[i].last; uid++)
+		for (uint64_t uid = x->uids.set.ranges[i].first; uid <= x->uids.set.ranges[i].last;
+		     uid++)
 			imap_uids_add(&uids, (uint32_t)uid);
 	err = imap_commit(s,
-			  &(struct msg_st_commit){
-				  .op = STORE_OP_EXPUNGE, .mailbox = x->mailbox, .uids = imap_uids_done(&uids) },
+			  &(struct msg_st_commit){ .op = STORE_OP_EXPUNGE,
+						   .mailbox = x->mailbox,
+						   .uids = imap_uids_done(&uids) },
 			  &reply);
 	if (err)
-		log_error(s->account->log, "imap-append-not-undone", "account=%llu mailbox=%u error=%s",
-			  (unsigned long long)s->account->id, x->mailbox, err_name(err));
+		log_error(s->account->log, "imap-append-not-undone",
+			  "account=%llu mailbox=%u error=%s", (unsigned long long)s->account->id,
+			  x->mailbox, err_name(err));
 	else
 		imap_account_touched(s->account, x->mailbox, reply.modseq);
 	imap_uids_free(&uids);

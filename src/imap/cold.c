@@ -1,8 +1,8 @@
 /* A stream of cold rows.
  *
- * An answer of the store holds some fifty rows. As soon as one has arrived the next is asked for, so that the
- * store's work and ours overlap; one that is under way when the reader is freed finds nobody: the reader is
- * counted, and the last of the two to let go of it frees it.
+ * An answer of the store holds some fifty rows. As soon as one has arrived the next is asked for,
+ * so that the store's work and ours overlap; one that is under way when the reader is freed finds
+ * nobody: the reader is counted, and the last of the two to let go of it frees it.
  */
 #include "imap/cold.h"
 
@@ -12,7 +12,7 @@ struct imap_cold {
 	struct imap_account *account;
 	unsigned references; /* ours, and that of the call under way */
 	uint32_t mailbox, last;
-	uint32_t next_uid; /* to be asked for; 0: all were */
+	uint32_t next_uid;  /* to be asked for; 0: all were */
 	struct buf rows[2]; /* the one in use, the one that arrives */
 	unsigned current;
 	str rest; /* of rows[current] */
@@ -34,13 +34,16 @@ static void release(struct imap_cold *c)
 	free(c);
 }
 
-struct imap_cold *imap_cold_new(struct imap_account *a, uint32_t mailbox, uint32_t first, uint32_t last)
+struct imap_cold *imap_cold_new(struct imap_account *a, uint32_t mailbox, uint32_t first,
+				uint32_t last)
 {
 	struct imap_cold *c = calloc(1, sizeof(*c));
 
 	if (!c)
 		return NULL;
-	*c = (struct imap_cold){ .account = a, .references = 1, .mailbox = mailbox, .next_uid = first, .last = last };
+	*c = (struct imap_cold){
+		.account = a, .references = 1, .mailbox = mailbox, .next_uid = first, .last = last
+	};
 	buf_init(&c->rows[0], MSG_MAX);
 	buf_init(&c->rows[1], MSG_MAX);
 	ask(c);
@@ -85,7 +88,8 @@ static void ask(struct imap_cold *c)
 		return;
 	c->references++;
 	c->is_asking = true;
-	c->err = chan_call_async(c->account->store, MSG_st_rows, &m, imap_account_deadline(c->account), arrived, c);
+	c->err = chan_call_async(c->account->store, MSG_st_rows, &m,
+				 imap_account_deadline(c->account), arrived, c);
 	if (c->err) {
 		c->is_asking = false;
 		c->references--;
@@ -98,7 +102,8 @@ static enum err turn(struct imap_cold *c)
 	enum err err;
 
 	while (c->is_asking)
-		if ((err = waiters_wait(c->account->loop, &c->arrived, imap_account_deadline(c->account))))
+		if ((err = waiters_wait(c->account->loop, &c->arrived,
+					imap_account_deadline(c->account))))
 			return err;
 	if (c->err)
 		return c->err;

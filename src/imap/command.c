@@ -1,8 +1,8 @@
 /* Commands (RFC 3501 6 and 9): tag, verb, arguments, by the table in imap.def.
  *
- * Each grammar in the table is one function here that reads the arguments into struct imap_command. Parsing knows
- * nothing of state, mailbox or account, so a fuzzer covers all of it, and a command that is not allowed now
- * is still told apart from one that makes no sense.
+ * Each grammar in the table is one function here that reads the arguments into struct imap_command.
+ * Parsing knows nothing of state, mailbox or account, so a fuzzer covers all of it, and a command
+ * that is not allowed now is still told apart from one that makes no sense.
  */
 #include "imap/command.h"
 
@@ -15,8 +15,9 @@ static const struct {
 	const char *name;
 	unsigned special;
 } specials[] = {
-	{ "\\Drafts", MAILBOX_DRAFTS }, { "\\Sent", MAILBOX_SENT },	  { "\\Junk", MAILBOX_JUNK },
-	{ "\\Trash", MAILBOX_TRASH },	{ "\\Archive", MAILBOX_ARCHIVE },
+	{ "\\Drafts", MAILBOX_DRAFTS },	  { "\\Sent", MAILBOX_SENT },
+	{ "\\Junk", MAILBOX_JUNK },	  { "\\Trash", MAILBOX_TRASH },
+	{ "\\Archive", MAILBOX_ARCHIVE },
 };
 
 unsigned imap_special_from_name(str name)
@@ -53,7 +54,8 @@ static enum err arguments_mailbox(struct imap_parser *p, struct imap_command *c)
 	return parse_name(p, c);
 }
 
-/* RFC 3501 6.3.3: a name that ends in the separator announces children; it is created without it. */
+/* RFC 3501 6.3.3: a name that ends in the separator announces children; it is created without it.
+ */
 static void drop_trailing_separator(struct imap_command *c)
 {
 	if (c->mailbox.n > 1 && str_ends(c->mailbox, S("/")))
@@ -65,7 +67,8 @@ static enum err parse_use(struct imap_parser *p, struct imap_command *c)
 {
 	str name;
 
-	if (!str_case_eq(imap_parse_word(p), S("USE")) || !imap_parse_take(p, ' ') || !imap_parse_take(p, '('))
+	if (!str_case_eq(imap_parse_word(p), S("USE")) || !imap_parse_take(p, ' ') ||
+	    !imap_parse_take(p, '('))
 		return imap_parse_wrong(p, "Unknown CREATE parameter");
 	while (!imap_parse_take(p, ')')) {
 		enum err err;
@@ -76,7 +79,8 @@ static enum err parse_use(struct imap_parser *p, struct imap_command *c)
 		if ((err = imap_parse_atom(p, &name)))
 			return err;
 		name = str_of(name.p - 1, name.n + 1);
-		/* One mailbox has one use here; RFC 6154 5.2 lets the server refuse combinations. */
+		/* One mailbox has one use here; RFC 6154 5.2 lets the server refuse combinations.
+		 */
 		c->special_is_unknown |= c->special != 0 || imap_special_from_name(name) == 0;
 		c->special = imap_special_from_name(name);
 		imap_parse_take(p, ' ');
@@ -127,8 +131,8 @@ static enum err arguments_atoms(struct imap_parser *p, struct imap_command *c)
 	return ERR_OK;
 }
 
-/* RFC 2971 3.1: "ID" SP (NIL / "(" string SP nstring ... ")"). What the client says of itself is read and not
- * believed. */
+/* RFC 2971 3.1: "ID" SP (NIL / "(" string SP nstring ... ")"). What the client says of itself is
+ * read and not believed. */
 static enum err arguments_id(struct imap_parser *p, struct imap_command *c)
 {
 	enum err err = imap_parse_space(p);
@@ -185,8 +189,9 @@ static const struct {
 	const char *name;
 	unsigned item;
 } status_items[] = {
-	{ "MESSAGES", IMAP_STATUS_MESSAGES },	    { "RECENT", IMAP_STATUS_RECENT }, { "UIDNEXT", IMAP_STATUS_UIDNEXT },
-	{ "UIDVALIDITY", IMAP_STATUS_UIDVALIDITY }, { "UNSEEN", IMAP_STATUS_UNSEEN },
+	{ "MESSAGES", IMAP_STATUS_MESSAGES }, { "RECENT", IMAP_STATUS_RECENT },
+	{ "UIDNEXT", IMAP_STATUS_UIDNEXT },   { "UIDVALIDITY", IMAP_STATUS_UIDVALIDITY },
+	{ "UNSEEN", IMAP_STATUS_UNSEEN },
 };
 
 static enum err parse_status_items(struct imap_parser *p, unsigned *items)
@@ -216,13 +221,14 @@ static enum err arguments_status(struct imap_parser *p, struct imap_command *c)
 	return err ? err : parse_status_items(p, &c->status_items);
 }
 
-/* RFC 5258, the RETURN options of which are known: CHILDREN and SPECIAL-USE (always returned) and STATUS
- * (RFC 5819). Selection options and several patterns are not offered. */
+/* RFC 5258, the RETURN options of which are known: CHILDREN and SPECIAL-USE (always returned) and
+ * STATUS (RFC 5819). Selection options and several patterns are not offered. */
 static enum err parse_list_return(struct imap_parser *p, struct imap_command *c)
 {
 	enum err err;
 
-	if (!str_case_eq(imap_parse_word(p), S("RETURN")) || !imap_parse_take(p, ' ') || !imap_parse_take(p, '('))
+	if (!str_case_eq(imap_parse_word(p), S("RETURN")) || !imap_parse_take(p, ' ') ||
+	    !imap_parse_take(p, '('))
 		return imap_parse_wrong(p, "Unknown LIST option");
 	if (imap_parse_take(p, ')'))
 		return ERR_OK;
@@ -235,7 +241,8 @@ static enum err parse_list_return(struct imap_parser *p, struct imap_command *c)
 				return err;
 			if ((err = parse_status_items(p, &c->status_items)))
 				return err;
-		} else if (!str_case_eq(word, S("CHILDREN")) && !str_case_eq(word, S("SPECIAL-USE"))) {
+		} else if (!str_case_eq(word, S("CHILDREN")) &&
+			   !str_case_eq(word, S("SPECIAL-USE"))) {
 			return imap_parse_wrong(p, "Unknown LIST return option");
 		}
 	} while (imap_parse_take(p, ' '));
@@ -341,7 +348,8 @@ static const struct {
 #define SELECTED      IMAP_SELECTED
 #define UID_FORM      IMAP_UID_FORM
 #define KEEPS_NUMBERS IMAP_KEEPS_NUMBERS
-#define COMMAND(name, word, grammar, states, flags) { name, IMAP_VERB_##word, arguments_##grammar, states, flags },
+#define COMMAND(name, word, grammar, states, flags) \
+	{ name, IMAP_VERB_##word, arguments_##grammar, states, flags },
 #include "imap/imap.def"
 #undef COMMAND
 #undef ANYWHERE
@@ -425,8 +433,8 @@ static enum err parse_part(struct imap_parser *p, struct imap_append_part *out)
 	return err;
 }
 
-enum err imap_parse_append_part(str text, bool is_first, struct arena *a, struct imap_append_part *out,
-				const char **wrong)
+enum err imap_parse_append_part(str text, bool is_first, struct arena *a,
+				struct imap_append_part *out, const char **wrong)
 {
 	struct imap_parser p = { .rest = text, .arena = a };
 	enum err err = ERR_OK;

@@ -30,7 +30,7 @@ struct imap_command {
 	str mechanism, initial; /* AUTHENTICATE: base64, "=" for empty; p NULL when absent */
 	str reference, pattern; /* LIST, LSUB */
 	unsigned status_items;
-	bool returns_status;	/* LIST ... RETURN (STATUS (...)), RFC 5819 */
+	bool returns_status; /* LIST ... RETURN (STATUS (...)), RFC 5819 */
 	str atoms[IMAP_ATOMS_MAX];
 	size_t atom_count;
 	unsigned special; /* CREATE (USE (\Sent)): enum mailbox_special */
@@ -44,9 +44,11 @@ struct imap_command {
 	struct imap_search search;
 };
 
-/* ERR_SYNTAX: *wrong says what to answer with BAD; out->tag is set when there was one. ERR_NO_MEMORY. The state
- * is not looked at. Of APPEND only the mailbox is read: imap_parse_append_part reads the rest. */
-MUST_USE enum err imap_command_parse(str text, struct arena *a, struct imap_command *out, const char **wrong);
+/* ERR_SYNTAX: *wrong says what to answer with BAD; out->tag is set when there was one.
+ * ERR_NO_MEMORY. The state is not looked at. Of APPEND only the mailbox is read:
+ * imap_parse_append_part reads the rest. */
+MUST_USE enum err imap_command_parse(str text, struct arena *a, struct imap_command *out,
+				     const char **wrong);
 
 struct imap_append_part {
 	struct imap_flags flags;
@@ -54,10 +56,10 @@ struct imap_append_part {
 	int64_t seconds;
 	int zone;
 };
-/* What stands before a message's literal: `text` is, for the first message, the command, for the others
- * what came behind the last message. */
-MUST_USE enum err imap_parse_append_part(str text, bool is_first, struct arena *a, struct imap_append_part *out,
-					 const char **wrong);
+/* What stands before a message's literal: `text` is, for the first message, the command, for the
+ * others what came behind the last message. */
+MUST_USE enum err imap_parse_append_part(str text, bool is_first, struct arena *a,
+					 struct imap_append_part *out, const char **wrong);
 
 /* enum mailbox_special of "\Sent", 0 when unknown; and the other way. */
 unsigned imap_special_from_name(str name);

@@ -155,16 +155,63 @@ static const char *const good[] = {
 };
 
 static const char *const bad[] = {
-	"", " ", "a", "a ", "+ NOOP", "a BOGUS", "a UID NOOP", "a UID", "a NOOP x", "a LOGIN x", "a LOGIN (x y",
-	"a SELECT", "a SELECT \"x", "a SELECT {5}\r\nINB", "a SELECT a b", "a STATUS x ()", "a STATUS x (BOGUS)",
-	"a STATUS x MESSAGES", "a FETCH", "a FETCH 0 FLAGS", "a FETCH 1: FLAGS", "a FETCH 1,,2 FLAGS", "a FETCH 01 FLAGS",
-	"a FETCH 4294967296 FLAGS", "a FETCH 1 ()", "a FETCH 1 (ALL)", "a FETCH 1 BODY[", "a FETCH 1 BODY[0]",
-	"a FETCH 1 BODY[MIME]", "a FETCH 1 BODY[HEADER.FIELDS ()]", "a FETCH 1 BODY[]<1>", "a FETCH 1 BODY[]<1.0>",
-	"a FETCH 1 BODY.PEEK", "a FETCH 1 (FLAGS", "a FETCH 1 FLAGS)", "a STORE 1 FLAGS", "a STORE 1 BOGUS (x)",
-	"a STORE 1 FLAGS (\\Bogus)", "a STORE 1 FLAGS (\\Recent)", "a STORE 1 FLAGS (a", "a SEARCH", "a SEARCH BOGUS",
-	"a SEARCH OR ALL", "a SEARCH (ALL", "a SEARCH ON 31-Foo-1994", "a SEARCH LARGER x", "a SEARCH NOT",
-	"a EXPUNGE 1", "a UID EXPUNGE", "a COPY 1", "a ID", "a ID (\"x\")", "a ENABLE", "a LIST \"\"",
-	"a LIST \"\" * RETURN (BOGUS)", "a APPEND x", "a CREATE x (BOGUS)",
+	"",
+	" ",
+	"a",
+	"a ",
+	"+ NOOP",
+	"a BOGUS",
+	"a UID NOOP",
+	"a UID",
+	"a NOOP x",
+	"a LOGIN x",
+	"a LOGIN (x y",
+	"a SELECT",
+	"a SELECT \"x",
+	"a SELECT {5}\r\nINB",
+	"a SELECT a b",
+	"a STATUS x ()",
+	"a STATUS x (BOGUS)",
+	"a STATUS x MESSAGES",
+	"a FETCH",
+	"a FETCH 0 FLAGS",
+	"a FETCH 1: FLAGS",
+	"a FETCH 1,,2 FLAGS",
+	"a FETCH 01 FLAGS",
+	"a FETCH 4294967296 FLAGS",
+	"a FETCH 1 ()",
+	"a FETCH 1 (ALL)",
+	"a FETCH 1 BODY[",
+	"a FETCH 1 BODY[0]",
+	"a FETCH 1 BODY[MIME]",
+	"a FETCH 1 BODY[HEADER.FIELDS ()]",
+	"a FETCH 1 BODY[]<1>",
+	"a FETCH 1 BODY[]<1.0>",
+	"a FETCH 1 BODY.PEEK",
+	"a FETCH 1 (FLAGS",
+	"a FETCH 1 FLAGS)",
+	"a STORE 1 FLAGS",
+	"a STORE 1 BOGUS (x)",
+	"a STORE 1 FLAGS (\\Bogus)",
+	"a STORE 1 FLAGS (\\Recent)",
+	"a STORE 1 FLAGS (a",
+	"a SEARCH",
+	"a SEARCH BOGUS",
+	"a SEARCH OR ALL",
+	"a SEARCH (ALL",
+	"a SEARCH ON 31-Foo-1994",
+	"a SEARCH LARGER x",
+	"a SEARCH NOT",
+	"a EXPUNGE 1",
+	"a UID EXPUNGE",
+	"a COPY 1",
+	"a ID",
+	"a ID (\"x\")",
+	"a ENABLE",
+	"a LIST \"\"",
+	"a LIST \"\" * RETURN (BOGUS)",
+	"a APPEND x",
+	"a CREATE x (BOGUS)",
 };
 
 static void test_grammar(void)
@@ -220,9 +267,10 @@ static void test_sets(void)
 		uint32_t max;
 		const char *resolved;
 	} rows[] = {
-		{ "1", 9, "1" },	    { "3:1", 9, "1:3" },	 { "*", 9, "9" },
-		{ "5:*,1", 9, "1,5:9" },    { "2:4,3:6,7", 9, "2:7" }, { "*:4", 2, "2:4" },
-		{ "1:*", 0, "" },	    { "4294967295", 9, "4294967295" },
+		{ "1", 9, "1" },	   { "3:1", 9, "1:3" },
+		{ "*", 9, "9" },	   { "5:*,1", 9, "1,5:9" },
+		{ "2:4,3:6,7", 9, "2:7" }, { "*:4", 2, "2:4" },
+		{ "1:*", 0, "" },	   { "4294967295", 9, "4294967295" },
 		{ "1,1,1", 9, "1" },
 	};
 
@@ -246,15 +294,18 @@ static void test_append_part(void)
 	const char *wrong;
 
 	tap_group("append part");
-	EQ(imap_parse_append_part(S("a APPEND x (\\Seen) \"25-Jan-1994 20:00:00 +0100\" {3}"), true, arena, &part, &wrong),
+	EQ(imap_parse_append_part(S("a APPEND x (\\Seen) \"25-Jan-1994 20:00:00 +0100\" {3}"), true,
+				  arena, &part, &wrong),
 	   ERR_OK);
 	EQ(part.flags.system, MSG_FLAG_SEEN);
 	EQ(part.zone, 60);
 	EQ(part.seconds, 759524400);
 	EQ(imap_parse_append_part(S(" {3+}"), false, arena, &part, &wrong), ERR_OK);
 	EQ(imap_parse_append_part(S("{3+}"), false, arena, &part, &wrong), ERR_SYNTAX);
-	EQ(imap_parse_append_part(S("a APPEND x \"nonsense\" {3}"), true, arena, &part, &wrong), ERR_SYNTAX);
-	EQ(imap_parse_append_part(S("a APPEND x (\\Seen){3}"), true, arena, &part, &wrong), ERR_SYNTAX);
+	EQ(imap_parse_append_part(S("a APPEND x \"nonsense\" {3}"), true, arena, &part, &wrong),
+	   ERR_SYNTAX);
+	EQ(imap_parse_append_part(S("a APPEND x (\\Seen){3}"), true, arena, &part, &wrong),
+	   ERR_SYNTAX);
 }
 
 static void test_depth(void)

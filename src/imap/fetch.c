@@ -1,10 +1,11 @@
 /* FETCH (RFC 3501 6.4.5, 7.4.2).
  *
- * A message's answer is built in one buffer and sent when it is whole, so that a message that cannot be read leaves
- * nothing half said; only sections of more than IMAP_BODY_KEPT bytes are streamed, and there the connection is
- * closed when reading fails, because a literal that was announced cannot be taken back. What is asked for decides
- * what is read: flags, dates and sizes are in memory, ENVELOPE and BODYSTRUCTURE come from the store as the text they
- * are sent as, sections from the body itself.
+ * A message's answer is built in one buffer and sent when it is whole, so that a message that
+ * cannot be read leaves nothing half said; only sections of more than IMAP_BODY_KEPT bytes are
+ * streamed, and there the connection is closed when reading fails, because a literal that was
+ * announced cannot be taken back. What is asked for decides what is read: flags, dates and sizes
+ * are in memory, ENVELOPE and BODYSTRUCTURE come from the store as the text they are sent as,
+ * sections from the body itself.
  */
 #include "imap/cold.h"
 #include "imap/message.h"
@@ -19,7 +20,7 @@ struct fetch {
 	struct imap_session *s;
 	const struct imap_fetch *what;
 	struct imap_cold *cold;
-	struct arena *arena; /* of one message */
+	struct arena *arena;	      /* of one message */
 	struct imap_message *message; /* opened for this message, or NULL */
 	struct imap_set seen;	      /* sequence numbers that this FETCH made \Seen */
 	uint32_t seq, uid;
@@ -66,7 +67,8 @@ static void hot_items(struct fetch *f)
 	/* RFC 3501 6.4.5: flags that the FETCH itself changed are told with it. */
 	if ((f->what->items & IMAP_FETCH_FLAGS) || imap_set_has(&f->seen, f->seq)) {
 		item(f, S("FLAGS ("));
-		imap_account_write_flags(s->account, row->flags, imap_selected_is_recent(&s->selected, row->uid), &s->out);
+		imap_account_write_flags(s->account, row->flags,
+					 imap_selected_is_recent(&s->selected, row->uid), &s->out);
 		buf_add_char(&s->out, ')');
 	}
 	if (f->what->items & IMAP_FETCH_INTERNALDATE) {
@@ -121,7 +123,8 @@ static enum err computed_items(struct fetch *f, unsigned items)
 /* The stored text where there is one, in the order of the items. */
 static enum err parsed_items(struct fetch *f)
 {
-	unsigned items = f->what->items & (IMAP_FETCH_ENVELOPE | IMAP_FETCH_BODY | IMAP_FETCH_BODYSTRUCTURE);
+	unsigned items =
+		f->what->items & (IMAP_FETCH_ENVELOPE | IMAP_FETCH_BODY | IMAP_FETCH_BODYSTRUCTURE);
 	struct rec_row_cold cold;
 	enum err err;
 
@@ -178,7 +181,8 @@ static enum err stream(struct fetch *f, uint64_t from, uint64_t n)
 		if (n == 0)
 			return ERR_OK;
 		now = n < STREAM_STEP ? (size_t)n : STREAM_STEP;
-		if ((err = imap_message_read(s->account, s->selected.view, f->uid, from, now, step)))
+		if ((err = imap_message_read(s->account, s->selected.view, f->uid, from, now,
+					     step)))
 			break;
 	}
 	s->is_ending = true;
@@ -186,7 +190,8 @@ static enum err stream(struct fetch *f, uint64_t from, uint64_t n)
 }
 
 /* Bytes [at, at + size) of the message, as a literal. */
-static enum err message_range(struct fetch *f, const struct imap_section *section, uint64_t at, uint64_t size)
+static enum err message_range(struct fetch *f, const struct imap_section *section, uint64_t at,
+			      uint64_t size)
 {
 	struct imap_session *s = f->s;
 	struct imap_account *a = s->account;
@@ -271,7 +276,8 @@ static enum err sections(struct fetch *f)
 		if (x->section.depth)
 			err = part_section(f, x);
 		else if (x->section.what == SECTION_ALL)
-			err = message_range(f, x, 0, imap_selected_row(&f->s->selected, f->seq)->size);
+			err = message_range(f, x, 0,
+					    imap_selected_row(&f->s->selected, f->seq)->size);
 		else
 			err = header_section(f, x);
 	}
@@ -308,7 +314,8 @@ static bool needs_cold(const struct imap_fetch *what)
 	return what->items & (IMAP_FETCH_ENVELOPE | IMAP_FETCH_BODYSTRUCTURE);
 }
 
-/* One run of sequence numbers. *worst: the last message that failed; the others are sent all the same. */
+/* One run of sequence numbers. *worst: the last message that failed; the others are sent all the
+ * same. */
 static enum err fetch_range(struct fetch *f, struct imap_range range, enum err *worst)
 {
 	struct imap_session *s = f->s;
@@ -325,7 +332,8 @@ static enum err fetch_range(struct fetch *f, struct imap_range range, enum err *
 			err = ERR_NOT_FOUND;
 		else
 			err = fetch_message(f);
-		if (err == ERR_NOT_FOUND || err == ERR_DAMAGED || err == ERR_IO || err == ERR_EOF || err == ERR_RANGE) {
+		if (err == ERR_NOT_FOUND || err == ERR_DAMAGED || err == ERR_IO || err == ERR_EOF ||
+		    err == ERR_RANGE) {
 			*worst = err;
 			err = ERR_OK;
 		}
@@ -345,7 +353,8 @@ static bool marks_seen(const struct imap_session *s, const struct imap_fetch *wh
 	return false;
 }
 
-/* RFC 3501 6.4.5: BODY[] without PEEK sets \Seen: one commit for all messages, before any is sent. */
+/* RFC 3501 6.4.5: BODY[] without PEEK sets \Seen: one commit for all messages, before any is sent.
+ */
 static enum err mark_seen(struct fetch *f, const struct imap_set *set)
 {
 	static const uint64_t seen[2] = { MSG_FLAG_SEEN, 0 };
@@ -355,7 +364,8 @@ static enum err mark_seen(struct fetch *f, const struct imap_set *set)
 
 	imap_uids_begin(&uids);
 	for (size_t i = 0; i < set->count && !err; i++) {
-		for (uint32_t seq = set->ranges[i].first; seq <= set->ranges[i].last && !err; seq++) {
+		for (uint32_t seq = set->ranges[i].first; seq <= set->ranges[i].last && !err;
+		     seq++) {
 			const struct imap_row *row = imap_selected_row(&f->s->selected, seq);
 
 			if (row->is_gone || (row->flags[0] & MSG_FLAG_SEEN))
@@ -363,7 +373,8 @@ static enum err mark_seen(struct fetch *f, const struct imap_set *set)
 			imap_set_add(&marked, seq, seq);
 			imap_uids_add(&uids, row->uid);
 			if (imap_uids_are_full(&uids)) {
-				err = imap_commit_flags(f->s, imap_uids_done(&uids), IMAP_FLAGS_ADD, seen);
+				err = imap_commit_flags(f->s, imap_uids_done(&uids), IMAP_FLAGS_ADD,
+							seen);
 				imap_uids_clear(&uids);
 			}
 		}
@@ -394,13 +405,15 @@ void imap_do_fetch(struct imap_session *s, const struct imap_command *c)
 	enum err err, worst = ERR_OK;
 	struct imap_set set;
 
-	if ((err = imap_selected_set(&s->selected, &c->set, c->is_uid, s->arena, &set)) == ERR_RANGE) {
+	if ((err = imap_selected_set(&s->selected, &c->set, c->is_uid, s->arena, &set)) ==
+	    ERR_RANGE) {
 		imap_bad(s, "Invalid message set: there is no such message.");
 		return;
 	}
 	if (!(f.arena = arena_new(IMAP_COMMAND_BUDGET)))
 		err = ERR_NO_MEMORY;
-	if (!err && s->keywords_told != s->account->keyword_changes && (c->fetch.items & IMAP_FETCH_FLAGS))
+	if (!err && s->keywords_told != s->account->keyword_changes &&
+	    (c->fetch.items & IMAP_FETCH_FLAGS))
 		imap_write_flag_list(s);
 	if (!err && marks_seen(s, &c->fetch))
 		err = mark_seen(&f, &set);

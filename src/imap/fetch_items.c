@@ -1,8 +1,9 @@
 /* The language of FETCH: items, macros, sections, partial ranges (RFC 3501 6.4.5 and 9: fetch-att).
  *
- * A section is kept together with the label that the answer repeats. The label is made here, once for the
- * command, because every message's answer begins with it; header names in it are in capitals, as Dovecot
- * sends them, since clients compare them with what they asked in whatever case they chose to ask it.
+ * A section is kept together with the label that the answer repeats. The label is made here, once
+ * for the command, because every message's answer begins with it; header names in it are in
+ * capitals, as Dovecot sends them, since clients compare them with what they asked in whatever case
+ * they chose to ask it.
  */
 #include "imap/fetch_items.h"
 
@@ -18,9 +19,11 @@ static const struct {
 	{ "ENVELOPE", IMAP_FETCH_ENVELOPE, false },
 	{ "BODYSTRUCTURE", IMAP_FETCH_BODYSTRUCTURE, false },
 	{ "FAST", IMAP_FETCH_FLAGS | IMAP_FETCH_INTERNALDATE | IMAP_FETCH_SIZE, true },
-	{ "ALL", IMAP_FETCH_FLAGS | IMAP_FETCH_INTERNALDATE | IMAP_FETCH_SIZE | IMAP_FETCH_ENVELOPE, true },
+	{ "ALL", IMAP_FETCH_FLAGS | IMAP_FETCH_INTERNALDATE | IMAP_FETCH_SIZE | IMAP_FETCH_ENVELOPE,
+	  true },
 	{ "FULL",
-	  IMAP_FETCH_FLAGS | IMAP_FETCH_INTERNALDATE | IMAP_FETCH_SIZE | IMAP_FETCH_ENVELOPE | IMAP_FETCH_BODY,
+	  IMAP_FETCH_FLAGS | IMAP_FETCH_INTERNALDATE | IMAP_FETCH_SIZE | IMAP_FETCH_ENVELOPE |
+		  IMAP_FETCH_BODY,
 	  true },
 };
 
@@ -76,8 +79,12 @@ static enum err parse_header_names(struct imap_parser *p, struct section *s)
 }
 
 static const char *const what_names[] = {
-	[SECTION_ALL] = "",	 [SECTION_HEADER] = "HEADER", [SECTION_FIELDS] = "HEADER.FIELDS",
-	[SECTION_FIELDS_NOT] = "HEADER.FIELDS.NOT", [SECTION_TEXT] = "TEXT", [SECTION_MIME] = "MIME",
+	[SECTION_ALL] = "",
+	[SECTION_HEADER] = "HEADER",
+	[SECTION_FIELDS] = "HEADER.FIELDS",
+	[SECTION_FIELDS_NOT] = "HEADER.FIELDS.NOT",
+	[SECTION_TEXT] = "TEXT",
+	[SECTION_MIME] = "MIME",
 };
 
 static void write_upper(struct buf *b, str s)
@@ -192,7 +199,8 @@ static enum err parse_item(struct imap_parser *p, struct imap_fetch *f, bool in_
 	if (str_case_eq(word, S("BODY")) || str_case_eq(word, S("BODY.PEEK")))
 		return parse_body(p, f, word.n > 4);
 	for (size_t i = 0; i < ARRAY_LEN(simple_items); i++) {
-		if (str_case_eq(word, str_from_c(simple_items[i].name)) && !(in_list && simple_items[i].is_macro)) {
+		if (str_case_eq(word, str_from_c(simple_items[i].name)) &&
+		    !(in_list && simple_items[i].is_macro)) {
 			f->items |= simple_items[i].items;
 			return ERR_OK;
 		}

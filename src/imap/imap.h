@@ -1,7 +1,7 @@
 /* IMAP4rev1: what its files have in common.
  *
- * Before login the front serves it (prelogin.h); afterwards the account's process does (session.h). Below
- * both lie parsers that eat bytes and never touch a socket:
+ * Before login the front serves it (prelogin.h); afterwards the account's process does (session.h).
+ * Below both lie parsers that eat bytes and never touch a socket:
  *
  *	input.h     bytes -> one whole command, literals included
  *	parser.h    the words of the grammar: atoms, strings, sets, flags
@@ -33,15 +33,15 @@ enum {
 };
 
 enum imap_state {
-	IMAP_BEFORE = 1,   /* not authenticated */
+	IMAP_BEFORE = 1,    /* not authenticated */
 	IMAP_LOGGED_IN = 2, /* authenticated, no mailbox selected */
 	IMAP_SELECTED = 4,
 };
 
 enum imap_command_flags {
 	IMAP_UID_FORM = 1, /* "UID name" exists */
-	/* RFC 3501 7.4.1: no EXPUNGE may be sent while it runs, because the client holds sequence numbers.
-	 * The UID form is free of this. */
+	/* RFC 3501 7.4.1: no EXPUNGE may be sent while it runs, because the client holds sequence
+	 * numbers. The UID form is free of this. */
 	IMAP_KEEPS_NUMBERS = 2,
 };
 
@@ -55,8 +55,9 @@ enum imap_verb {
 
 #define IMAP_CAPABILITY_BASE "IMAP4rev1 LITERAL+ SASL-IR ID ENABLE IDLE"
 /* What is announced after login. */
-#define IMAP_CAPABILITY_SESSION                                                                       \
-	IMAP_CAPABILITY_BASE " NAMESPACE CHILDREN UNSELECT UIDPLUS SPECIAL-USE CREATE-SPECIAL-USE MOVE "    \
-			     "MULTIAPPEND LIST-STATUS"
+#define IMAP_CAPABILITY_SESSION                                                             \
+	IMAP_CAPABILITY_BASE                                                                \
+		" NAMESPACE CHILDREN UNSELECT UIDPLUS SPECIAL-USE CREATE-SPECIAL-USE MOVE " \
+		"MULTIAPPEND LIST-STATUS"
 
 #endif

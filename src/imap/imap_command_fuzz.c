@@ -1,5 +1,6 @@
-/* The door of IMAP: any bytes, in pieces of any size, through the collector and the parser. Commands come out the same
- * whatever the pieces were; what a parsed command holds can be read to its end. */
+/* The door of IMAP: any bytes, in pieces of any size, through the collector and the parser.
+ * Commands come out the same whatever the pieces were; what a parsed command holds can be read to
+ * its end. */
 #include "imap/command.h"
 #include "imap/input.h"
 
@@ -25,7 +26,8 @@ static size_t parse(str text, struct arena *a)
 		return 0;
 	if (imap_command_parse(text, a, c, &wrong) == ERR_SYNTAX && !wrong)
 		panic("a syntax error without a text");
-	sum += touch(c->tag) + touch(c->mailbox) + touch(c->target) + touch(c->user) + touch(c->pattern);
+	sum += touch(c->tag) + touch(c->mailbox) + touch(c->target) + touch(c->user) +
+	       touch(c->pattern);
 	for (const struct imap_section *s = c->fetch.sections; s; s = s->next)
 		sum += touch(s->label);
 	if (c->search.root)
@@ -53,7 +55,8 @@ static size_t run(str bytes, size_t piece, struct arena *a)
 			arena_reset(a);
 			sum += parse(in.text, a);
 			imap_input_next(&in);
-		} else if (step == IMAP_INPUT_MESSAGE && in.parts < 3 && in.message_size <= bytes.n) {
+		} else if (step == IMAP_INPUT_MESSAGE && in.parts < 3 &&
+			   in.message_size <= bytes.n) {
 			bytes = str_from(bytes, (size_t)in.message_size);
 			imap_input_message_done(&in);
 		} else if (step == IMAP_INPUT_MESSAGE && imap_input_refuse(&in)) {

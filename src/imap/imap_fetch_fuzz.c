@@ -9,7 +9,8 @@ static void again(const struct imap_section *s, struct arena *a)
 	struct imap_fetch fetch;
 	str label = s->label;
 
-	/* The answer's "<5>" has no count, so it is not asked again; nor does it end within a literal. */
+	/* The answer's "<5>" has no count, so it is not asked again; nor does it end within a
+	 * literal. */
 	if (s->is_partial)
 		return;
 	if (imap_parse_fetch(&p, &fetch) || !imap_parse_at_end(&p) || fetch.section_count != 1 ||

@@ -23,7 +23,8 @@ static unsigned keyword(void *arg, str name)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-	struct arena *a = arena_new(IMAP_COMMAND_BUDGET), *message_arena = arena_new(IMAP_COMMAND_BUDGET);
+	struct arena *a = arena_new(IMAP_COMMAND_BUDGET),
+		     *message_arena = arena_new(IMAP_COMMAND_BUDGET);
 	str message = str_of(data, size), keys = str_cut(&message, '\n');
 	struct imap_parser p = { .rest = keys, .arena = a };
 	struct imap_row row = { .uid = 7, .size = size, .flags = { 3 + (1 << 17), 0 } };

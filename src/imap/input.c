@@ -1,13 +1,14 @@
 /* Collects commands (RFC 3501 4.3 literals, RFC 7888 non-synchronising ones).
  *
- * The bytes of a command are kept as they came, so that the parser sees one slice and the log, the tests and
- * the fuzzer the same one. A literal is announced at the end of a line, outside of quotes; its bytes are counted,
- * not looked at. The invariant: whatever the client sends, the collector stays in step with it, because a
- * literal that is refused is either not sent (synchronising) or counted away (not synchronising). A literal
- * inside a line that is already too long is counted away as well; otherwise its content would be read as commands.
+ * The bytes of a command are kept as they came, so that the parser sees one slice and the log, the
+ * tests and the fuzzer the same one. A literal is announced at the end of a line, outside of
+ * quotes; its bytes are counted, not looked at. The invariant: whatever the client sends, the
+ * collector stays in step with it, because a literal that is refused is either not sent
+ * (synchronising) or counted away (not synchronising). A literal inside a line that is already too
+ * long is counted away as well; otherwise its content would be read as commands.
  *
- * A state machine over bytes was turned down for one over lines: memchr finds the line's end, and only the last few
- * bytes of a line decide what comes next.
+ * A state machine over bytes was turned down for one over lines: memchr finds the line's end, and
+ * only the last few bytes of a line decide what comes next.
  */
 #include "imap/input.h"
 
@@ -37,7 +38,8 @@ void imap_input_next(struct imap_input *in)
 
 bool imap_input_is_idle(const struct imap_input *in)
 {
-	return buf_len(&in->collected) == 0 && in->parts == 0 && !in->is_too_long && in->discard == 0;
+	return buf_len(&in->collected) == 0 && in->parts == 0 && !in->is_too_long &&
+	       in->discard == 0;
 }
 
 /* Is the end of `line` outside of a quoted string? */
@@ -60,7 +62,8 @@ static bool literal_at_end(str line, uint64_t *size, bool *is_sync)
 	size_t open;
 	str digits;
 
-	if (line.n < 3 || line.p[line.n - 1] != '}' || (open = str_rfind_char(line, '{')) == STR_NONE)
+	if (line.n < 3 || line.p[line.n - 1] != '}' ||
+	    (open = str_rfind_char(line, '{')) == STR_NONE)
 		return false;
 	digits = str_sub(line, open + 1, line.n - open - 2);
 	*is_sync = !str_ends(digits, S("+"));
@@ -69,8 +72,8 @@ static bool literal_at_end(str line, uint64_t *size, bool *is_sync)
 	return !str_to_u64(digits, UINT32_MAX, size) && outside_quotes(str_head(line, open));
 }
 
-/* RFC 3501 6.3.11: "tag APPEND mailbox ... {n}". The first literal is the mailbox's name if nothing but the
- * command's word stands before it. */
+/* RFC 3501 6.3.11: "tag APPEND mailbox ... {n}". The first literal is the mailbox's name if nothing
+ * but the command's word stands before it. */
 static bool is_message(const struct imap_input *in, str text)
 {
 	size_t open = str_rfind_char(text, '{');
@@ -142,8 +145,8 @@ static enum imap_input_step line_done(struct imap_input *in)
 
 enum { HEAD_KEPT = 1024, TAIL_KEPT = 64 };
 
-/* Keeps what fits. Of an overlong line the beginning stays, for its tag, and enough of its tail to see a literal
- * announced there. */
+/* Keeps what fits. Of an overlong line the beginning stays, for its tag, and enough of its tail to
+ * see a literal announced there. */
 static bool collect(struct imap_input *in, str piece)
 {
 	size_t room = IMAP_LINE_MAX + 2 - buf_len(&in->collected), kept;

@@ -1,7 +1,7 @@
 /* LIST and LSUB (RFC 3501 6.3.8, 6.3.9; CHILDREN 3348; SPECIAL-USE 6154; LIST-STATUS 5819).
  *
- * The account's list is sorted once for the command: INBOX first, then by name, so that a mailbox is followed by
- * its children, which also answers whether it has any.
+ * The account's list is sorted once for the command: INBOX first, then by name, so that a mailbox
+ * is followed by its children, which also answers whether it has any.
  */
 #include "imap/list.h"
 
@@ -76,7 +76,8 @@ static enum err make_listing(struct imap_session *s, struct listing *l)
 	return ERR_OK;
 }
 
-/* Only what exists counts as a child. INBOX is not where it sorts by name, so its children are looked for. */
+/* Only what exists counts as a child. INBOX is not where it sorts by name, so its children are
+ * looked for. */
 static void find_children(struct listing *l)
 {
 	for (size_t i = 0; i < l->count; i++) {
@@ -92,7 +93,8 @@ static void find_children(struct listing *l)
 	}
 }
 
-static void write_entry(struct buf *out, const char *command, const struct entry *e, str name, bool is_noselect)
+static void write_entry(struct buf *out, const char *command, const struct entry *e, str name,
+			bool is_noselect)
 {
 	str special = imap_special_name(e ? e->special : MAILBOX_PLAIN);
 	bool has_children = !e || e->has_children;
@@ -110,7 +112,8 @@ static void write_entry(struct buf *out, const char *command, const struct entry
 	buf_add(out, S("\r\n"));
 }
 
-/* RFC 3501 6.3.8: the reference stands before the pattern, unless the pattern begins at the root. */
+/* RFC 3501 6.3.8: the reference stands before the pattern, unless the pattern begins at the root.
+ */
 static str full_pattern(struct imap_session *s, const struct imap_command *c)
 {
 	return arena_printf(s->arena, "%.*s%.*s", STR_ARGS(c->reference), STR_ARGS(c->pattern));
@@ -130,7 +133,8 @@ static enum err list(struct imap_session *s, const struct imap_command *c)
 		const struct entry *e = &l.entries[i];
 
 		/* RFC 3501 6.3.4: a deleted name stays, \Noselect, as long as it has children. */
-		if ((e->is_gone && !e->has_children) || imap_list_match(pattern, e->name, &prefix) != IMAP_LIST_YES)
+		if ((e->is_gone && !e->has_children) ||
+		    imap_list_match(pattern, e->name, &prefix) != IMAP_LIST_YES)
 			continue;
 		write_entry(&s->out, "LIST", e, e->name, e->is_gone);
 		if (c->returns_status && !e->is_gone) {
@@ -157,7 +161,9 @@ static enum err lsub(struct imap_session *s, const struct imap_command *c)
 	find_children(&l);
 	for (size_t i = 0; i < l.count; i++) {
 		const struct entry *e = &l.entries[i];
-		enum imap_list_match match = e->is_subscribed ? imap_list_match(pattern, e->name, &prefix) : IMAP_LIST_NO;
+		enum imap_list_match match = e->is_subscribed
+						     ? imap_list_match(pattern, e->name, &prefix)
+						     : IMAP_LIST_NO;
 		str parent = str_head(e->name, prefix);
 
 		if (match == IMAP_LIST_YES) {

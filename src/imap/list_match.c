@@ -1,7 +1,8 @@
 /* Wildcards of LIST (RFC 3501 6.3.8): '*' crosses levels, '%' does not.
  *
- * Matching keeps the set of pattern positions that are reachable after each byte of the name, so it takes
- * pattern times name steps whatever the pattern is; backtracking, the usual way, takes exponential time for
+ * Matching keeps the set of pattern positions that are reachable after each byte of the name, so it
+ * takes pattern times name steps whatever the pattern is; backtracking, the usual way, takes
+ * exponential time for
  * "*a*a*a*a*b". The positions reached at the end of each level also tell which parents match, which
  * LSUB with '%' needs (RFC 3501 6.3.9).
  */

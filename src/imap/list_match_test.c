@@ -26,7 +26,8 @@ static const struct {
 	{ "*b", "a/b", IMAP_LIST_YES, 0 },
 	{ "%b", "a/b", IMAP_LIST_NO, 0 },
 	/* Exponential for a matcher that goes back. */
-	{ "*a*a*a*a*a*a*a*a*a*a*a*a*a*a*b", "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", IMAP_LIST_NO, 0 },
+	{ "*a*a*a*a*a*a*a*a*a*a*a*a*a*a*b", "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa",
+	  IMAP_LIST_NO, 0 },
 };
 
 int main(void)
@@ -35,7 +36,8 @@ int main(void)
 
 	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
 		tap_group(rows[i].pattern);
-		EQ(imap_list_match(str_from_c(rows[i].pattern), str_from_c(rows[i].name), &prefix), rows[i].match);
+		EQ(imap_list_match(str_from_c(rows[i].pattern), str_from_c(rows[i].name), &prefix),
+		   rows[i].match);
 		if (rows[i].match == IMAP_LIST_PARENT)
 			EQ(prefix, rows[i].prefix);
 	}

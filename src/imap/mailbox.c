@@ -1,17 +1,20 @@
 /* CREATE, DELETE, RENAME, SUBSCRIBE, UNSUBSCRIBE, STATUS (RFC 3501 6.3.3 to 6.3.10, RFC 6154 5).
  *
- * The store decides; this is the translation of its answers. Names that cannot exist never reach it.
+ * The store decides; this is the translation of its answers. Names that cannot exist never reach
+ * it.
  */
 #include "imap/session_priv.h"
 #include "imap/list.h"
 
-enum err imap_commit(struct imap_session *s, const struct msg_st_commit *m, struct msg_st_commit_reply *reply)
+enum err imap_commit(struct imap_session *s, const struct msg_st_commit *m,
+		     struct msg_st_commit_reply *reply)
 {
 	return chan_call(s->account->store, MSG_st_commit, m, MSG_st_commit_reply, reply, s->arena,
 			 imap_account_deadline(s->account));
 }
 
-static enum err find_mailbox(struct imap_session *s, str name, bool is_valid, struct imap_mailbox **m)
+static enum err find_mailbox(struct imap_session *s, str name, bool is_valid,
+			     struct imap_mailbox **m)
 {
 	enum err err;
 
@@ -93,7 +96,10 @@ void imap_do_rename(struct imap_session *s, const struct imap_command *c)
 		return;
 	}
 	id = m->record.id;
-	err = imap_commit(s, &(struct msg_st_commit){ .op = STORE_OP_RENAME, .mailbox = id, .name = c->target }, &reply);
+	err = imap_commit(
+		s,
+		&(struct msg_st_commit){ .op = STORE_OP_RENAME, .mailbox = id, .name = c->target },
+		&reply);
 	imap_account_list_changed(s->account);
 	/* RFC 3501 6.3.5: renaming INBOX moves its messages. */
 	if (!err)
@@ -110,12 +116,15 @@ static void set_subscription(struct imap_session *s, const struct imap_command *
 	struct imap_mailbox *m;
 	enum err err = c->mailbox_is_valid ? ERR_OK : ERR_NOT_FOUND;
 
-	/* RFC 3501 6.3.6: SUBSCRIBE may check that the name exists; it may be removed later all the same. */
+	/* RFC 3501 6.3.6: SUBSCRIBE may check that the name exists; it may be removed later all the
+	 * same. */
 	if (on && !err)
 		err = find_mailbox(s, c->mailbox, true, &m);
 	if (!err)
 		err = imap_commit(s,
-				  &(struct msg_st_commit){ .op = STORE_OP_SUBSCRIBE, .name = c->mailbox, .subscribed = on },
+				  &(struct msg_st_commit){ .op = STORE_OP_SUBSCRIBE,
+							   .name = c->mailbox,
+							   .subscribed = on },
 				  &reply);
 	imap_account_list_changed(s->account);
 	if (err)
@@ -166,7 +175,8 @@ enum err imap_write_status(struct imap_session *s, uint32_t id, unsigned items, 
 	if ((err = imap_account_counters(s->account, id)))
 		return err;
 	m = imap_account_mailbox_by_id(s->account, id);
-	if ((items & IMAP_STATUS_RECENT) && m && m->record.messages && (err = count_recent(s, id, &recent)))
+	if ((items & IMAP_STATUS_RECENT) && m && m->record.messages &&
+	    (err = count_recent(s, id, &recent)))
 		return err;
 	if (!(m = imap_account_mailbox_by_id(s->account, id)))
 		return ERR_NOT_FOUND;

@@ -1,10 +1,10 @@
 /* Reading messages (store/body.h): row -> location -> segment descriptor -> bytes.
  *
- * Locations are fetched for a run of messages at once, because a client that reads one reads its neighbours. The
- * prefix (Return-Path, Delivered-To) is in the cold row and is asked for only where the row's size says that
- * there is one. A body that does not open may have been moved by the store: the location is forgotten and asked
- * for again, once. Then the message is damaged, which is logged with its name and told to the client; what did not
- * verify is never sent.
+ * Locations are fetched for a run of messages at once, because a client that reads one reads its
+ * neighbours. The prefix (Return-Path, Delivered-To) is in the cold row and is asked for only where
+ * the row's size says that there is one. A body that does not open may have been moved by the
+ * store: the location is forgotten and asked for again, once. Then the message is damaged, which is
+ * logged with its name and told to the client; what did not verify is never sent.
  */
 #include "imap/message.h"
 
@@ -14,8 +14,8 @@
 #include <stdlib.h>
 
 enum {
-	LOCATE_AHEAD = 300,	   /* rows asked for at once, about what fits an answer */
-	HEADER_FIRST = 4096,	   /* most headers end within it */
+	LOCATE_AHEAD = 300,		/* rows asked for at once, about what fits an answer */
+	HEADER_FIRST = 4096,		/* most headers end within it */
 	TREE_BUDGET = 16 * 1024 * 1024, /* mime/part.h */
 };
 
@@ -73,7 +73,8 @@ static enum err take_locations(struct imap_view *v, str rows)
 	return err == ERR_EOF ? ERR_OK : err;
 }
 
-static enum err ask_locations(struct imap_account *a, struct imap_view *v, uint32_t uid, uint8_t columns)
+static enum err ask_locations(struct imap_account *a, struct imap_view *v, uint32_t uid,
+			      uint8_t columns)
 {
 	struct arena *arena = arena_new(IMAP_COMMAND_BUDGET);
 	struct msg_st_rows_reply reply;
@@ -81,8 +82,10 @@ static enum err ask_locations(struct imap_account *a, struct imap_view *v, uint3
 
 	if (!arena)
 		return ERR_NO_MEMORY;
-	err = CALL(a->store, st_rows, st_rows_reply, &reply, arena, imap_account_deadline(a), .mailbox = v->mailbox,
-		   .uid_from = uid, .uid_to = uid + MIN((uint32_t)LOCATE_AHEAD, UINT32_MAX - uid), .columns = columns);
+	err = CALL(a->store, st_rows, st_rows_reply, &reply, arena, imap_account_deadline(a),
+		   .mailbox = v->mailbox, .uid_from = uid,
+		   .uid_to = uid + MIN((uint32_t)LOCATE_AHEAD, UINT32_MAX - uid),
+		   .columns = columns);
 	if (!err)
 		err = take_locations(v, reply.rows);
 	arena_free(arena);
@@ -111,7 +114,8 @@ static enum err locate(struct imap_account *a, struct imap_view *v, uint32_t uid
 		if ((err = imap_view_locate(v)))
 			return err;
 	}
-	if ((err = ask_locations(a, v, uid, ROW_COLD | ROW_LOCATION)) || (err = find(v, uid, index)))
+	if ((err = ask_locations(a, v, uid, ROW_COLD | ROW_LOCATION)) ||
+	    (err = find(v, uid, index)))
 		return err;
 	l = &v->located[*index];
 	return l->is_known && l->has_prefix ? ERR_OK : ERR_NOT_FOUND;
@@ -119,14 +123,16 @@ static enum err locate(struct imap_account *a, struct imap_view *v, uint32_t uid
 
 /* ---- segments ---- */
 
-static struct imap_segment *segment_slot(struct imap_account *a, const struct imap_located *l, uint64_t body)
+static struct imap_segment *segment_slot(struct imap_account *a, const struct imap_located *l,
+					 uint64_t body)
 {
 	struct imap_segment *oldest = &a->segments[0];
 
 	for (size_t i = 0; i < IMAP_SEGMENTS_MAX; i++) {
 		struct imap_segment *s = &a->segments[i];
 
-		if (s->fd >= 0 && s->number == l->at.segment && (s->number != 0 || s->body == body)) {
+		if (s->fd >= 0 && s->number == l->at.segment &&
+		    (s->number != 0 || s->body == body)) {
 			s->used = ++a->segment_uses;
 			return s;
 		}
@@ -138,7 +144,8 @@ static struct imap_segment *segment_slot(struct imap_account *a, const struct im
 	return oldest;
 }
 
-static enum err segment_fd(struct imap_account *a, const struct imap_located *l, uint64_t body, int *fd)
+static enum err segment_fd(struct imap_account *a, const struct imap_located *l, uint64_t body,
+			   int *fd)
 {
 	struct imap_segment *s = segment_slot(a, l, body);
 	uint32_t number = l->at.segment;
@@ -152,17 +159,20 @@ static enum err segment_fd(struct imap_account *a, const struct imap_located *l,
 	}
 	if (!(arena = arena_new(MSG_MAX)))
 		return ERR_NO_MEMORY;
-	err = CALL(a->store, st_segment, st_segment_reply, &reply, arena, imap_account_deadline(a), .segment = number,
-		   .body = number ? 0 : body);
+	err = CALL(a->store, st_segment, st_segment_reply, &reply, arena, imap_account_deadline(a),
+		   .segment = number, .body = number ? 0 : body);
 	arena_free(arena);
 	if (err)
 		return err;
 	if (reply.file <= 0)
 		return ERR_PROTOCOL;
-	/* Another fiber may have taken the slot, or opened the same segment, while this one waited. */
+	/* Another fiber may have taken the slot, or opened the same segment, while this one waited.
+	 */
 	s = segment_slot(a, l, body);
 	os_close(s->fd);
-	*s = (struct imap_segment){ .number = number, .body = body, .fd = reply.file, .used = ++a->segment_uses };
+	*s = (struct imap_segment){
+		.number = number, .body = body, .fd = reply.file, .used = ++a->segment_uses
+	};
 	*fd = s->fd;
 	return ERR_OK;
 }
@@ -182,7 +192,8 @@ static void forget_location(struct imap_account *a, struct imap_view *v, size_t 
 
 /* ---- reading ---- */
 
-static enum err read_body(struct imap_account *a, struct imap_view *v, uint32_t uid, uint64_t from, size_t n, char *out)
+static enum err read_body(struct imap_account *a, struct imap_view *v, uint32_t uid, uint64_t from,
+			  size_t n, char *out)
 {
 	struct imap_located l;
 	size_t index;
@@ -208,7 +219,8 @@ static enum err read_body(struct imap_account *a, struct imap_view *v, uint32_t 
 	return n ? body_read(a->cipher, fd, &l.at, from - l.prefix_size, n, out) : ERR_OK;
 }
 
-enum err imap_message_read(struct imap_account *a, struct imap_view *v, uint32_t uid, uint64_t from, size_t n, char *out)
+enum err imap_message_read(struct imap_account *a, struct imap_view *v, uint32_t uid, uint64_t from,
+			   size_t n, char *out)
 {
 	enum err err = read_body(a, v, uid, from, n, out);
 	size_t index;
@@ -218,9 +230,11 @@ enum err imap_message_read(struct imap_account *a, struct imap_view *v, uint32_t
 	forget_location(a, v, index);
 	err = read_body(a, v, uid, from, n, out);
 	if (err && err != ERR_NOT_FOUND && !find(v, uid, &index)) {
-		log_error(a->log, "message-unreadable", "account=%llu mailbox=%u uid=%u body=%llu segment=%u error=%s",
-			  (unsigned long long)a->id, v->mailbox, uid, (unsigned long long)v->rows[index].body,
-			  v->located[index].at.segment, err_name(err));
+		log_error(a->log, "message-unreadable",
+			  "account=%llu mailbox=%u uid=%u body=%llu segment=%u error=%s",
+			  (unsigned long long)a->id, v->mailbox, uid,
+			  (unsigned long long)v->rows[index].body, v->located[index].at.segment,
+			  err_name(err));
 	}
 	return err;
 }
@@ -252,7 +266,8 @@ void imap_message_release(struct imap_message *m)
 	free(m);
 }
 
-enum err imap_message_open(struct imap_account *a, struct imap_view *v, uint32_t uid, struct imap_message **out)
+enum err imap_message_open(struct imap_account *a, struct imap_view *v, uint32_t uid,
+			   struct imap_message **out)
 {
 	struct imap_message *m = a->last;
 	enum err err;
@@ -300,7 +315,8 @@ enum err imap_message_tree(struct imap_message *m, struct mime_part **root)
 	return err;
 }
 
-enum err imap_message_header(struct imap_account *a, struct imap_view *v, uint32_t uid, struct arena *arena, str *out)
+enum err imap_message_header(struct imap_account *a, struct imap_view *v, uint32_t uid,
+			     struct arena *arena, str *out)
 {
 	size_t index, have = HEADER_FIRST, size;
 	enum err err;

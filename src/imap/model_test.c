@@ -1,7 +1,8 @@
-/* IMAP against a model: three clients of one account send random commands, legal and illegal. The model knows which
- * state each client is in and what its mailbox looks like from what it was told (EXISTS, EXPUNGE), as RFC 3501 wants a
- * client to. Checked: the tagged answer of each command by state; no EXPUNGE when 7.4.1 forbids it; no number beyond
- * what the client knows; and that after a NOOP clients with the same mailbox see the same UIDs, as many as they counted. */
+/* IMAP against a model: three clients of one account send random commands, legal and illegal. The
+ * model knows which state each client is in and what its mailbox looks like from what it was told
+ * (EXISTS, EXPUNGE), as RFC 3501 wants a client to. Checked: the tagged answer of each command by
+ * state; no EXPUNGE when 7.4.1 forbids it; no number beyond what the client knows; and that after a
+ * NOOP clients with the same mailbox see the same UIDs, as many as they counted. */
 #include "imap/session_fake.h"
 
 enum { CLIENTS = 3, SEEDS = 6, STEPS = 800, UIDS_TEXT_MAX = 8192 };
@@ -111,20 +112,21 @@ static void do_append(struct world *w, struct model *m, unsigned n)
 {
 	char text[128];
 
-	snprintf(text, sizeof(text), "t APPEND %s {21+}\r\nSubject: x\r\n\r\nbody\r\n\r", mailboxes[chance(m, 3)]);
+	snprintf(text, sizeof(text), "t APPEND %s {21+}\r\nSubject: x\r\n\r\nbody\r\n\r",
+		 mailboxes[chance(m, 3)]);
 	text[strlen(text) - 1] = 0;
 	expect(m, command(w, m, n, true, text), "OK", text);
 }
 
 /* Commands on messages: `verb` with a number that exists, or may not. */
-static void do_message(struct world *w, struct model *m, unsigned n, const char *verb, const char *rest, bool writes,
-		       bool may_expunge)
+static void do_message(struct world *w, struct model *m, unsigned n, const char *verb,
+		       const char *rest, bool writes, bool may_expunge)
 {
 	struct client *c = &m->clients[n];
 	uint32_t number = 1 + chance(m, c->exists + 2);
-	const char *want = c->state == LOGGED_IN || number > c->exists ? "BAD" :
-			   c->state == READ_ONLY && writes	       ? "NO" :
-									 "OK";
+	const char *want = c->state == LOGGED_IN || number > c->exists ? "BAD"
+			   : c->state == READ_ONLY && writes	       ? "NO"
+								       : "OK";
 	char text[128];
 	str got;
 
@@ -135,7 +137,8 @@ static void do_message(struct world *w, struct model *m, unsigned n, const char 
 	if (str_find(got, S("EXPUNGEISSUED")) != STR_NONE)
 		return;
 	/* Moving to where it is already is refused. */
-	if (str_find(got, S("[CANNOT]")) != STR_NONE && !strcmp(rest, mailboxes[c->mailbox]) && verb[0] == 'M')
+	if (str_find(got, S("[CANNOT]")) != STR_NONE && !strcmp(rest, mailboxes[c->mailbox]) &&
+	    verb[0] == 'M')
 		return;
 	if (c->state == READ_ONLY && writes && str_eq(result(got), S("BAD")))
 		return;
@@ -144,13 +147,15 @@ static void do_message(struct world *w, struct model *m, unsigned n, const char 
 	expect(m, got, want, text);
 }
 
-static void do_plain(struct world *w, struct model *m, unsigned n, const char *verb, bool needs_mailbox, bool may_expunge)
+static void do_plain(struct world *w, struct model *m, unsigned n, const char *verb,
+		     bool needs_mailbox, bool may_expunge)
 {
 	struct client *c = &m->clients[n];
 	char text[64];
 
 	snprintf(text, sizeof(text), "t %s", verb);
-	expect(m, command(w, m, n, may_expunge, text), needs_mailbox && c->state == LOGGED_IN ? "BAD" : "OK", text);
+	expect(m, command(w, m, n, may_expunge, text),
+	       needs_mailbox && c->state == LOGGED_IN ? "BAD" : "OK", text);
 }
 
 static void do_leave(struct world *w, struct model *m, unsigned n, const char *verb)

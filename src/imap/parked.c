@@ -1,8 +1,8 @@
-/* The parked record: version (1 byte), bits (1), the numbers in the order of the struct, little-endian, then the
- * tag (2-byte length) and the recent ranges (1-byte count, 8 bytes each).
+/* The parked record: version (1 byte), bits (1), the numbers in the order of the struct,
+ * little-endian, then the tag (2-byte length) and the recent ranges (1-byte count, 8 bytes each).
  *
- * It travels between processes of one server and is never stored, so the version guards against one thing only:
- * a connection that lives through an upgrade.
+ * It travels between processes of one server and is never stored, so the version guards against one
+ * thing only: a connection that lives through an upgrade.
  */
 #include "imap/parked.h"
 
@@ -13,7 +13,8 @@ void imap_parked_write(const struct imap_parked *p, struct buf *out)
 	str tag = str_head(p->idle_tag, IMAP_TAG_MAX);
 
 	buf_add_char(out, IMAP_PARKED_VERSION);
-	buf_add_char(out, (char)((p->is_read_only ? BIT_READ_ONLY : 0) | (p->is_idle ? BIT_IDLE : 0)));
+	buf_add_char(out,
+		     (char)((p->is_read_only ? BIT_READ_ONLY : 0) | (p->is_idle ? BIT_IDLE : 0)));
 	buf_add_le64(out, p->account);
 	buf_add_le32(out, p->mailbox);
 	buf_add_le32(out, p->uidvalidity);

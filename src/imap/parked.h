@@ -1,7 +1,8 @@
 /* A connection between two commands as a flat record (ARCHITECTURE 4).
  *
- * From it and the store alone the connection goes on in another process: the view is derived again from the
- * mailbox's rows and the expunges after `modseq`. `exists` proves that what was derived is what the client knows.
+ * From it and the store alone the connection goes on in another process: the view is derived again
+ * from the mailbox's rows and the expunges after `modseq`. `exists` proves that what was derived is
+ * what the client knows.
  */
 #ifndef IMAP_PARKED_H
 #define IMAP_PARKED_H

@@ -53,6 +53,8 @@ int main(void)
 		p.recent[i] = (struct imap_range){ i * 10 + 1, i * 10 + 5 };
 	round_trip(&p);
 	tap_group("another version");
-	EQ(imap_parked_read(S("\x02xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx"), &q), ERR_UNSUPPORTED);
+	EQ(imap_parked_read(S("\x02xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx"),
+			    &q),
+	   ERR_UNSUPPORTED);
 	return tap_done();
 }

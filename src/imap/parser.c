@@ -1,9 +1,10 @@
 /* The words of the grammar (RFC 3501 9).
  *
- * Strict where being lenient would change the meaning (numbers, sets, parentheses), lenient where clients differ:
- * 8-bit characters are let through in atoms and quoted strings (RFC 3501 allows them in literals alone), because
- * every server does. Mailbox names become what the store keeps: UTF-8 in NFC. A name that cannot exist is
- * no syntax error, so the parser goes on to the end of the command before that is told.
+ * Strict where being lenient would change the meaning (numbers, sets, parentheses), lenient where
+ * clients differ: 8-bit characters are let through in atoms and quoted strings (RFC 3501 allows
+ * them in literals alone), because every server does. Mailbox names become what the store keeps:
+ * UTF-8 in NFC. A name that cannot exist is no syntax error, so the parser goes on to the end of
+ * the command before that is told.
  */
 #include "imap/parser.h"
 
@@ -104,7 +105,8 @@ static enum err parse_quoted(struct imap_parser *p, str *out)
 			return imap_parse_wrong(p, "Invalid character in a quoted string");
 		if (all.p[i] == '\\') {
 			escaped = true;
-			/* RFC 3501 9: only quoted-specials are escaped; others are taken as they are. */
+			/* RFC 3501 9: only quoted-specials are escaped; others are taken as they
+			 * are. */
 			if (++i == all.n)
 				break;
 		}
@@ -173,7 +175,8 @@ enum err imap_parse_astring(struct imap_parser *p, str *out)
 
 enum err imap_parse_nstring(struct imap_parser *p, str *out)
 {
-	if (str_case_starts(p->rest, S("NIL")) && (p->rest.n == 3 || !is_astring_char(p->rest.p[3]))) {
+	if (str_case_starts(p->rest, S("NIL")) &&
+	    (p->rest.n == 3 || !is_astring_char(p->rest.p[3]))) {
 		p->rest = str_from(p->rest, 3);
 		*out = STR_EMPTY;
 		return ERR_OK;
@@ -188,7 +191,9 @@ static bool is_digit_char(char c)
 
 enum err imap_parse_number(struct imap_parser *p, uint64_t max, uint64_t *out)
 {
-	return str_to_u64(take_while(p, is_digit_char), max, out) ? imap_parse_wrong(p, "Expected a number") : ERR_OK;
+	return str_to_u64(take_while(p, is_digit_char), max, out)
+		       ? imap_parse_wrong(p, "Expected a number")
+		       : ERR_OK;
 }
 
 static bool is_set_char(char c)
@@ -311,8 +316,9 @@ static const struct {
 	const char *name;
 	uint32_t flag;
 } system_flags[] = {
-	{ "\\Seen", MSG_FLAG_SEEN },	   { "\\Answered", MSG_FLAG_ANSWERED }, { "\\Flagged", MSG_FLAG_FLAGGED },
-	{ "\\Deleted", MSG_FLAG_DELETED }, { "\\Draft", MSG_FLAG_DRAFT },
+	{ "\\Seen", MSG_FLAG_SEEN },	   { "\\Answered", MSG_FLAG_ANSWERED },
+	{ "\\Flagged", MSG_FLAG_FLAGGED }, { "\\Deleted", MSG_FLAG_DELETED },
+	{ "\\Draft", MSG_FLAG_DRAFT },
 };
 
 static enum err add_system_flag(struct imap_parser *p, struct imap_flags *out)
@@ -345,7 +351,8 @@ static enum err add_keyword(struct imap_parser *p, struct imap_flags *out)
 			return ERR_OK;
 	if (out->count == IMAP_KEYWORDS_PER_COMMAND)
 		return imap_parse_wrong(p, "Too many keywords");
-	if (!out->keywords && !(out->keywords = arena_array(p->arena, IMAP_KEYWORDS_PER_COMMAND, sizeof(str))))
+	if (!out->keywords &&
+	    !(out->keywords = arena_array(p->arena, IMAP_KEYWORDS_PER_COMMAND, sizeof(str))))
 		return ERR_NO_MEMORY;
 	out->keywords[out->count++] = name;
 	return ERR_OK;

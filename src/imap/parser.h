@@ -1,7 +1,8 @@
 /* The words of IMAP's grammar (RFC 3501 9), read from a whole command.
  *
- * Results borrow from the command's text, or live in the parser's arena where escapes or a charset changed
- * them. ERR_SYNTAX leaves in `wrong` what a human is told; ERR_NO_MEMORY when the arena is full.
+ * Results borrow from the command's text, or live in the parser's arena where escapes or a charset
+ * changed them. ERR_SYNTAX leaves in `wrong` what a human is told; ERR_NO_MEMORY when the arena is
+ * full.
  */
 #ifndef IMAP_PARSER_H
 #define IMAP_PARSER_H
@@ -42,9 +43,9 @@ MUST_USE enum err imap_parse_set(struct imap_parser *p, struct imap_set *out);
 /* Letters, digits, '.', '-': the name of a FETCH item or SEARCH key. May be empty. */
 str imap_parse_word(struct imap_parser *p);
 
-/* A mailbox name in UTF-8, NFC, INBOX in capitals where it is the first level. *is_valid is false when it
- * cannot be the name of a mailbox (no modified UTF-7, an empty level, control characters, too long): a NO,
- * not a BAD. */
+/* A mailbox name in UTF-8, NFC, INBOX in capitals where it is the first level. *is_valid is false
+ * when it cannot be the name of a mailbox (no modified UTF-7, an empty level, control characters,
+ * too long): a NO, not a BAD. */
 MUST_USE enum err imap_parse_mailbox(struct imap_parser *p, str *out, bool *is_valid);
 /* The pattern of LIST: wildcards too. A pattern that is no modified UTF-7 matches as it is. */
 MUST_USE enum err imap_parse_list_mailbox(struct imap_parser *p, str *out);

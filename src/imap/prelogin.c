@@ -1,8 +1,10 @@
-/* IMAP before login; see prelogin.h. RFC 3501 6.1, 6.2; SASL-IR 4959; STARTTLS as RFC 3501 6.2.1 and RFC 8314 want it.
+/* IMAP before login; see prelogin.h. RFC 3501 6.1, 6.2; SASL-IR 4959; STARTTLS as RFC 3501 6.2.1
+ * and RFC 8314 want it.
  *
- * The client's bytes go through the same collector and parser as after login, so a fuzzer of those covers this door.
- * What arrived before STARTTLS is thrown away by conn_tls_accept and here. After the tagged OK of a login what the client
- * sent behind it travels to the session with the connection, so pipelining works across the change of process.
+ * The client's bytes go through the same collector and parser as after login, so a fuzzer of those
+ * covers this door. What arrived before STARTTLS is thrown away by conn_tls_accept and here. After
+ * the tagged OK of a login what the client sent behind it travels to the session with the
+ * connection, so pipelining works across the change of process.
  *
  * Each connection is on a list of its front, so that stopping can close it.
  */
@@ -183,7 +185,8 @@ static enum err next_step(struct imap_prelogin *p, enum imap_input_step *step)
 
 	for (;;) {
 		if (p->chunk.n == 0) {
-			if (imap_input_is_idle(&p->input) && !p->input.is_raw && !conn_pending(p->conn).n) {
+			if (imap_input_is_idle(&p->input) && !p->input.is_raw &&
+			    !conn_pending(p->conn).n) {
 				if ((err = conn_flush(p->conn)) || (err = conn_fill(p->conn)))
 					return err;
 			}
@@ -267,7 +270,9 @@ static bool read_response(struct imap_prelogin *p, str tag, str *response)
 	}
 	/* RFC 3501 6.2.2: the client cancels. */
 	if (str_eq(line, S("*")) || decode(p, line, response)) {
-		bad(p, tag, str_eq(line, S("*")) ? "Authentication aborted by client." : "Invalid base64 data.");
+		bad(p, tag,
+		    str_eq(line, S("*")) ? "Authentication aborted by client."
+					 : "Invalid base64 data.");
 		return false;
 	}
 	return true;
@@ -288,7 +293,8 @@ static int64_t auth_deadline(const struct imap_prelogin *p)
 	return loop_now(p->front->loop) + SECONDS(IMAP_AUTH_SECONDS);
 }
 
-static void login_failed(struct imap_prelogin *p, str tag, str user, enum err err, const struct msg_auth_sasl_reply *r)
+static void login_failed(struct imap_prelogin *p, str tag, str user, enum err err,
+			 const struct msg_auth_sasl_reply *r)
 {
 	str text = r->text.n ? r->text : S("Authentication failed.");
 
@@ -298,7 +304,8 @@ static void login_failed(struct imap_prelogin *p, str tag, str user, enum err er
 		return;
 	}
 	if (p->front->refused)
-		p->front->refused(p->front->arg, &p->client, r->address.n ? r->address : user, text);
+		p->front->refused(p->front->arg, &p->client, r->address.n ? r->address : user,
+				  text);
 	/* auth says how long a guess has to wait (penalties). */
 	if (r->delay_ms && fiber_sleep(p->front->loop, MILLISECONDS(MIN(r->delay_ms, 60000u))))
 		p->is_ending = true;
@@ -328,7 +335,8 @@ static void relay_done(void *arg)
 	free(x);
 }
 
-static enum err tell_session(struct imap_prelogin *p, const uint8_t ticket[16], bool is_tls, int fd, str input)
+static enum err tell_session(struct imap_prelogin *p, const uint8_t ticket[16], bool is_tls, int fd,
+			     str input)
 {
 	char text[ADDR_TEXT_MAX];
 	struct msg_session_conn m = {
@@ -355,7 +363,8 @@ static enum err hand_over_relayed(struct imap_prelogin *p, const uint8_t ticket[
 	if (!err)
 		err = conn_flush(p->conn);
 	if (!err)
-		err = tell_session(p, ticket, conn_is_tls(p->conn), pair[1], str_head(input, INPUT_MAX));
+		err = tell_session(p, ticket, conn_is_tls(p->conn), pair[1],
+				   str_head(input, INPUT_MAX));
 	os_close(pair[1]);
 	if (err) {
 		os_close(pair[0]);
@@ -405,28 +414,31 @@ static void logged_in(struct imap_prelogin *p, str tag, const struct msg_auth_sa
 		reply(p, tag, "NO [UNAVAILABLE] Mailboxes are not available now.");
 		return;
 	}
-	log_info(p->front->log, "imap-login", "client=%.*s user=<%.*s> tls=%s", STR_ARGS(client_text(p, text)),
-		 STR_ARGS(r->address), conn_is_tls(p->conn) ? "yes" : "no");
+	log_info(p->front->log, "imap-login", "client=%.*s user=<%.*s> tls=%s",
+		 STR_ARGS(client_text(p, text)), STR_ARGS(r->address),
+		 conn_is_tls(p->conn) ? "yes" : "no");
 	reply(p, tag, "OK [CAPABILITY " IMAP_CAPABILITY_SESSION "] Logged in");
 	p->is_ending = true;
 	if ((err = hand_over(p, r->ticket)))
-		log_warn(p->front->log, "imap-handover-failed", "client=%.*s error=%s", STR_ARGS(client_text(p, text)),
-			 err_name(err));
+		log_warn(p->front->log, "imap-handover-failed", "client=%.*s error=%s",
+			 STR_ARGS(client_text(p, text)), err_name(err));
 }
 
 /* The whole exchange after auth's first answer. */
-static void exchange(struct imap_prelogin *p, str tag, str user, enum err err, struct msg_auth_sasl_reply *r)
+static void exchange(struct imap_prelogin *p, str tag, str user, enum err err,
+		     struct msg_auth_sasl_reply *r)
 {
 	str response;
 
-	for (int round = 0; !err && r->state == AUTH_SASL_CONTINUE && round < IMAP_SASL_ROUNDS_MAX; round++) {
+	for (int round = 0; !err && r->state == AUTH_SASL_CONTINUE && round < IMAP_SASL_ROUNDS_MAX;
+	     round++) {
 		challenge(p, r->challenge);
 		if (!read_response(p, tag, &response)) {
 			forget_at_auth(p);
 			return;
 		}
-		err = CALL(p->front->auth, auth_sasl_step, auth_sasl_reply, r, p->arena, auth_deadline(p), .conn = p->id,
-			   .response = response);
+		err = CALL(p->front->auth, auth_sasl_step, auth_sasl_reply, r, p->arena,
+			   auth_deadline(p), .conn = p->id, .response = response);
 	}
 	if (err || r->state != AUTH_SASL_OK) {
 		login_failed(p, tag, user, err, r);
@@ -443,14 +455,16 @@ static void exchange(struct imap_prelogin *p, str tag, str user, enum err err, s
 
 static bool mechanism_is_known(str m)
 {
-	return str_case_eq(m, S("PLAIN")) || str_case_eq(m, S("LOGIN")) || str_case_eq(m, S("SCRAM-SHA-256"));
+	return str_case_eq(m, S("PLAIN")) || str_case_eq(m, S("LOGIN")) ||
+	       str_case_eq(m, S("SCRAM-SHA-256"));
 }
 
 static void authenticate(struct imap_prelogin *p, const struct imap_command *c)
 {
 	struct msg_auth_sasl_reply r = { 0 };
 	char text[ADDR_TEXT_MAX];
-	str initial, tag = arena_str(p->arena, c->tag), mechanism = arena_str(p->arena, c->mechanism);
+	str initial, tag = arena_str(p->arena, c->tag),
+		     mechanism = arena_str(p->arena, c->mechanism);
 	enum err err;
 
 	if (!plaintext_is_allowed(p)) {
@@ -465,9 +479,10 @@ static void authenticate(struct imap_prelogin *p, const struct imap_command *c)
 		bad(p, tag, "Invalid base64 data.");
 		return;
 	}
-	err = CALL(p->front->auth, auth_sasl, auth_sasl_reply, &r, p->arena, auth_deadline(p), .conn = p->id,
-		   .service = service_name(p), .client = client_text(p, text), .mechanism = mechanism,
-		   .has_initial = c->initial.n > 0, .initial = c->initial.n ? initial : STR_EMPTY);
+	err = CALL(p->front->auth, auth_sasl, auth_sasl_reply, &r, p->arena, auth_deadline(p),
+		   .conn = p->id, .service = service_name(p), .client = client_text(p, text),
+		   .mechanism = mechanism, .has_initial = c->initial.n > 0,
+		   .initial = c->initial.n ? initial : STR_EMPTY);
 	exchange(p, tag, STR_EMPTY, err, &r);
 }
 
@@ -481,7 +496,8 @@ static void login(struct imap_prelogin *p, const struct imap_command *c)
 	enum err err;
 
 	if (!plaintext_is_allowed(p)) {
-		reply(p, c->tag, "NO [PRIVACYREQUIRED] Plaintext authentication is disallowed without TLS.");
+		reply(p, c->tag,
+		      "NO [PRIVACYREQUIRED] Plaintext authentication is disallowed without TLS.");
 		return;
 	}
 	if (n > IMAP_SASL_MAX || !(plain = arena_alloc(p->arena, n))) {
@@ -492,9 +508,9 @@ static void login(struct imap_prelogin *p, const struct imap_command *c)
 		memcpy(plain + 1, c->user.p, c->user.n);
 	if (c->password.n)
 		memcpy(plain + 2 + c->user.n, c->password.p, c->password.n);
-	err = CALL(p->front->auth, auth_sasl, auth_sasl_reply, &r, p->arena, auth_deadline(p), .conn = p->id,
-		   .service = service_name(p), .client = client_text(p, text), .mechanism = S("PLAIN"),
-		   .has_initial = true, .initial = str_of(plain, n));
+	err = CALL(p->front->auth, auth_sasl, auth_sasl_reply, &r, p->arena, auth_deadline(p),
+		   .conn = p->id, .service = service_name(p), .client = client_text(p, text),
+		   .mechanism = S("PLAIN"), .has_initial = true, .initial = str_of(plain, n));
 	exchange(p, arena_str(p->arena, c->tag), arena_str(p->arena, c->user), err, &r);
 }
 
@@ -507,19 +523,21 @@ static enum err tls_accept(struct imap_prelogin *p)
 
 	conn_set_deadline(p->conn, loop_now(p->front->loop) + SECONDS(IMAP_TLS_SECONDS));
 	if ((err = conn_tls_accept(p->conn, p->front->tls)))
-		log_info(p->front->log, "tls-failed", "service=%.*s client=%.*s error=%s", STR_ARGS(service_name(p)),
-			 STR_ARGS(client_text(p, text)), err_name(err));
+		log_info(p->front->log, "tls-failed", "service=%.*s client=%.*s error=%s",
+			 STR_ARGS(service_name(p)), STR_ARGS(client_text(p, text)), err_name(err));
 	return err;
 }
 
 static enum err starttls(struct imap_prelogin *p, str tag)
 {
 	if (!can_starttls(p)) {
-		bad(p, tag, conn_is_tls(p->conn) ? "TLS is already active." : "TLS is not available.");
+		bad(p, tag,
+		    conn_is_tls(p->conn) ? "TLS is already active." : "TLS is not available.");
 		return ERR_OK;
 	}
 	reply(p, tag, "OK Begin TLS negotiation now.");
-	/* RFC 3501 6.2.1, RFC 3207 4.2: what came behind the command in clear does not count as said under TLS. */
+	/* RFC 3501 6.2.1, RFC 3207 4.2: what came behind the command in clear does not count as
+	 * said under TLS. */
 	p->chunk = STR_EMPTY;
 	conn_discard_input(p->conn);
 	imap_input_next(&p->input);
@@ -533,7 +551,8 @@ static enum err do_command(struct imap_prelogin *p, const struct imap_command *c
 		conn_write(p->conn, S("* CAPABILITY "));
 		write_capabilities(p);
 		conn_write(p->conn, S("\r\n"));
-		reply(p, c->tag, "OK Pre-login capabilities listed, post-login capabilities have more.");
+		reply(p, c->tag,
+		      "OK Pre-login capabilities listed, post-login capabilities have more.");
 		return ERR_OK;
 	case IMAP_VERB_noop:
 		reply(p, c->tag, "OK NOOP completed.");

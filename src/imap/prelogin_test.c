@@ -1,4 +1,5 @@
-/* The door: greeting, refusals, SASL exchanges carried to a fake auth, connections handed to a fake session. */
+/* The door: greeting, refusals, SASL exchanges carried to a fake auth, connections handed to a fake
+ * session. */
 #include "imap/prelogin.h"
 
 #include "base/tap.h"
@@ -36,7 +37,9 @@ static void copy(char *to, size_t size, str s)
 
 static void auth_answers(struct world *w, uint32_t id)
 {
-	struct msg_auth_sasl_reply r = { .state = w->state, .text = S("Wrong."), .address = S("a@example.test") };
+	struct msg_auth_sasl_reply r = { .state = w->state,
+					 .text = S("Wrong."),
+					 .address = S("a@example.test") };
 
 	if (w->rounds) {
 		w->rounds--;
@@ -59,7 +62,8 @@ static void fake_message(void *arg, struct chan *c, struct msg *m)
 		copy(w->mechanism, sizeof(w->mechanism), m->u.auth_sasl.mechanism);
 		memset(w->initial, 0, sizeof(w->initial));
 		for (size_t i = 0; i < m->u.auth_sasl.initial.n && i < sizeof(w->initial) - 1; i++)
-			w->initial[i] = m->u.auth_sasl.initial.p[i] ? m->u.auth_sasl.initial.p[i] : '|';
+			w->initial[i] =
+				m->u.auth_sasl.initial.p[i] ? m->u.auth_sasl.initial.p[i] : '|';
 		auth_answers(w, m->id);
 	} else if (m->type == MSG_auth_sasl_step) {
 		copy(w->response, sizeof(w->response), m->u.auth_sasl_step.response);
@@ -92,8 +96,8 @@ static void channel(struct world *w, enum role_kind peer, struct chan **ours, st
 	int pair[2];
 
 	if (os_socketpair(true, pair) || chan_new(w->loop, ROLE_FRONT, peer, 0, &ops, w, ours) ||
-	    chan_new(w->loop, peer, ROLE_FRONT, 0, &ops, w, theirs) || chan_attach(*ours, pair[0]) ||
-	    chan_attach(*theirs, pair[1]))
+	    chan_new(w->loop, peer, ROLE_FRONT, 0, &ops, w, theirs) ||
+	    chan_attach(*ours, pair[0]) || chan_attach(*theirs, pair[1]))
 		panic("channel");
 }
 
@@ -105,7 +109,8 @@ static void join(struct world *w)
 
 	conn_free(w->client);
 	if (os_socketpair(false, pair) || conn_new(w->loop, pair[0], &peer, &w->client) ||
-	    conn_new(w->loop, pair[1], &peer, &conn) || imap_prelogin_start(&w->front, conn, IMAP_SERVICE_IMAP))
+	    conn_new(w->loop, pair[1], &peer, &conn) ||
+	    imap_prelogin_start(&w->front, conn, IMAP_SERVICE_IMAP))
 		panic("join");
 	conn_set_deadline(w->client, loop_now(w->loop) + SECONDS(20));
 }
@@ -243,7 +248,9 @@ static void run(void (*story)(struct world *w), str conf)
 	buf_init(&w->got, 1024 * 1024);
 	if (conf_parse(conf, S("test.conf"), w->arena, NULL, &w->conf) || loop_new(&w->loop))
 		panic("run");
-	w->front = (struct imap_front){ .loop = w->loop, .log = &w->log, .conf = w->conf, .ended = ended, .arg = w };
+	w->front = (struct imap_front){
+		.loop = w->loop, .log = &w->log, .conf = w->conf, .ended = ended, .arg = w
+	};
 	channel(w, ROLE_AUTH, &w->front.auth, &w->auth);
 	channel(w, ROLE_SESSION, &w->front.session, &w->session);
 	if (fiber_spawn(w->loop, fiber, w) || loop_run(w->loop))

@@ -1,7 +1,7 @@
 /* What a session says: tagged results, errors as response codes (RFC 5530), flags, names, news.
  *
- * One table turns an error into a NO. News (RFC 3501 7.3, 7.4) goes out before the tagged reply of each command, so that
- * after the OK of a NOOP the client knows all that was durable when it asked.
+ * One table turns an error into a NO. News (RFC 3501 7.3, 7.4) goes out before the tagged reply of
+ * each command, so that after the OK of a NOOP the client knows all that was durable when it asked.
  */
 #include "imap/session_priv.h"
 #include "text/mutf7.h"
@@ -17,7 +17,8 @@ static void set_result(struct imap_session *s, const char *result, const char *f
 	int n = vsnprintf(text, sizeof(text), fmt, ap);
 
 	s->result = result;
-	s->text = n < 0 || (size_t)n >= sizeof(text) ? STR_EMPTY : arena_str(s->arena, str_of(text, (size_t)n));
+	s->text = n < 0 || (size_t)n >= sizeof(text) ? STR_EMPTY
+						     : arena_str(s->arena, str_of(text, (size_t)n));
 	if (!s->text.n)
 		s->text = S("Done.");
 }
@@ -120,7 +121,8 @@ enum err imap_send(struct imap_session *s)
 
 static void write_keywords(struct imap_session *s)
 {
-	const uint64_t all[2] = { MSG_FLAG_SYSTEM | ~(uint64_t)((1u << KEYWORD_FIRST) - 1), UINT64_MAX };
+	const uint64_t all[2] = { MSG_FLAG_SYSTEM | ~(uint64_t)((1u << KEYWORD_FIRST) - 1),
+				  UINT64_MAX };
 
 	imap_account_write_flags(s->account, all, false, &s->out);
 }
@@ -155,7 +157,8 @@ void imap_write_fetch_flags(struct imap_session *s, uint32_t seq, bool with_uid,
 		buf_add_char(out, ' ');
 	}
 	buf_add(out, S("FLAGS ("));
-	imap_account_write_flags(s->account, row->flags, imap_selected_is_recent(&s->selected, row->uid), out);
+	imap_account_write_flags(s->account, row->flags,
+				 imap_selected_is_recent(&s->selected, row->uid), out);
 	buf_add(out, S("))\r\n"));
 }
 
@@ -163,7 +166,8 @@ static void tell_recent(struct imap_session *s, uint32_t recent_from)
 {
 	struct imap_view *v = s->selected.view;
 
-	buf_printf(&s->out, "* %u EXISTS\r\n* %u RECENT\r\n", s->selected.exists, imap_selected_recent(&s->selected));
+	buf_printf(&s->out, "* %u EXISTS\r\n* %u RECENT\r\n", s->selected.exists,
+		   imap_selected_recent(&s->selected));
 	if (v->recent_from != recent_from)
 		imap_account_seen_recent(s->account, v);
 }

@@ -1,7 +1,8 @@
 /* SEARCH (RFC 3501 6.4.4): walks the mailbox and gives each message to search_match.c.
  *
- * Subjects are kept, folded, beside the row once they were read, because clients search for a subject letter by letter as
- * it is typed. A message that cannot be read does not match and is logged; the search goes on.
+ * Subjects are kept, folded, beside the row once they were read, because clients search for a
+ * subject letter by letter as it is typed. A message that cannot be read does not match and is
+ * logged; the search goes on.
  */
 #include "imap/search.h"
 
@@ -31,7 +32,8 @@ static enum err search_header(void *arg, str *out)
 
 	if (!x->has_header) {
 		x->opened++;
-		err = imap_message_header(x->s->account, x->s->selected.view, x->row.uid, x->arena, &x->header);
+		err = imap_message_header(x->s->account, x->s->selected.view, x->row.uid, x->arena,
+					  &x->header);
 	}
 	x->has_header = !err;
 	*out = x->header;
@@ -64,7 +66,8 @@ static bool keep_subject(struct search *x)
 	if (v->located_bytes > IMAP_LOCATED_BYTES || search_header(x, &header))
 		return false;
 	index = imap_view_find(v, x->row.uid);
-	if (index == v->count || v->rows[index].uid != x->row.uid || imap_view_locate(v) || v->located[index].subject)
+	if (index == v->count || v->rows[index].uid != x->row.uid || imap_view_locate(v) ||
+	    v->located[index].subject)
 		return false;
 	buf_init(&folded, MSG_MAX);
 	/* Several subjects are rare and not kept: each of them may match. */
@@ -94,7 +97,8 @@ static str search_subject(void *arg)
 	for (int again = 0; again < 2; again++) {
 		size_t index = imap_view_find(v, x->row.uid);
 
-		if (v->located && index < v->count && v->rows[index].uid == x->row.uid && v->located[index].subject)
+		if (v->located && index < v->count && v->rows[index].uid == x->row.uid &&
+		    v->located[index].subject)
 			return str_of(v->located[index].subject, v->located[index].subject_size);
 		if (!again && !keep_subject(x))
 			break;
@@ -110,7 +114,8 @@ static unsigned search_keyword(void *arg, str name)
 	return imap_account_keyword(x->s->account, name, false, &number) ? 0 : number;
 }
 
-static enum err search_one(struct search *x, const struct imap_search_key *root, uint32_t seq, bool *hit)
+static enum err search_one(struct search *x, const struct imap_search_key *root, uint32_t seq,
+			   bool *hit)
 {
 	struct imap_session *s = x->s;
 	struct imap_candidate c = {
@@ -137,7 +142,8 @@ static enum err search_one(struct search *x, const struct imap_search_key *root,
 	x->message = NULL;
 	x->has_header = false;
 	/* One that is gone or damaged matches nothing. */
-	if (err == ERR_NOT_FOUND || err == ERR_DAMAGED || err == ERR_IO || err == ERR_EOF || err == ERR_RANGE) {
+	if (err == ERR_NOT_FOUND || err == ERR_DAMAGED || err == ERR_IO || err == ERR_EOF ||
+	    err == ERR_RANGE) {
 		*hit = false;
 		err = ERR_OK;
 	}
@@ -171,11 +177,13 @@ void imap_do_search(struct imap_session *s, const struct imap_command *c)
 	enum err err;
 
 	if (c->search.bad_charset) {
-		/* RFC 3501 7.1: the charsets that are known; iconv's list is too long to be told. */
+		/* RFC 3501 7.1: the charsets that are known; iconv's list is too long to be told.
+		 */
 		imap_no(s, "[BADCHARSET (US-ASCII UTF-8 ISO-8859-1)] Unknown charset.");
 		return;
 	}
-	imap_search_resolve(c->search.root, s->selected.exists, imap_selected_max_uid(&s->selected));
+	imap_search_resolve(c->search.root, s->selected.exists,
+			    imap_selected_max_uid(&s->selected));
 	if (!(x.arena = arena_new(IMAP_COMMAND_BUDGET)))
 		err = ERR_NO_MEMORY;
 	else

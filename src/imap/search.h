@@ -1,5 +1,5 @@
-/* Does a message match a SEARCH? Over anything that can give its row, header and text, so that it can be tested
- * without a store. */
+/* Does a message match a SEARCH? Over anything that can give its row, header and text, so that it
+ * can be tested without a store. */
 #ifndef IMAP_SEARCH_H
 #define IMAP_SEARCH_H
 
@@ -21,7 +21,8 @@ struct imap_candidate {
 	struct arena *arena; /* for one message */
 };
 
-MUST_USE enum err imap_search_match(const struct imap_search_key *key, struct imap_candidate *c, bool *out);
+MUST_USE enum err imap_search_match(const struct imap_search_key *key, struct imap_candidate *c,
+				    bool *out);
 
 /* A field's text as SEARCH compares it: encoded words decoded, white space joined, folded. */
 void imap_search_fold_header(str value, struct arena *a, struct buf *out);

@@ -1,8 +1,8 @@
 /* The language of SEARCH (RFC 3501 6.4.4 and 9: search-key).
  *
- * Strings are turned to UTF-8 and folded here, once for the command, so that an evaluation compares bytes. The
- * children of an AND are kept in order of cost: a message that the flags exclude is never opened. Depth is
- * bounded since the tree is walked recursively, on a fiber's stack.
+ * Strings are turned to UTF-8 and folded here, once for the command, so that an evaluation compares
+ * bytes. The children of an AND are kept in order of cost: a message that the flags exclude is
+ * never opened. Depth is bounded since the tree is walked recursively, on a fiber's stack.
  */
 #include "imap/search_keys.h"
 
@@ -12,7 +12,15 @@
 #include "text/fold.h"
 #include "text/utf8.h"
 
-enum argument { ARGUMENT_none, ARGUMENT_text, ARGUMENT_date, ARGUMENT_size, ARGUMENT_keyword, ARGUMENT_set, ARGUMENT_header };
+enum argument {
+	ARGUMENT_none,
+	ARGUMENT_text,
+	ARGUMENT_date,
+	ARGUMENT_size,
+	ARGUMENT_keyword,
+	ARGUMENT_set,
+	ARGUMENT_header
+};
 
 static const struct {
 	const char *name;
@@ -20,7 +28,8 @@ static const struct {
 	enum argument argument;
 	enum imap_search_cost cost;
 } keys[] = {
-#define SEARCH_KEY(name, op, argument, cost) { name, IMAP_SEARCH_##op, ARGUMENT_##argument, IMAP_COST_##cost },
+#define SEARCH_KEY(name, op, argument, cost) \
+	{ name, IMAP_SEARCH_##op, ARGUMENT_##argument, IMAP_COST_##cost },
 #include "imap/search.def"
 #undef SEARCH_KEY
 };
@@ -85,7 +94,8 @@ static enum err parse_keyword(struct reader *r, str *out)
 	return imap_parse_atom(r->p, out);
 }
 
-static enum err parse_argument(struct reader *r, enum argument argument, struct imap_search_key *key)
+static enum err parse_argument(struct reader *r, enum argument argument,
+			       struct imap_search_key *key)
 {
 	enum err err;
 
@@ -128,7 +138,8 @@ static void add_child(struct imap_search_key *parent, struct imap_search_key *ch
 	parent->cost = MAX(parent->cost, child->cost);
 }
 
-static enum err parse_children(struct reader *r, struct imap_search_key *parent, unsigned depth, size_t count)
+static enum err parse_children(struct reader *r, struct imap_search_key *parent, unsigned depth,
+			       size_t count)
 {
 	struct imap_search_key *child;
 	enum err err;
@@ -234,7 +245,8 @@ enum err imap_parse_search(struct imap_parser *p, struct imap_search *out)
 
 void imap_search_resolve(struct imap_search_key *key, uint32_t exists, uint32_t max_uid)
 {
-	/* A number that no message has matches none: who searches need not know how many there are. */
+	/* A number that no message has matches none: who searches need not know how many there are.
+	 */
 	if (key->op == IMAP_SEARCH_SEQUENCE)
 		imap_set_resolve(&key->set, exists);
 	if (key->op == IMAP_SEARCH_uid)

@@ -5,9 +5,9 @@
 #include "imap/parser.h"
 
 enum imap_search_op {
-	IMAP_SEARCH_AND, /* of all children: a list in parentheses, the whole command */
-	IMAP_SEARCH_OR,	 /* of its two children */
-	IMAP_SEARCH_NOT, /* of its child */
+	IMAP_SEARCH_AND,      /* of all children: a list in parentheses, the whole command */
+	IMAP_SEARCH_OR,	      /* of its two children */
+	IMAP_SEARCH_NOT,      /* of its child */
 	IMAP_SEARCH_SEQUENCE, /* a bare sequence set */
 #define SEARCH_KEY(name, op, argument, cost) IMAP_SEARCH_##op,
 #include "imap/search.def"
@@ -26,7 +26,7 @@ struct imap_search_key {
 	str name;		    /* of the header, or the keyword */
 	str text;		    /* UTF-8, folded for comparison */
 	uint64_t size;
-	int32_t day; /* since 1970 */
+	int32_t day;	     /* since 1970 */
 	struct imap_set set; /* resolved by whoever knows the mailbox: imap_search_resolve */
 	struct imap_search_key *children, *next;
 };

@@ -1,9 +1,10 @@
 /* Evaluating SEARCH for one message (RFC 3501 6.4.4).
  *
- * Strings are compared folded (i;unicode-casemap), headers after RFC 2047, bodies after their transfer encoding and
- * charset. What is searched in a body is what people read: parts of type text, and the headers of messages inside
- * it; attachments are not, as in the servers clients know. Dates disregard time and zone: the day as written.
- * The keys stand in order of cost, so that a flag that does not match saves opening the message.
+ * Strings are compared folded (i;unicode-casemap), headers after RFC 2047, bodies after their
+ * transfer encoding and charset. What is searched in a body is what people read: parts of type
+ * text, and the headers of messages inside it; attachments are not, as in the servers clients know.
+ * Dates disregard time and zone: the day as written. The keys stand in order of cost, so that a
+ * flag that does not match saves opening the message.
  */
 #include "imap/search.h"
 #include "mime/decode.h"
@@ -14,7 +15,7 @@
 #include "text/rfc2047.h"
 
 enum {
-	HEADER_TEXT_MAX = 1024 * 1024,	    /* of one field, folded */
+	HEADER_TEXT_MAX = 1024 * 1024,	  /* of one field, folded */
 	PART_TEXT_MAX = 16 * 1024 * 1024, /* of one part that is searched, decoded */
 };
 
@@ -76,7 +77,8 @@ static enum err match_field(struct imap_candidate *c, str name, str text, bool *
 	if ((err = c->header(c->arg, &rest)))
 		return err;
 	while (!*out && header_next(&rest, &f))
-		*out = f.has_colon && str_case_eq(f.name, name) && field_has(f.value, text, c->arena);
+		*out = f.has_colon && str_case_eq(f.name, name) &&
+		       field_has(f.value, text, c->arena);
 	return ERR_OK;
 }
 
@@ -104,9 +106,9 @@ static enum err match_sent(const struct imap_search_key *key, struct imap_candid
 	if (!header_find(header, S("Date"), &f) || date_parse_rfc5322(f.value, &date))
 		return ERR_OK;
 	day = date_local_day(date);
-	*out = key->op == IMAP_SEARCH_sentbefore ? day < key->day :
-	       key->op == IMAP_SEARCH_senton	 ? day == key->day :
-						   day >= key->day;
+	*out = key->op == IMAP_SEARCH_sentbefore ? day < key->day
+	       : key->op == IMAP_SEARCH_senton	 ? day == key->day
+						 : day >= key->day;
 	return ERR_OK;
 }
 
@@ -178,9 +180,9 @@ static bool match_received(const struct imap_search_key *key, const struct imap_
 	int64_t seconds = row->received_us / 1000000 - (row->received_us % 1000000 < 0);
 	int32_t day = date_local_day((struct date){ .seconds = seconds, .zone = row->zone });
 
-	return key->op == IMAP_SEARCH_before ? day < key->day :
-	       key->op == IMAP_SEARCH_on     ? day == key->day :
-					       day >= key->day;
+	return key->op == IMAP_SEARCH_before ? day < key->day
+	       : key->op == IMAP_SEARCH_on   ? day == key->day
+					     : day >= key->day;
 }
 
 static bool match_hot(const struct imap_search_key *key, struct imap_candidate *c)
@@ -238,12 +240,14 @@ static bool match_hot(const struct imap_search_key *key, struct imap_candidate *
 
 /* ---- the tree ---- */
 
-static enum err match_children(const struct imap_search_key *key, struct imap_candidate *c, bool *out)
+static enum err match_children(const struct imap_search_key *key, struct imap_candidate *c,
+			       bool *out)
 {
 	bool is_or = key->op == IMAP_SEARCH_OR, hit = !is_or;
 	enum err err;
 
-	for (const struct imap_search_key *child = key->children; child && hit != is_or; child = child->next)
+	for (const struct imap_search_key *child = key->children; child && hit != is_or;
+	     child = child->next)
 		if ((err = match(child, c, &hit)))
 			return err;
 	*out = hit;

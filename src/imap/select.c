@@ -6,8 +6,8 @@ static uint32_t first_unseen(const struct imap_selected *sel)
 {
 	struct imap_view *v = sel->view;
 
-	while (v->seen_below < v->count &&
-	       (v->rows[v->seen_below].is_gone || (v->rows[v->seen_below].flags[0] & MSG_FLAG_SEEN)))
+	while (v->seen_below < v->count && (v->rows[v->seen_below].is_gone ||
+					    (v->rows[v->seen_below].flags[0] & MSG_FLAG_SEEN)))
 		v->seen_below++;
 	if (v->seen_below == v->count)
 		return 0;
@@ -20,10 +20,12 @@ static void tell_mailbox(struct imap_session *s, uint32_t uidnext, uint32_t rece
 	uint32_t unseen = first_unseen(sel);
 
 	imap_write_flag_list(s);
-	buf_printf(&s->out, "* %u EXISTS\r\n* %u RECENT\r\n", sel->exists, imap_selected_recent(sel));
+	buf_printf(&s->out, "* %u EXISTS\r\n* %u RECENT\r\n", sel->exists,
+		   imap_selected_recent(sel));
 	if (unseen && unseen <= sel->exists)
 		buf_printf(&s->out, "* OK [UNSEEN %u] First unseen.\r\n", unseen);
-	buf_printf(&s->out, "* OK [UIDVALIDITY %u] UIDs valid\r\n* OK [UIDNEXT %u] Predicted next UID\r\n",
+	buf_printf(&s->out,
+		   "* OK [UIDVALIDITY %u] UIDs valid\r\n* OK [UIDNEXT %u] Predicted next UID\r\n",
 		   sel->view->uidvalidity, MAX(uidnext, sel->view->uidnext));
 	if (sel->view->recent_from != recent_from)
 		imap_account_seen_recent(s->account, sel->view);
@@ -64,7 +66,8 @@ static void select_mailbox(struct imap_session *s, const struct imap_command *c,
 		imap_failed(s, err);
 		return;
 	}
-	imap_ok(s, "[READ-%s] %s completed.", read_only ? "ONLY" : "WRITE", read_only ? "Examine" : "Select");
+	imap_ok(s, "[READ-%s] %s completed.", read_only ? "ONLY" : "WRITE",
+		read_only ? "Examine" : "Select");
 }
 
 void imap_do_select(struct imap_session *s, const struct imap_command *c)

@@ -1,9 +1,10 @@
 /* One connection's numbering of a mailbox; see view.h and view.c for the invariant.
  *
- * The news of a connection is computed from the log of changes since it was last told. RFC 3501 7.4.1 forbids
- * EXPUNGE during FETCH, STORE and SEARCH: then the expunged rows are remembered (untold), their numbers go on
- * to mean what the client thinks, and the next command that allows it tells them. Expunges are told from the highest number
- * down, so that none changes the meaning of the next.
+ * The news of a connection is computed from the log of changes since it was last told. RFC
+ * 3501 7.4.1 forbids EXPUNGE during FETCH, STORE and SEARCH: then the expunged rows are remembered
+ * (untold), their numbers go on to mean what the client thinks, and the next command that allows it
+ * tells them. Expunges are told from the highest number down, so that none changes the meaning of
+ * the next.
  */
 #include "imap/view.h"
 
@@ -56,16 +57,17 @@ uint32_t imap_selected_recent(const struct imap_selected *s)
 	uint32_t n = 0;
 
 	for (size_t i = 0; i < s->recent_count; i++) {
-		uint32_t end = s->recent[i].last == UINT32_MAX ? s->exists + 1 :
-								 imap_selected_find(s, s->recent[i].last + 1);
+		uint32_t end = s->recent[i].last == UINT32_MAX
+				       ? s->exists + 1
+				       : imap_selected_find(s, s->recent[i].last + 1);
 
 		n += end - imap_selected_find(s, s->recent[i].first);
 	}
 	return n;
 }
 
-/* Messages from view->recent_from on are new to everybody: this connection, if it may write, is the one that
- * sees them as recent. */
+/* Messages from view->recent_from on are new to everybody: this connection, if it may write, is the
+ * one that sees them as recent. */
 static void take_recent(struct imap_selected *s)
 {
 	struct imap_view *v = s->view;
@@ -87,13 +89,16 @@ static void take_recent(struct imap_selected *s)
 
 static void attach(struct imap_selected *s, struct imap_view *v, bool read_only)
 {
-	*s = (struct imap_selected){ .view = v, .next = v->first_selected, .is_read_only = read_only };
+	*s = (struct imap_selected){ .view = v,
+				     .next = v->first_selected,
+				     .is_read_only = read_only };
 	v->first_selected = s;
 	s->change = last_change(v);
 	s->modseq = v->modseq;
 }
 
-/* Maps rows [0, known) that are there, or of which `gone` says that the client does not know it yet. */
+/* Maps rows [0, known) that are there, or of which `gone` says that the client does not know it
+ * yet. */
 static enum err map_rows(struct imap_selected *s, size_t known, const struct imap_set *gone)
 {
 	const struct imap_view *v = s->view;
@@ -127,8 +132,9 @@ enum err imap_selected_begin(struct imap_selected *s, struct imap_view *v, bool 
 	return ERR_OK;
 }
 
-enum err imap_selected_resume(struct imap_selected *s, struct imap_view *v, bool read_only, uint32_t uidnext,
-			      uint64_t modseq, uint32_t exists, const struct imap_set *gone)
+enum err imap_selected_resume(struct imap_selected *s, struct imap_view *v, bool read_only,
+			      uint32_t uidnext, uint64_t modseq, uint32_t exists,
+			      const struct imap_set *gone)
 {
 	enum err err;
 
@@ -159,23 +165,26 @@ void imap_selected_end(struct imap_selected *s)
 
 /* ---- sets ---- */
 
-enum err imap_selected_set(const struct imap_selected *s, const struct imap_set *set, bool is_uid, struct arena *a,
-			   struct imap_set *out)
+enum err imap_selected_set(const struct imap_selected *s, const struct imap_set *set, bool is_uid,
+			   struct arena *a, struct imap_set *out)
 {
 	size_t kept = 0;
 
-	*out = (struct imap_set){ .ranges = arena_array(a, set->count, sizeof(*out->ranges)), .count = set->count };
+	*out = (struct imap_set){ .ranges = arena_array(a, set->count, sizeof(*out->ranges)),
+				  .count = set->count };
 	if (!out->ranges)
 		return ERR_NO_MEMORY;
 	if (set->count)
 		memcpy(out->ranges, set->ranges, set->count * sizeof(*out->ranges));
 	imap_set_resolve(out, is_uid ? imap_selected_max_uid(s) : s->exists);
 	if (!is_uid)
-		return out->count && out->ranges[out->count - 1].last > s->exists ? ERR_RANGE : ERR_OK;
+		return out->count && out->ranges[out->count - 1].last > s->exists ? ERR_RANGE
+										  : ERR_OK;
 	for (size_t i = 0; i < out->count; i++) {
 		uint32_t first = imap_selected_find(s, out->ranges[i].first);
-		uint32_t end = out->ranges[i].last == UINT32_MAX ? s->exists + 1 :
-								   imap_selected_find(s, out->ranges[i].last + 1);
+		uint32_t end = out->ranges[i].last == UINT32_MAX
+				       ? s->exists + 1
+				       : imap_selected_find(s, out->ranges[i].last + 1);
 
 		if (first < end)
 			out->ranges[kept++] = (struct imap_range){ first, end - 1 };
@@ -188,7 +197,8 @@ enum err imap_selected_set(const struct imap_selected *s, const struct imap_set 
 
 bool imap_selected_has_news(const struct imap_selected *s)
 {
-	return s->change != last_change(s->view) || s->is_behind || s->untold_count || s->known != s->view->count;
+	return s->change != last_change(s->view) || s->is_behind || s->untold_count ||
+	       s->known != s->view->count;
 }
 
 static bool untold_add(struct imap_selected *s, uint32_t index)
@@ -362,8 +372,8 @@ static enum err add_new_rows(struct imap_selected *s, struct imap_news *out)
 	return ERR_OK;
 }
 
-enum err imap_selected_news(struct imap_selected *s, bool may_expunge, uint64_t own, struct arena *a,
-			    struct imap_news *out)
+enum err imap_selected_news(struct imap_selected *s, bool may_expunge, uint64_t own,
+			    struct arena *a, struct imap_news *out)
 {
 	struct collector c = { .s = s, .own = own, .arena = a };
 	enum err err;

@@ -1,8 +1,8 @@
 /* Sequence sets (RFC 3501 9).
  *
- * Parsed once, then resolved against the mailbox into sorted ranges that do not touch, so that whoever walks the
- * mailbox walks the set beside it, and membership is a binary search. "5:3" means 3:5, and "*:1" all
- * messages: both are legal and used.
+ * Parsed once, then resolved against the mailbox into sorted ranges that do not touch, so that
+ * whoever walks the mailbox walks the set beside it, and membership is a binary search. "5:3" means
+ * 3:5, and "*:1" all messages: both are legal and used.
  */
 #include "imap/sequence.h"
 

@@ -19,8 +19,8 @@ struct imap_set {
 /* All of `s`. ERR_SYNTAX, ERR_NO_MEMORY. */
 MUST_USE enum err imap_set_parse(str s, struct arena *a, struct imap_set *out);
 
-/* '*' becomes `max`, ranges are put the right way round, in order and joined where they touch. In place. With
- * max == 0 (an empty mailbox) ranges with '*' are dropped. */
+/* '*' becomes `max`, ranges are put the right way round, in order and joined where they touch. In
+ * place. With max == 0 (an empty mailbox) ranges with '*' are dropped. */
 void imap_set_resolve(struct imap_set *set, uint32_t max);
 
 /* Of a resolved set. */

@@ -1,11 +1,12 @@
 /* A connection's life: read a command, do it, tell the news, answer, park (RFC 3501 3, 5.2 to 5.5).
  *
- * One fiber at a time runs a session, and only while the client has sent something or somebody changed the mailbox
- * that it watches. The fiber handles all commands that are there, then the session is parked; pipelined commands
- * thus share one flush. While it is parked in IDLE, a hint from the store starts a fiber that tells the news.
+ * One fiber at a time runs a session, and only while the client has sent something or somebody
+ * changed the mailbox that it watches. The fiber handles all commands that are there, then the
+ * session is parked; pipelined commands thus share one flush. While it is parked in IDLE, a hint
+ * from the store starts a fiber that tells the news.
  *
- * The invariant: `selected` is changed by this session's fiber alone, and messages are named by UID across every
- * wait, since other sessions of the account go on meanwhile.
+ * The invariant: `selected` is changed by this session's fiber alone, and messages are named by UID
+ * across every wait, since other sessions of the account go on meanwhile.
  */
 #include "imap/session_priv.h"
 
@@ -23,8 +24,8 @@ static const struct {
 
 static void session_run(void *arg);
 
-enum err imap_session_new(struct imap_account *a, struct conn *c, imap_session_end_fn on_end, void *arg,
-			  struct imap_session **out)
+enum err imap_session_new(struct imap_account *a, struct conn *c, imap_session_end_fn on_end,
+			  void *arg, struct imap_session **out)
 {
 	struct imap_session *s = calloc(1, sizeof(*s));
 
@@ -110,7 +111,8 @@ static enum err next_step(struct imap_session *s, enum imap_input_step *step)
 			*step = imap_input_feed(&s->input, bytes, &used);
 			buf_take(&s->first, used);
 		} else {
-			if (s->chunk.n == 0 && (err = conn_read_some(s->conn, CONN_IN_MAX, &s->chunk)))
+			if (s->chunk.n == 0 &&
+			    (err = conn_read_some(s->conn, CONN_IN_MAX, &s->chunk)))
 				return err;
 			*step = imap_input_feed(&s->input, s->chunk, &used);
 			s->chunk = str_from(s->chunk, used);
@@ -150,7 +152,8 @@ static void count_bad(struct imap_session *s)
 		bye(s, "Too many invalid IMAP commands.");
 }
 
-/* The mailbox that is selected was deleted by somebody: nothing that the client knows of it is true any more. */
+/* The mailbox that is selected was deleted by somebody: nothing that the client knows of it is true
+ * any more. */
 static bool mailbox_is_gone(struct imap_session *s)
 {
 	if (!s->selected.view || !s->selected.view->is_deleted)
@@ -165,7 +168,8 @@ static void dispatch(struct imap_session *s, const struct imap_command *c)
 	struct imap_view *v = s->selected.view;
 
 	if (!(c->states & s->state)) {
-		imap_bad(s, c->states & IMAP_SELECTED ? "No mailbox selected." : "Already logged in.");
+		imap_bad(s,
+			 c->states & IMAP_SELECTED ? "No mailbox selected." : "Already logged in.");
 		return;
 	}
 	/* While it runs, row indexes must hold. */
@@ -229,7 +233,8 @@ static enum err handle_too_long(struct imap_session *s)
 	str rest = s->input.text, tag = str_cut(&rest, ' ');
 
 	imap_bad(s, "Command line too long.");
-	return imap_session_conclude(s, imap_atom_is_valid(tag) && tag.n < IMAP_TAG_MAX ? tag : STR_EMPTY, false);
+	return imap_session_conclude(
+		s, imap_atom_is_valid(tag) && tag.n < IMAP_TAG_MAX ? tag : STR_EMPTY, false);
 }
 
 static enum err handle_step(struct imap_session *s, enum imap_input_step step)
@@ -429,7 +434,9 @@ enum err imap_session_export(struct imap_session *s, struct buf *record, int *fd
 {
 	struct imap_parked p = {
 		.account = s->account->id,
-		.keywords = s->keywords_told == s->account->keyword_changes ? s->account->keyword_count : UINT32_MAX,
+		.keywords = s->keywords_told == s->account->keyword_changes
+				    ? s->account->keyword_count
+				    : UINT32_MAX,
 		.bad = s->bad,
 		.is_idle = s->is_idle,
 		.idle_tag = str_of(s->idle_tag, s->idle_tag_size),
@@ -438,7 +445,8 @@ enum err imap_session_export(struct imap_session *s, struct buf *record, int *fd
 	enum err err;
 
 	/* An expunge that could not be told yet is not in the record's MODSEQ. */
-	if (!s->is_parked || s->first.end != s->first.start || (sel->view && imap_selected_has_news(sel)))
+	if (!s->is_parked || s->first.end != s->first.start ||
+	    (sel->view && imap_selected_has_news(sel)))
 		return ERR_BUSY;
 	if (sel->view) {
 		p.mailbox = sel->view->mailbox;
@@ -485,7 +493,8 @@ static enum err restore_selected(struct imap_session *s, const struct imap_parke
 		return err;
 	if ((err = imap_view_restore_gone(v, gone.ranges, gone.count, p->uidnext)))
 		return err;
-	err = imap_selected_resume(&s->selected, v, p->is_read_only, p->uidnext, p->modseq, p->exists, &gone);
+	err = imap_selected_resume(&s->selected, v, p->is_read_only, p->uidnext, p->modseq,
+				   p->exists, &gone);
 	if (err)
 		return err;
 	memcpy(s->selected.recent, p->recent, sizeof(p->recent));
@@ -511,12 +520,15 @@ static enum err restore(struct imap_session *s)
 		return ERR_OK;
 	}
 	if (err) {
-		bye(s, s->stop_why ? s->stop_why : "[UNAVAILABLE] The connection cannot go on now; log in again.");
+		bye(s, s->stop_why
+			       ? s->stop_why
+			       : "[UNAVAILABLE] The connection cannot go on now; log in again.");
 		return ERR_OK;
 	}
 	s->bad = p.bad;
 	/* Else FLAGS is sent again before flags are. */
-	s->keywords_told = p.keywords == s->account->keyword_count ? s->account->keyword_changes : UINT32_MAX;
+	s->keywords_told =
+		p.keywords == s->account->keyword_count ? s->account->keyword_changes : UINT32_MAX;
 	s->is_idle = s->was_woken = p.is_idle;
 	s->input.is_raw = p.is_idle;
 	memcpy(s->idle_tag, p.idle_tag.p, p.idle_tag.n);

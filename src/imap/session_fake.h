@@ -1,5 +1,6 @@
-/* A world for session tests: a real loop, a real store engine in a folder of its own behind a real channel, the account's
- * sessions on socket pairs. The test is a fiber that speaks as the clients. */
+/* A world for session tests: a real loop, a real store engine in a folder of its own behind a real
+ * channel, the account's sessions on socket pairs. The test is a fiber that speaks as the clients.
+ */
 #ifndef IMAP_SESSION_FAKE_H
 #define IMAP_SESSION_FAKE_H
 
@@ -47,8 +48,8 @@ static inline void fake_flush(void *arg)
 static inline void fake_done(void *arg, enum err err, const struct msg_st_commit_reply *reply)
 {
 	struct fake_call *call = arg;
-	enum err sent = err ? REPLY_FAILED(call->w->server, call->id, err, STR_EMPTY) :
-			      chan_reply(call->w->server, call->id, MSG_st_commit_reply, reply);
+	enum err sent = err ? REPLY_FAILED(call->w->server, call->id, err, STR_EMPTY)
+			    : chan_reply(call->w->server, call->id, MSG_st_commit_reply, reply);
 
 	if (sent)
 		printf("# reply not sent: %s\n", err_name(sent));
@@ -65,12 +66,14 @@ static inline enum err fake_read(struct world *w, struct msg *in)
 	switch (in->type) {
 	case MSG_st_mailboxes:
 		err = store_mailboxes(w->store, 1, &in->u.st_mailboxes, &w->reply, &mailboxes);
-		return err ? err : chan_reply(w->server, in->id, MSG_st_mailboxes_reply, &mailboxes);
+		return err ? err
+			   : chan_reply(w->server, in->id, MSG_st_mailboxes_reply, &mailboxes);
 	case MSG_st_rows:
 		err = store_rows(w->store, 1, &in->u.st_rows, &w->reply, &rows);
 		return err ? err : chan_reply(w->server, in->id, MSG_st_rows_reply, &rows);
 	case MSG_st_segment:
-		if ((err = store_segment(w->store, in->u.st_segment.segment, in->u.st_segment.body, &fd)))
+		if ((err = store_segment(w->store, in->u.st_segment.segment, in->u.st_segment.body,
+					 &fd)))
 			return err;
 		err = REPLY(w->server, in->id, st_segment_reply, .file = fd);
 		os_close(fd);
@@ -120,7 +123,8 @@ static inline void fake_hint(void *arg, uint64_t account, uint32_t mailbox, uint
 {
 	struct world *w = arg;
 
-	if (account == 1 && w->server && SEND(w->server, st_changed, .mailbox = mailbox, .modseq = modseq))
+	if (account == 1 && w->server &&
+	    SEND(w->server, st_changed, .mailbox = mailbox, .modseq = modseq))
 		printf("# hint not sent\n");
 }
 
@@ -161,7 +165,8 @@ static inline void fake_store_open(struct world *w)
 					 .min_free = 1 };
 
 	if (store_prepare(&options) || store_open(&options, &w->store) ||
-	    store_bind(w->store, 1, S("a@example.test"), 0, fake_bound, w) || store_settle(w->store) || !w->is_bound)
+	    store_bind(w->store, 1, S("a@example.test"), 0, fake_bound, w) ||
+	    store_settle(w->store) || !w->is_bound)
 		panic("fake store");
 }
 
@@ -172,7 +177,8 @@ static inline void fake_account_new(struct world *w)
 	struct imap_config config = { .message_size_limit = 300000, .idle_ns = SECONDS(60) };
 	int pair[2];
 
-	if (os_socketpair(true, pair) || chan_new(w->loop, ROLE_STORE, ROLE_SESSION, 0, &server_ops, w, &w->server) ||
+	if (os_socketpair(true, pair) ||
+	    chan_new(w->loop, ROLE_STORE, ROLE_SESSION, 0, &server_ops, w, &w->server) ||
 	    chan_new(w->loop, ROLE_SESSION, ROLE_STORE, 0, &client_ops, w, &w->client) ||
 	    chan_attach(w->server, pair[0]) || chan_attach(w->client, pair[1]) ||
 	    imap_account_new(w->loop, w->client, &w->log, 1, &config, &w->account))
@@ -208,7 +214,8 @@ static inline void fake_connect(struct world *w, unsigned n)
 	imap_session_start(w->sessions[n], STR_EMPTY);
 }
 
-/* Reads until a line begins with `until`; literals are part of it. Everything is in w->got. False at the end. */
+/* Reads until a line begins with `until`; literals are part of it. Everything is in w->got. False
+ * at the end. */
 static inline bool fake_read_until(struct world *w, unsigned n, const char *until)
 {
 	enum err err;
@@ -300,8 +307,10 @@ static inline void fake_run(void (*story)(struct world *w))
 	log_init(&w->log, LOG_TO_STDERR, LOG_LEVEL_WARN, "test");
 	buf_init(&w->got, 64 * 1024 * 1024);
 	store_reply_init(&w->reply);
-	snprintf(w->path, sizeof(w->path), "/tmp/posthorn-imap-test.%d.%llx", os_pid(), (unsigned long long)os_random_u64());
-	if (os_mkdir(-1, w->path, 0700) || os_open(-1, w->path, OS_READ | OS_DIRECTORY, &w->dir) || loop_new(&w->loop))
+	snprintf(w->path, sizeof(w->path), "/tmp/posthorn-imap-test.%d.%llx", os_pid(),
+		 (unsigned long long)os_random_u64());
+	if (os_mkdir(-1, w->path, 0700) || os_open(-1, w->path, OS_READ | OS_DIRECTORY, &w->dir) ||
+	    loop_new(&w->loop))
 		panic("fake_run");
 	fake_store_open(w);
 	fake_account_new(w);

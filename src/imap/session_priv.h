@@ -14,15 +14,15 @@ struct imap_session {
 	void *arg;
 
 	struct imap_input input;
-	struct buf first; /* read by somebody else before us */
-	str chunk;	  /* read from the connection, not yet handled */
+	struct buf first;    /* read by somebody else before us */
+	str chunk;	     /* read from the connection, not yet handled */
 	struct arena *arena; /* of the command; NULL while parked */
 	struct buf out;	     /* one response at a time, before it goes to the connection */
 
 	enum imap_state state;
 	struct imap_selected selected; /* view is NULL unless one is */
-	uint64_t own;		       /* MODSEQ of the change that this command made: no news to this client */
-	uint32_t keywords_told;	       /* account->keyword_changes when FLAGS was last sent */
+	uint64_t own; /* MODSEQ of the change that this command made: no news to this client */
+	uint32_t keywords_told; /* account->keyword_changes when FLAGS was last sent */
 	bool is_idle;
 	char idle_tag[IMAP_TAG_MAX];
 	size_t idle_tag_size;
@@ -62,9 +62,11 @@ MUST_USE enum err imap_read(struct imap_session *s, size_t max, str *bytes);
 void imap_session_close_mailbox(struct imap_session *s);
 
 /* A commit in the store; the reply lives in s->arena. */
-MUST_USE enum err imap_commit(struct imap_session *s, const struct msg_st_commit *m, struct msg_st_commit_reply *reply);
-/* The UIDs of a set of sequence numbers, of messages that are not gone, as RECORD uid_range, in pieces of at most
- * IMAP_RANGES_MAX ranges and IMAP_UIDS_MAX messages, which one commit of the store takes. */
+MUST_USE enum err imap_commit(struct imap_session *s, const struct msg_st_commit *m,
+			      struct msg_st_commit_reply *reply);
+/* The UIDs of a set of sequence numbers, of messages that are not gone, as RECORD uid_range, in
+ * pieces of at most IMAP_RANGES_MAX ranges and IMAP_UIDS_MAX messages, which one commit of the
+ * store takes. */
 enum { IMAP_RANGES_MAX = 2000, IMAP_UIDS_MAX = 20000 };
 struct imap_uids {
 	struct buf records;
@@ -78,7 +80,8 @@ bool imap_uids_are_full(const struct imap_uids *u);
 void imap_uids_clear(struct imap_uids *u);
 void imap_uids_free(struct imap_uids *u);
 /* Adds flags to messages in one commit and brings the view up to date (FETCH BODY[] sets \Seen). */
-MUST_USE enum err imap_commit_flags(struct imap_session *s, str uids, enum imap_flags_mode mode, const uint64_t flags[2]);
+MUST_USE enum err imap_commit_flags(struct imap_session *s, str uids, enum imap_flags_mode mode,
+				    const uint64_t flags[2]);
 
 /* The next message of an APPEND: s->input.text and message_size say what it is. */
 MUST_USE enum err imap_append_message(struct imap_session *s);

@@ -1,4 +1,5 @@
-/* IMAP sessions over the real store engine: the examples of RFC 3501 and what two connections see of each other. */
+/* IMAP sessions over the real store engine: the examples of RFC 3501 and what two connections see
+ * of each other. */
 #include "imap/session_fake.h"
 
 static bool has(str s, const char *what)
@@ -19,19 +20,22 @@ static bool lacks(str s, const char *what)
 	return !found;
 }
 
-#define HAS(s, what) OK(has((s), (what)))
+#define HAS(s, what)   OK(has((s), (what)))
 #define LACKS(s, what) OK(lacks((s), (what)))
 
-static const char mail[] = "From: Alice <alice@example.org>\r\nTo: bob@example.test\r\n"
-			   "Subject: Hello =?utf-8?q?W=C3=B6rld?=\r\n"
-			   "Date: Mon, 7 Feb 1994 21:52:25 -0800\r\nMessage-ID: <1@example.org>\r\n\r\n"
-			   "First line\r\nzanzibar here\r\n";
+static const char mail[] =
+	"From: Alice <alice@example.org>\r\nTo: bob@example.test\r\n"
+	"Subject: Hello =?utf-8?q?W=C3=B6rld?=\r\n"
+	"Date: Mon, 7 Feb 1994 21:52:25 -0800\r\nMessage-ID: <1@example.org>\r\n\r\n"
+	"First line\r\nzanzibar here\r\n";
 
-static str append(struct world *w, unsigned n, const char *mailbox, const char *options, const char *text)
+static str append(struct world *w, unsigned n, const char *mailbox, const char *options,
+		  const char *text)
 {
 	char command[4096];
 
-	snprintf(command, sizeof(command), "ap APPEND %s %s{%zu+}\r\n%s", mailbox, options, strlen(text), text);
+	snprintf(command, sizeof(command), "ap APPEND %s %s{%zu+}\r\n%s", mailbox, options,
+		 strlen(text), text);
 	return talk(w, n, command);
 }
 
@@ -65,7 +69,8 @@ static void mailboxes(struct world *w)
 	tap_group("mailboxes");
 	fake_connect(w, 0);
 	HAS(talk(w, 0, "a CREATE owatagusiam/blurdybloop"), "a OK ");
-	HAS(talk(w, 0, "b LIST \"\" owatagusiam/%"), "* LIST (\\HasNoChildren) \"/\" owatagusiam/blurdybloop\n");
+	HAS(talk(w, 0, "b LIST \"\" owatagusiam/%"),
+	    "* LIST (\\HasNoChildren) \"/\" owatagusiam/blurdybloop\n");
 	HAS(talk(w, 0, "c LIST \"\" owatagusiam"), "* LIST (\\HasChildren) \"/\" owatagusiam\n");
 	HAS(talk(w, 0, "d CREATE owatagusiam"), "d NO [ALREADYEXISTS] ");
 	HAS(talk(w, 0, "e DELETE INBOX"), "e NO [CANNOT] ");
@@ -75,8 +80,10 @@ static void mailboxes(struct world *w)
 	HAS(talk(w, 0, "i CREATE \"&bad\""), "i NO [CANNOT] ");
 	HAS(talk(w, 0, "j CREATE a//b"), "j NO [CANNOT] ");
 	HAS(talk(w, 0, "k SUBSCRIBE owatagusiam/blurdybloop"), "k OK ");
-	HAS(talk(w, 0, "l LSUB \"\" \"owa%\""), "* LSUB (\\Noselect \\HasChildren) \"/\" owatagusiam\n");
-	HAS(talk(w, 0, "m LSUB \"\" owatagusiam/*"), "* LSUB (\\HasNoChildren) \"/\" owatagusiam/blurdybloop\n");
+	HAS(talk(w, 0, "l LSUB \"\" \"owa%\""),
+	    "* LSUB (\\Noselect \\HasChildren) \"/\" owatagusiam\n");
+	HAS(talk(w, 0, "m LSUB \"\" owatagusiam/*"),
+	    "* LSUB (\\HasNoChildren) \"/\" owatagusiam/blurdybloop\n");
 	HAS(talk(w, 0, "n UNSUBSCRIBE owatagusiam/blurdybloop"), "n OK ");
 	LACKS(talk(w, 0, "o LSUB \"\" owatagusiam/*"), "blurdybloop\n");
 	HAS(talk(w, 0, "p RENAME owatagusiam other"), "p OK ");
@@ -87,7 +94,8 @@ static void mailboxes(struct world *w)
 	HAS(talk(w, 0, "u STATUS Sent (MESSAGES RECENT UIDNEXT UIDVALIDITY UNSEEN)"),
 	    "* STATUS Sent (MESSAGES 0 RECENT 0 UIDNEXT 1 UIDVALIDITY ");
 	HAS(talk(w, 0, "v CREATE Mine (USE (\\Archive))"), "v ");
-	HAS(talk(w, 0, "x LIST \"\" % RETURN (STATUS (MESSAGES))"), "* STATUS INBOX (MESSAGES 0)\n");
+	HAS(talk(w, 0, "x LIST \"\" % RETURN (STATUS (MESSAGES))"),
+	    "* STATUS INBOX (MESSAGES 0)\n");
 }
 
 static void messages(struct world *w)
@@ -97,16 +105,19 @@ static void messages(struct world *w)
 	tap_group("append");
 	fake_connect(w, 0);
 	HAS(append(w, 0, "nowhere", "", mail), "ap NO [TRYCREATE] ");
-	HAS(append(w, 0, "INBOX", "(\\Seen $Work) \" 7-Feb-1994 21:52:25 -0800\" ", mail), "ap OK [APPENDUID ");
+	HAS(append(w, 0, "INBOX", "(\\Seen $Work) \" 7-Feb-1994 21:52:25 -0800\" ", mail),
+	    "ap OK [APPENDUID ");
 	HAS(talk(w, 0, "a SELECT INBOX"), "* 1 EXISTS\n* 1 RECENT\n");
 	HAS(buf_str(&w->got), "$Work");
 	HAS(append(w, 0, "INBOX", "", mail), "* 2 EXISTS\n");
 	tap_group("fetch");
 	got = talk(w, 0, "b FETCH 1:2 (UID FLAGS INTERNALDATE RFC822.SIZE)");
-	HAS(got, "* 1 FETCH (UID 1 FLAGS (\\Seen $Work \\Recent) INTERNALDATE \" 7-Feb-1994 21:52:25 -0800\" RFC822.SIZE ");
+	HAS(got, "* 1 FETCH (UID 1 FLAGS (\\Seen $Work \\Recent) INTERNALDATE \" 7-Feb-1994 "
+		 "21:52:25 -0800\" RFC822.SIZE ");
 	HAS(talk(w, 0, "c FETCH 1 ENVELOPE"),
 	    "ENVELOPE ("
-		 "\"Mon, 7 Feb 1994 21:52:25 -0800\" \"Hello =?utf-8?q?W=C3=B6rld?=\" ((\"Alice\" NIL \"alice\" \"example.org\"))");
+	    "\"Mon, 7 Feb 1994 21:52:25 -0800\" \"Hello =?utf-8?q?W=C3=B6rld?=\" ((\"Alice\" NIL "
+	    "\"alice\" \"example.org\"))");
 	HAS(talk(w, 0, "d FETCH 1 BODYSTRUCTURE"), "BODYSTRUCTURE (\"text\" \"plain\" ");
 	HAS(talk(w, 0, "e FETCH 1 BODY"), "BODY (\"text\" \"plain\" ");
 	HAS(talk(w, 0, "f FETCH 1 BODY[]"), mail);
@@ -122,9 +133,11 @@ static void messages(struct world *w)
 	HAS(talk(w, 0, "o FETCH 2 BODY[]"), "FLAGS (\\Seen \\Recent)");
 	LACKS(talk(w, 0, "p NOOP"), "FETCH");
 	tap_group("store");
-	HAS(talk(w, 0, "a STORE 1 +FLAGS (\\Deleted)"), "* 1 FETCH (FLAGS (\\Deleted \\Seen $Work \\Recent))\n");
+	HAS(talk(w, 0, "a STORE 1 +FLAGS (\\Deleted)"),
+	    "* 1 FETCH (FLAGS (\\Deleted \\Seen $Work \\Recent))\n");
 	LACKS(talk(w, 0, "b STORE 2 FLAGS.SILENT (\\Flagged new)"), "* 2 FETCH");
-	HAS(talk(w, 0, "c UID FETCH 2 FLAGS"), "* 2 FETCH (UID 2 FLAGS (\\Flagged new \\Recent))\n");
+	HAS(talk(w, 0, "c UID FETCH 2 FLAGS"),
+	    "* 2 FETCH (UID 2 FLAGS (\\Flagged new \\Recent))\n");
 	HAS(talk(w, 0, "d STORE 2 -FLAGS.SILENT (\\Flagged)"), "d OK ");
 	HAS(talk(w, 0, "e STORE 2 +FLAGS (\\Recent)"), "e BAD ");
 	tap_group("search");
@@ -167,12 +180,12 @@ static void multiappend(struct world *w)
 
 	tap_group("multiappend");
 	fake_connect(w, 0);
-	snprintf(command, sizeof(command), "a APPEND Sent () {%zu+}\r\n%s (\\Seen) {%zu+}\r\n%s", strlen(text), text,
-		 strlen(text), text);
+	snprintf(command, sizeof(command), "a APPEND Sent () {%zu+}\r\n%s (\\Seen) {%zu+}\r\n%s",
+		 strlen(text), text, strlen(text), text);
 	HAS(talk(w, 0, command), "a OK [APPENDUID ");
 	HAS(buf_str(&w->got), " 1:2] ");
-	snprintf(command, sizeof(command), "b APPEND Sent () {%zu+}\r\n%s (\\Bogus) {%zu+}\r\n%s", strlen(text), text,
-		 strlen(text), text);
+	snprintf(command, sizeof(command), "b APPEND Sent () {%zu+}\r\n%s (\\Bogus) {%zu+}\r\n%s",
+		 strlen(text), text, strlen(text), text);
 	HAS(talk(w, 0, command), "b BAD ");
 	HAS(talk(w, 0, "c STATUS Sent (MESSAGES)"), "(MESSAGES 2)");
 	/* A literal that waits for "+" is refused without it. */
@@ -285,7 +298,8 @@ static void rubbish(struct world *w)
 	OK(fake_read_until(w, 0, "* BYE "));
 }
 
-/* A parked connection goes to another process: here, to another account object over the same store. */
+/* A parked connection goes to another process: here, to another account object over the same store.
+ */
 static void parked_connection(struct world *w)
 {
 	struct buf record, input;
@@ -330,7 +344,8 @@ static void parked_connection(struct world *w)
 	HAS(buf_str(&w->got), "* 2 EXPUNGE\n* 4 EXISTS\n");
 	fake_write(w, 0, S("DONE\r\n"));
 	OK(fake_read_until(w, 0, "i OK "));
-	HAS(talk(w, 0, "j UID FETCH 1:* UID"), "* 2 FETCH (UID 3)\n* 3 FETCH (UID 4)\n* 4 FETCH (UID 5)\n");
+	HAS(talk(w, 0, "j UID FETCH 1:* UID"),
+	    "* 2 FETCH (UID 3)\n* 3 FETCH (UID 4)\n* 4 FETCH (UID 5)\n");
 	buf_free(&record);
 	buf_free(&input);
 }

@@ -1,5 +1,5 @@
-/* The commands that are one line each: CAPABILITY, NOOP, CHECK, LOGOUT, ID, ENABLE, NAMESPACE, IDLE, and those that
- * belong before login. */
+/* The commands that are one line each: CAPABILITY, NOOP, CHECK, LOGOUT, ID, ENABLE, NAMESPACE,
+ * IDLE, and those that belong before login. */
 #include "imap/session_priv.h"
 
 void imap_do_capability(struct imap_session *s, const struct imap_command *c)

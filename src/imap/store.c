@@ -1,8 +1,9 @@
 /* STORE, EXPUNGE, CLOSE, COPY, MOVE (RFC 3501 6.4.2 to 6.4.7, RFC 4315, RFC 6851).
  *
- * Each is one commit in the store (a set of very many ranges: a few), answered when it is durable. The view
- * follows: when the store's MODSEQ went on by exactly this change, it is applied to the rows in memory, which
- * saves a message; otherwise something else changed as well and the rows are asked for again.
+ * Each is one commit in the store (a set of very many ranges: a few), answered when it is durable.
+ * The view follows: when the store's MODSEQ went on by exactly this change, it is applied to the
+ * rows in memory, which saves a message; otherwise something else changed as well and the rows are
+ * asked for again.
  */
 #include "imap/session_priv.h"
 
@@ -17,7 +18,8 @@ void imap_uids_begin(struct imap_uids *u)
 static void close_range(struct imap_uids *u)
 {
 	if (u->first)
-		rec_uid_range_put(&u->records, &(struct rec_uid_range){ .first = u->first, .last = u->last });
+		rec_uid_range_put(&u->records,
+				  &(struct rec_uid_range){ .first = u->first, .last = u->last });
 }
 
 void imap_uids_add(struct imap_uids *u, uint32_t uid)
@@ -59,15 +61,16 @@ void imap_uids_free(struct imap_uids *u)
 /* Calls `act` for pieces of the set; `wanted` chooses messages (NULL: all). */
 typedef enum err (*piece_fn)(struct imap_session *s, void *arg, str uids);
 
-static enum err for_pieces(struct imap_session *s, const struct imap_set *set, uint64_t wanted_flag, piece_fn act,
-			   void *arg)
+static enum err for_pieces(struct imap_session *s, const struct imap_set *set, uint64_t wanted_flag,
+			   piece_fn act, void *arg)
 {
 	struct imap_uids uids;
 	enum err err = ERR_OK;
 
 	imap_uids_begin(&uids);
 	for (size_t i = 0; i < set->count && !err; i++) {
-		for (uint32_t seq = set->ranges[i].first; seq <= set->ranges[i].last && !err; seq++) {
+		for (uint32_t seq = set->ranges[i].first; seq <= set->ranges[i].last && !err;
+		     seq++) {
 			const struct imap_row *row = imap_selected_row(&s->selected, seq);
 
 			if (row->is_gone || (row->flags[0] & wanted_flag) != wanted_flag)
@@ -87,7 +90,8 @@ static enum err for_pieces(struct imap_session *s, const struct imap_set *set, u
 
 /* ---- the view follows ---- */
 
-/* Is the view exactly this one change behind? Then the caller applies it; otherwise it is asked for again. */
+/* Is the view exactly this one change behind? Then the caller applies it; otherwise it is asked for
+ * again. */
 static bool follows(struct imap_session *s, const struct msg_st_commit_reply *reply)
 {
 	struct imap_view *v;
@@ -95,20 +99,22 @@ static bool follows(struct imap_session *s, const struct msg_st_commit_reply *re
 	return imap_account_follows(s->account, s->selected.view->mailbox, reply, &v);
 }
 
-static void apply_flags(struct imap_view *v, str uids, enum imap_flags_mode mode, const uint64_t flags[2], uint64_t modseq)
+static void apply_flags(struct imap_view *v, str uids, enum imap_flags_mode mode,
+			const uint64_t flags[2], uint64_t modseq)
 {
 	struct rec_uid_range range;
 
 	while (!rec_uid_range_get(&uids, &range)) {
-		for (size_t i = imap_view_find(v, range.first); i < v->count && v->rows[i].uid <= range.last; i++) {
+		for (size_t i = imap_view_find(v, range.first);
+		     i < v->count && v->rows[i].uid <= range.last; i++) {
 			uint64_t new[2];
 
 			for (size_t w = 0; w < 2; w++) {
 				uint64_t old = v->rows[i].flags[w];
 
-				new[w] = mode == IMAP_FLAGS_ADD	   ? old | flags[w] :
-					 mode == IMAP_FLAGS_REMOVE ? old & ~flags[w] :
-								     flags[w];
+				new[w] = mode == IMAP_FLAGS_ADD	     ? old | flags[w]
+					 : mode == IMAP_FLAGS_REMOVE ? old & ~flags[w]
+								     : flags[w];
 			}
 			imap_view_set_flags(v, i, new, modseq);
 		}
@@ -130,7 +136,8 @@ static void tell_others(struct imap_session *s)
 		s->account->on_change(s->account->arg, s->selected.view);
 }
 
-enum err imap_commit_flags(struct imap_session *s, str uids, enum imap_flags_mode mode, const uint64_t flags[2])
+enum err imap_commit_flags(struct imap_session *s, str uids, enum imap_flags_mode mode,
+			   const uint64_t flags[2])
 {
 	struct imap_view *v = s->selected.view;
 	struct msg_st_commit_reply reply;
@@ -169,14 +176,15 @@ static enum err store_piece(struct imap_session *s, void *arg, str uids)
 	return imap_commit_flags(s, uids, store->mode, store->flags);
 }
 
-static enum err keywords_to_flags(struct imap_session *s, const struct imap_command *c, uint64_t flags[2])
+static enum err keywords_to_flags(struct imap_session *s, const struct imap_command *c,
+				  uint64_t flags[2])
 {
 	flags[0] = c->set_flags.system;
 	flags[1] = 0;
 	for (size_t i = 0; i < c->set_flags.count; i++) {
 		unsigned number;
-		enum err err = imap_account_keyword(s->account, c->set_flags.keywords[i], c->mode != IMAP_FLAGS_REMOVE,
-						    &number);
+		enum err err = imap_account_keyword(s->account, c->set_flags.keywords[i],
+						    c->mode != IMAP_FLAGS_REMOVE, &number);
 
 		if (err == ERR_NOT_FOUND)
 			continue; /* nobody has it: there is nothing to remove */
@@ -347,7 +355,8 @@ static enum err copy_piece(struct imap_session *s, void *arg, str uids)
 			  &reply);
 	if (err)
 		return err;
-	if ((err = collect_uids(&copy->from, reply.from)) || (err = collect_uids(&copy->to, reply.to)))
+	if ((err = collect_uids(&copy->from, reply.from)) ||
+	    (err = collect_uids(&copy->to, reply.to)))
 		return err;
 	copy->target_uidvalidity = reply.uidvalidity;
 	imap_account_touched(s->account, copy->target, reply.modseq);
@@ -355,7 +364,8 @@ static enum err copy_piece(struct imap_session *s, void *arg, str uids)
 		apply_expunge(v, reply.from);
 		tell_others(s);
 	} else if (copy->op == STORE_OP_MOVE || copy->target == v->mailbox || !follows(s, &reply)) {
-		/* A copy to elsewhere changes nothing here but the MODSEQ that the view is as of. */
+		/* A copy to elsewhere changes nothing here but the MODSEQ that the view is as of.
+		 */
 		imap_account_touched(s->account, v->mailbox, reply.modseq);
 	}
 	return ERR_OK;
@@ -368,7 +378,8 @@ static enum err find_target(struct imap_session *s, const struct imap_command *c
 
 	if (!c->mailbox_is_valid)
 		return ERR_SYNTAX;
-	if ((err = imap_account_list(s->account)) || (err = imap_account_mailbox(s->account, c->mailbox, &m)))
+	if ((err = imap_account_list(s->account)) ||
+	    (err = imap_account_mailbox(s->account, c->mailbox, &m)))
 		return err;
 	*id = m->record.id;
 	return ERR_OK;

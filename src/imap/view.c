@@ -1,17 +1,20 @@
 /* The rows of a mailbox and the numbering of each connection (RFC 3501 2.3.1, 7.4.1).
  *
- * One array of rows is shared by all connections of an account, so that selecting a mailbox of 100,000 messages
- * again costs nothing, and a connection is a few words. What differs between connections is which expunges each
- * was told of. As long as nothing was expunged, a sequence number is an index plus one and no connection has a
- * table; the first expunge that is told to a connection gives it one of 4 bytes a message.
+ * One array of rows is shared by all connections of an account, so that selecting a mailbox of
+ * 100,000 messages again costs nothing, and a connection is a few words. What differs between
+ * connections is which expunges each was told of. As long as nothing was expunged, a sequence
+ * number is an index plus one and no connection has a table; the first expunge that is told to a
+ * connection gives it one of 4 bytes a message.
  *
- * Changes are logged as row indexes; a connection remembers up to which number it has looked. Only the last change
- * of a row counts, so one that changed ten times is told once. The log is bounded: a connection
- * that fell behind (is_behind) compares every row's MODSEQ with the last one it was told.
+ * Changes are logged as row indexes; a connection remembers up to which number it has looked. Only
+ * the last change of a row counts, so one that changed ten times is told once. The log is bounded:
+ * a connection that fell behind (is_behind) compares every row's MODSEQ with the last one it was
+ * told.
  *
- * Invariant: for each connection, map[0..exists) is strictly rising, every index is below `known`, and a row
- * that it maps is dropped from the map only by imap_selected_news with may_expunge. An immutable copy of the array
- * per change (as some servers keep) was turned down: an expunge would copy megabytes.
+ * Invariant: for each connection, map[0..exists) is strictly rising, every index is below `known`,
+ * and a row that it maps is dropped from the map only by imap_selected_news with may_expunge. An
+ * immutable copy of the array per change (as some servers keep) was turned down: an expunge would
+ * copy megabytes.
  */
 #include "imap/view.h"
 
@@ -121,7 +124,8 @@ static enum err grow(struct imap_view *v, size_t need)
 	return ERR_OK;
 }
 
-void imap_view_set_flags(struct imap_view *v, size_t index, const uint64_t flags[2], uint64_t modseq)
+void imap_view_set_flags(struct imap_view *v, size_t index, const uint64_t flags[2],
+			 uint64_t modseq)
 {
 	struct imap_row *row = &v->rows[index];
 
@@ -140,11 +144,13 @@ void imap_view_set_flags(struct imap_view *v, size_t index, const uint64_t flags
 
 enum err imap_view_put(struct imap_view *v, const struct imap_row *row)
 {
-	size_t at = v->count && row->uid <= v->rows[v->count - 1].uid ? imap_view_find(v, row->uid) : v->count;
+	size_t at = v->count && row->uid <= v->rows[v->count - 1].uid ? imap_view_find(v, row->uid)
+								      : v->count;
 	enum err err;
 
 	if (at < v->count) {
-		/* A UID below the last that we do not have was expunged and forgotten: it cannot come back. */
+		/* A UID below the last that we do not have was expunged and forgotten: it cannot
+		 * come back. */
 		if (v->rows[at].uid == row->uid)
 			imap_view_set_flags(v, at, row->flags, row->modseq);
 		return ERR_OK;
@@ -175,7 +181,8 @@ void imap_view_expunge(struct imap_view *v, uint32_t first, uint32_t last)
 static bool everybody_was_told(const struct imap_view *v)
 {
 	for (const struct imap_selected *s = v->first_selected; s; s = s->next)
-		if (s->change != last_change(v) || s->is_behind || s->untold_count || s->known != v->count)
+		if (s->change != last_change(v) || s->is_behind || s->untold_count ||
+		    s->known != v->count)
 			return false;
 	return true;
 }
@@ -185,8 +192,8 @@ void imap_view_compact(struct imap_view *v)
 	size_t kept = 0;
 
 	/* An expunge of one message among many is not worth moving the others. */
-	if (v->gone == 0 || v->busy || (v->first_selected && v->gone < 64 && v->gone < v->count / 8) ||
-	    !everybody_was_told(v))
+	if (v->gone == 0 || v->busy ||
+	    (v->first_selected && v->gone < 64 && v->gone < v->count / 8) || !everybody_was_told(v))
 		return;
 	for (size_t i = 0; i < v->count; i++) {
 		if (v->rows[i].is_gone) {
@@ -244,7 +251,8 @@ static void remap(struct imap_view *v, const uint32_t *moved)
 	}
 }
 
-static size_t count_missing(const struct imap_view *v, const struct imap_range *gone, size_t count, uint32_t below)
+static size_t count_missing(const struct imap_view *v, const struct imap_range *gone, size_t count,
+			    uint32_t below)
 {
 	size_t missing = 0;
 
@@ -258,8 +266,8 @@ static size_t count_missing(const struct imap_view *v, const struct imap_range *
 }
 
 /* The merge itself; `rows` has room for all. */
-static size_t merge_gone(const struct imap_view *v, const struct imap_range *gone, size_t count, uint32_t below,
-			 struct imap_row *rows, uint32_t *moved)
+static size_t merge_gone(const struct imap_view *v, const struct imap_range *gone, size_t count,
+			 uint32_t below, struct imap_row *rows, uint32_t *moved)
 {
 	size_t n = 0, old = 0;
 
@@ -270,7 +278,8 @@ static size_t merge_gone(const struct imap_view *v, const struct imap_range *gon
 				rows[n++] = v->rows[old];
 			}
 			if (old == v->count || v->rows[old].uid != uid)
-				rows[n++] = (struct imap_row){ .uid = (uint32_t)uid, .is_gone = true };
+				rows[n++] =
+					(struct imap_row){ .uid = (uint32_t)uid, .is_gone = true };
 		}
 	}
 	for (; old < v->count; old++) {
@@ -280,7 +289,8 @@ static size_t merge_gone(const struct imap_view *v, const struct imap_range *gon
 	return n;
 }
 
-enum err imap_view_restore_gone(struct imap_view *v, const struct imap_range *gone, size_t count, uint32_t below)
+enum err imap_view_restore_gone(struct imap_view *v, const struct imap_range *gone, size_t count,
+				uint32_t below)
 {
 	size_t missing = count_missing(v, gone, count, below), total = v->count + missing;
 	struct imap_row *rows;

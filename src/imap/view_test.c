@@ -1,5 +1,5 @@
-/* Views against a model: random changes, random moments of telling; every client's picture, kept as RFC 3501 says a client keeps
- * it, must be the server's. */
+/* Views against a model: random changes, random moments of telling; every client's picture, kept as
+ * RFC 3501 says a client keeps it, must be the server's. */
 #include "imap/view.h"
 
 #include "base/tap.h"
@@ -99,7 +99,8 @@ static bool hear(struct model *m, struct client *c, bool may_expunge)
 		c->flags[c->exists] = row->flags[0];
 	}
 	for (size_t i = 0; i < news.flags_count; i++)
-		c->flags[news.flags[i] - 1] = imap_selected_row(&c->selected, news.flags[i])->flags[0];
+		c->flags[news.flags[i] - 1] =
+			imap_selected_row(&c->selected, news.flags[i])->flags[0];
 	arena_reset(m->arena);
 	return c->exists == c->selected.exists;
 }
@@ -112,7 +113,8 @@ static bool agrees(const struct model *m, const struct client *c, bool is_comple
 	for (uint32_t seq = 1; seq <= c->exists; seq++) {
 		const struct imap_row *row = imap_selected_row(&c->selected, seq);
 
-		if (row->uid != c->uids[seq - 1] || imap_selected_find(&c->selected, row->uid) != seq)
+		if (row->uid != c->uids[seq - 1] ||
+		    imap_selected_find(&c->selected, row->uid) != seq)
 			return false;
 		if (is_complete && (!m->alive[row->uid] || m->flags[row->uid] != c->flags[seq - 1]))
 			return false;
@@ -135,7 +137,8 @@ static bool open_client(struct model *m, struct client *c)
 	return agrees(m, c, true);
 }
 
-/* Goes away as a parked record and comes back, the rows that went meanwhile put back from the store's tombstones. */
+/* Goes away as a parked record and comes back, the rows that went meanwhile put back from the
+ * store's tombstones. */
 static bool sleep_and_wake(struct model *m, struct client *c)
 {
 	uint32_t exists = c->selected.exists, uidnext = imap_selected_max_uid(&c->selected) + 1;

@@ -10,9 +10,9 @@
 #include "base/buf.h"
 
 /* RFC 5321 4.5.3.1.1 to 3: in octets. The path's counts its brackets. */
-#define ADDR_LOCAL_MAX 64
+#define ADDR_LOCAL_MAX	64
 #define ADDR_DOMAIN_MAX 255
-#define ADDR_PATH_MAX 256
+#define ADDR_PATH_MAX	256
 
 /* RFC 1035 2.3.4 */
 #define ADDR_LABEL_MAX 63

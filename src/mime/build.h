@@ -1,9 +1,9 @@
 /* Building messages of our own: bounces and other reports (RFC 3464, 6522).
  *
  * Everything is appended to a buf, with CRLF. Nothing here reads a clock or makes random numbers:
- *times and random bytes are parameters, so that a test gets the same message twice. Values may be
- *any UTF-8; CR, LF and NUL in them become spaces, so no value can add a field. A full buf is found
- *with buf_failed.
+ * times and random bytes are parameters, so that a test gets the same message twice. Values may be
+ * any UTF-8; CR, LF and NUL in them become spaces, so no value can add a field. A full buf is found
+ * with buf_failed.
  *
  *	build_field(out, S("Subject"), S("Undelivered mail"));
  *	build_multipart(out, S("report"), S("; report-type=delivery-status"), boundary);
@@ -20,8 +20,8 @@
 #include "text/date.h"
 
 /* RFC 5322 2.1.1: lines should be no longer than 78. */
-#define BUILD_LINE 78
-#define BUILD_RANDOM 16 /* bytes of randomness for boundaries and Message-IDs */
+#define BUILD_LINE	   78
+#define BUILD_RANDOM	   16 /* bytes of randomness for boundaries and Message-IDs */
 #define BUILD_BOUNDARY_MAX 48
 
 /* "Name: value", for unstructured values: folded, and encoded (RFC 2047) where it is not ASCII. */

@@ -1,7 +1,7 @@
 /* Header fields of a raw header block.
  *
  * Everything is a view into the block: no byte is copied, changed or lost, and the raw slices of
- *all fields and the blank line, put together, are the block again. Line ends are CRLF or LF. A line
+ * all fields and the blank line, put together, are the block again. Line ends are CRLF or LF. A line
  * without a colon that is not a continuation is a field of its own whose name is the whole line and
  * whose `value` is empty; such lines are common in broken mail and end nothing.
  *

@@ -34,7 +34,7 @@ bool lexer_is_atext(char c);
 enum lex lexer_skip(struct lexer *x); /* white space and comments */
 enum lex lexer_atom(struct lexer *x, struct buf *out);
 enum lex lexer_dot_atom(struct lexer *x, struct buf *out); /* white space around dots is dropped */
-enum lex lexer_token(struct lexer *x, struct buf *out); /* RFC 2045; may be empty */
+enum lex lexer_token(struct lexer *x, struct buf *out);	   /* RFC 2045; may be empty */
 enum lex lexer_quoted(struct lexer *x, struct buf *out);   /* the cursor is on the quote */
 enum lex lexer_phrase(struct lexer *x, struct buf *out);   /* words joined by one space */
 enum lex lexer_domain(struct lexer *x, struct buf *out);   /* the cursor is on the '@' */

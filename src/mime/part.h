@@ -1,11 +1,11 @@
 /* The MIME tree of a message (RFC 2045, 2046).
  *
  * `mime_parse` reads a whole message in one pass, in time linear in its length whatever it holds,
- *and never fails but for memory: what is not MIME is text. Slices borrow from the message or live
- *in the arena; the tree lives as long as both. Offsets are from the beginning of the message.
+ * and never fails but for memory: what is not MIME is text. Slices borrow from the message or live
+ * in the arena; the tree lives as long as both. Offsets are from the beginning of the message.
  *
  * The message should have CRLF line ends, as everything that Posthorn stores has; with bare LF the
- *tree is the same and sizes count the bytes that are there.
+ * tree is the same and sizes count the bytes that are there.
  *
  *	struct mime_part *root;
  *	if ((err = mime_parse(message, a, &root))) ...

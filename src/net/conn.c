@@ -544,7 +544,8 @@ enum err conn_write_wait(struct conn *c, str s)
 	enum err err;
 
 	while (s.n) {
-		size_t room = buf_len(&c->out) < CONN_OUT_FLUSH ? CONN_OUT_FLUSH - buf_len(&c->out) : 0;
+		size_t room =
+			buf_len(&c->out) < CONN_OUT_FLUSH ? CONN_OUT_FLUSH - buf_len(&c->out) : 0;
 		str part = str_head(s, room);
 
 		if (c->dead)
@@ -563,7 +564,8 @@ enum err conn_write_wait(struct conn *c, str s)
 
 void conn_release_empty(struct conn *c)
 {
-	struct buf *all[] = { &c->in, &c->out, c->tls ? &c->tls->raw : NULL, c->tls ? &c->tls->wire : NULL };
+	struct buf *all[] = { &c->in, &c->out, c->tls ? &c->tls->raw : NULL,
+			      c->tls ? &c->tls->wire : NULL };
 
 	for (size_t i = 0; i < ARRAY_LEN(all); i++)
 		if (all[i] && all[i]->p && !buf_len(all[i]) && !buf_failed(all[i]))
@@ -630,8 +632,8 @@ static enum err connect_wait(struct conn *c)
 	return os_connect_result(c->fd);
 }
 
-enum err conn_connect(struct loop *l, const struct addr *to, const struct addr *from, int64_t deadline,
-		      struct conn **out)
+enum err conn_connect(struct loop *l, const struct addr *to, const struct addr *from,
+		      int64_t deadline, struct conn **out)
 {
 	struct conn *c;
 	enum err err;

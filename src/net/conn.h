@@ -35,7 +35,8 @@ enum {
 	CONN_IN_MAX = 128 * 1024,
 	CONN_OUT_FLUSH = 64 * 1024,
 	CONN_OUT_MAX = 1024 * 1024,
-	CONN_DISCARD_MAX = 1024 * 1024, /* bytes read to be thrown away, in the life of a connection */
+	CONN_DISCARD_MAX =
+		1024 * 1024, /* bytes read to be thrown away, in the life of a connection */
 };
 
 struct conn;
@@ -48,8 +49,8 @@ MUST_USE enum err conn_new(struct loop *l, int fd, const struct addr *peer, stru
  * allowed. */
 void conn_free(struct conn *c);
 /* Connects and waits until it is done or the deadline. `from`: our own address, or NULL. */
-MUST_USE enum err conn_connect(struct loop *l, const struct addr *to, const struct addr *from, int64_t deadline,
-			       struct conn **out);
+MUST_USE enum err conn_connect(struct loop *l, const struct addr *to, const struct addr *from,
+			       int64_t deadline, struct conn **out);
 
 const struct addr *conn_peer(const struct conn *c);
 const struct addr *conn_local(const struct conn *c);
@@ -59,11 +60,13 @@ struct loop *conn_loop(const struct conn *c);
  * parked connection: park again. */
 void conn_set_deadline(struct conn *c, int64_t at);
 int64_t conn_deadline(const struct conn *c);
-/* Every wait, now and later, ends with ERR_CANCELLED; a parked connection's fn is called with it. */
+/* Every wait, now and later, ends with ERR_CANCELLED; a parked connection's fn is called with it.
+ */
 void conn_cancel(struct conn *c);
 
 /* Reading. The slice lives until the next read on this connection, or until it is parked. */
-MUST_USE enum err conn_read_line(struct conn *c, size_t max, str *line); /* without its end; max < CONN_IN_MAX - 1 */
+MUST_USE enum err conn_read_line(struct conn *c, size_t max,
+				 str *line); /* without its end; max < CONN_IN_MAX - 1 */
 /* The same without waiting: ERR_AGAIN while no whole line is there. Sends nothing. */
 MUST_USE enum err conn_next_line(struct conn *c, size_t max, str *line);
 bool conn_line_had_crlf(const struct conn *c);
@@ -111,7 +114,8 @@ str conn_tls_peer_name(const struct conn *c);
 bool conn_tls_is_verified(const struct conn *c);
 
 /* Gives up the socket (not TLS): the caller owns the descriptor; `input` gets what was read
- * already. Waits until the output is sent. The conn is freed, but on error it stays the caller's. */
+ * already. Waits until the output is sent. The conn is freed, but on error it stays the caller's.
+ */
 MUST_USE enum err conn_detach(struct conn *c, int *fd, struct buf *input);
 /* Relays between the connection and `fd` (our end of a socket pair) until both directions have
  * ended or one has failed, with `first` (input already read) going first. Frees the conn and

@@ -20,18 +20,18 @@ struct conn {
 	struct loop *loop;
 	struct watch watch;
 	int fd;
-	struct buf in;	/* received, in clear, not yet handed out */
-	struct buf out; /* to be sent, in clear */
+	struct buf in;		       /* received, in clear, not yet handed out */
+	struct buf out;		       /* to be sent, in clear */
 	struct fiber *reader, *writer; /* set only while they wait here */
 	int64_t deadline;
-	enum err dead;	   /* why nothing works any more; ERR_OK while it does */
-	size_t searched;   /* bytes of `in` known to hold no LF */
-	size_t discarded;  /* see CONN_DISCARD_MAX */
+	enum err dead;	    /* why nothing works any more; ERR_OK while it does */
+	size_t searched;    /* bytes of `in` known to hold no LF */
+	size_t discarded;   /* see CONN_DISCARD_MAX */
 	uint32_t read_size; /* of the next recv */
-	bool can_read;	   /* the socket may hold bytes: no ERR_AGAIN since the last event */
+	bool can_read;	    /* the socket may hold bytes: no ERR_AGAIN since the last event */
 	bool can_write;
-	bool is_hung_up; /* its end was reported: go on reading until it is seen */
-	bool is_eof;	 /* it was seen */
+	bool is_hung_up;  /* its end was reported: go on reading until it is seen */
+	bool is_eof;	  /* it was seen */
 	bool is_skipping; /* the rest of a line that is too long */
 	bool had_crlf;
 	bool is_parked;
@@ -50,10 +50,10 @@ struct conn {
 struct conn_tls {
 	SSL *ssl;
 	struct tls_certs *certs; /* a server's: what it was accepted with */
-	struct buf raw;	 /* received records not yet taken by OpenSSL */
-	struct buf wire; /* records not yet sent */
-	bool is_ready;	 /* the handshake is done */
-	bool is_broken;	 /* a fatal alert came or went: say no more */
+	struct buf raw;		 /* received records not yet taken by OpenSSL */
+	struct buf wire;	 /* records not yet sent */
+	bool is_ready;		 /* the handshake is done */
+	bool is_broken;		 /* a fatal alert came or went: say no more */
 	char text[CONN_TLS_TEXT];
 	char name[256]; /* a client's: the server's certificate is for this name */
 	bool is_verified;

@@ -201,7 +201,8 @@ static void relay_pump(struct relay *r)
 		return;
 	}
 	if ((r->in_ended || r->out_ended) && !r->linger.position)
-		loop_timer_set(c->loop, &r->linger, loop_now(c->loop) + SECONDS(RELAY_LINGER), on_linger, r);
+		loop_timer_set(c->loop, &r->linger, loop_now(c->loop) + SECONDS(RELAY_LINGER),
+			       on_linger, r);
 	conn_release_empty(c);
 }
 
@@ -232,7 +233,9 @@ void conn_relay_start(struct conn *c, int fd, str first, void (*done)(void *arg)
 	assert(!c->is_parked && !c->reader && !c->writer && !c->relay);
 	if (!r)
 		panic("no memory for a relay");
-	*r = (struct relay){ .conn = c, .fd = fd, .can_read = true, .can_write = true, .done = done, .arg = arg };
+	*r = (struct relay){
+		.conn = c, .fd = fd, .can_read = true, .can_write = true, .done = done, .arg = arg
+	};
 	c->relay = r;
 	if (!put_first(c, first) || loop_watch(c->loop, &r->watch, fd, on_fd, r)) {
 		conn_kill(c, ERR_NO_MEMORY);

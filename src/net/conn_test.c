@@ -132,9 +132,15 @@ static void limits(struct test *t)
 		const char *end;
 		enum err err;
 	} rows[] = {
-		{ 99, "\r\n", ERR_OK },	      { 100, "\r\n", ERR_OK }, { 101, "\r\n", ERR_TOO_LONG },
-		{ 99, "\n", ERR_OK },	      { 100, "\n", ERR_OK },   { 101, "\n", ERR_TOO_LONG },
-		{ 102, "\r\n", ERR_TOO_LONG }, { 0, "\r\n", ERR_OK },   { 100000, "\r\n", ERR_TOO_LONG },
+		{ 99, "\r\n", ERR_OK },
+		{ 100, "\r\n", ERR_OK },
+		{ 101, "\r\n", ERR_TOO_LONG },
+		{ 99, "\n", ERR_OK },
+		{ 100, "\n", ERR_OK },
+		{ 101, "\n", ERR_TOO_LONG },
+		{ 102, "\r\n", ERR_TOO_LONG },
+		{ 0, "\r\n", ERR_OK },
+		{ 100000, "\r\n", ERR_TOO_LONG },
 	};
 	str line;
 

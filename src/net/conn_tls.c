@@ -76,8 +76,8 @@ BIO_METHOD *conn_tls_bio_method(void)
 {
 	BIO_METHOD *m = BIO_meth_new(BIO_get_new_index() | BIO_TYPE_SOURCE_SINK, "connection");
 
-	if (m && BIO_meth_set_read_ex(m, bio_read) == 1 && BIO_meth_set_write_ex(m, bio_write) == 1 &&
-	    BIO_meth_set_ctrl(m, bio_control) == 1)
+	if (m && BIO_meth_set_read_ex(m, bio_read) == 1 &&
+	    BIO_meth_set_write_ex(m, bio_write) == 1 && BIO_meth_set_ctrl(m, bio_control) == 1)
 		return m;
 	BIO_meth_free(m);
 	return NULL;
@@ -248,7 +248,8 @@ static void note_peer_name(struct conn *c)
 		const GENERAL_NAME *g = sk_GENERAL_NAME_value(names, i);
 
 		if (g->type == GEN_DNS)
-			found = str_of(ASN1_STRING_get0_data(g->d.dNSName), (size_t)ASN1_STRING_length(g->d.dNSName));
+			found = str_of(ASN1_STRING_get0_data(g->d.dNSName),
+				       (size_t)ASN1_STRING_length(g->d.dNSName));
 	}
 	if (found.n >= sizeof(c->tls->name))
 		found.n = 0;
@@ -268,7 +269,8 @@ static enum err run_handshake(struct conn *c, struct tls_context *context)
 
 	if (err) {
 		log_info(context->log, "tls-failed", "peer=%.*s err=%s reason=\"%s\"",
-			 STR_ARGS(addr_text(&c->peer, text)), err_name(err), e ? ERR_reason_error_string(e) : "");
+			 STR_ARGS(addr_text(&c->peer, text)), err_name(err),
+			 e ? ERR_reason_error_string(e) : "");
 		ERR_clear_error();
 		c->tls->is_broken = true;
 		return conn_kill(c, err);
@@ -306,7 +308,8 @@ static enum err set_server_name(struct conn *c, struct tls_context *context, str
 
 	if (str_ends(name, S(".")))
 		name.n--;
-	if (!name.n || name.n >= sizeof(text) || str_find_char(name, '\0') != STR_NONE || !addr_parse_ip(name, &ip))
+	if (!name.n || name.n >= sizeof(text) || str_find_char(name, '\0') != STR_NONE ||
+	    !addr_parse_ip(name, &ip))
 		return context->verifies ? ERR_DENIED : ERR_OK;
 	memcpy(text, name.p, name.n);
 	text[name.n] = '\0';

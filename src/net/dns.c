@@ -37,8 +37,8 @@ bool dns_name_is_askable(str name)
 }
 
 /* ERR_TEMPORARY for every failure but those that are ours. */
-static enum err dns_ask(struct chan *dns, str name, uint16_t type, struct arena *a, int64_t deadline,
-			struct msg_dns_reply *reply)
+static enum err dns_ask(struct chan *dns, str name, uint16_t type, struct arena *a,
+			int64_t deadline, struct msg_dns_reply *reply)
 {
 	enum err err;
 
@@ -54,8 +54,8 @@ static enum err dns_ask(struct chan *dns, str name, uint16_t type, struct arena 
 
 static size_t element_size(uint16_t type)
 {
-	return type == DNS_TYPE_MX				   ? sizeof(struct dns_mx)
-	       : type == DNS_TYPE_TLSA				   ? sizeof(struct dns_tlsa)
+	return type == DNS_TYPE_MX			     ? sizeof(struct dns_mx)
+	       : type == DNS_TYPE_TLSA			     ? sizeof(struct dns_tlsa)
 	       : type == DNS_TYPE_A || type == DNS_TYPE_AAAA ? sizeof(struct addr)
 							     : sizeof(str);
 }
@@ -113,8 +113,8 @@ static enum err read_records(str records, uint16_t type, struct arena *a, struct
 	return count && !out->count ? ERR_TEMPORARY : ERR_OK;
 }
 
-static enum err look_up(struct chan *dns, str name, uint16_t type, struct arena *a, int64_t deadline,
-			struct dns_answer *out)
+static enum err look_up(struct chan *dns, str name, uint16_t type, struct arena *a,
+			int64_t deadline, struct dns_answer *out)
 {
 	struct msg_dns_reply reply;
 	enum err err;
@@ -135,22 +135,26 @@ static enum err look_up(struct chan *dns, str name, uint16_t type, struct arena 
 	return err;
 }
 
-enum err dns_mx(struct chan *dns, str name, struct arena *a, int64_t deadline, struct dns_answer *out)
+enum err dns_mx(struct chan *dns, str name, struct arena *a, int64_t deadline,
+		struct dns_answer *out)
 {
 	return look_up(dns, name, DNS_TYPE_MX, a, deadline, out);
 }
 
-enum err dns_a(struct chan *dns, str name, struct arena *a, int64_t deadline, struct dns_answer *out)
+enum err dns_a(struct chan *dns, str name, struct arena *a, int64_t deadline,
+	       struct dns_answer *out)
 {
 	return look_up(dns, name, DNS_TYPE_A, a, deadline, out);
 }
 
-enum err dns_aaaa(struct chan *dns, str name, struct arena *a, int64_t deadline, struct dns_answer *out)
+enum err dns_aaaa(struct chan *dns, str name, struct arena *a, int64_t deadline,
+		  struct dns_answer *out)
 {
 	return look_up(dns, name, DNS_TYPE_AAAA, a, deadline, out);
 }
 
-enum err dns_txt(struct chan *dns, str name, struct arena *a, int64_t deadline, struct dns_answer *out)
+enum err dns_txt(struct chan *dns, str name, struct arena *a, int64_t deadline,
+		 struct dns_answer *out)
 {
 	return look_up(dns, name, DNS_TYPE_TXT, a, deadline, out);
 }
@@ -165,7 +169,8 @@ enum err dns_ptr(struct chan *dns, const struct addr *address, struct arena *a, 
 
 	*out = (struct dns_answer){ .result = DNS_NO_DATA };
 	if (address->family == ADDR_IP4) {
-		int n = snprintf(room, sizeof(room), "%u.%u.%u.%u.in-addr.arpa", ip[3], ip[2], ip[1], ip[0]);
+		int n = snprintf(room, sizeof(room), "%u.%u.%u.%u.in-addr.arpa", ip[3], ip[2],
+				 ip[1], ip[0]);
 
 		return look_up(dns, str_of(room, (size_t)n), DNS_TYPE_PTR, a, deadline, out);
 	}

@@ -26,9 +26,9 @@
 #include "base/chan.h"
 
 enum {
-	DNS_NAME_MAX = 253,	  /* RFC 1035 2.3.4, as text without the final dot */
-	DNS_RECORDS_MAX = 256,	  /* in one answer; more are left out */
-	DNS_TXT_MAX = 16384,	  /* bytes of one TXT record, put together */
+	DNS_NAME_MAX = 253,    /* RFC 1035 2.3.4, as text without the final dot */
+	DNS_RECORDS_MAX = 256, /* in one answer; more are left out */
+	DNS_TXT_MAX = 16384,   /* bytes of one TXT record, put together */
 	DNS_TLSA_DATA_MAX = 1024,
 };
 
@@ -61,23 +61,27 @@ struct dns_answer {
 	str canonical;	/* the name at the end of the CNAMEs; the one asked for without any */
 	size_t count;	/* 0 unless DNS_FOUND */
 	/* Of the type that was asked for: */
-	struct dns_mx *mx;     /* in the order of the answer: not sorted */
-	struct addr *address;  /* A, AAAA; port 0 */
-	str *text;	       /* TXT: the strings of a record put together; PTR: names */
+	struct dns_mx *mx;    /* in the order of the answer: not sorted */
+	struct addr *address; /* A, AAAA; port 0 */
+	str *text;	      /* TXT: the strings of a record put together; PTR: names */
 	struct dns_tlsa *tlsa;
 };
 
 /* In a fiber. `name`: text, with or without a final dot. */
-MUST_USE enum err dns_mx(struct chan *dns, str name, struct arena *a, int64_t deadline, struct dns_answer *out);
-MUST_USE enum err dns_a(struct chan *dns, str name, struct arena *a, int64_t deadline, struct dns_answer *out);
-MUST_USE enum err dns_aaaa(struct chan *dns, str name, struct arena *a, int64_t deadline, struct dns_answer *out);
-MUST_USE enum err dns_txt(struct chan *dns, str name, struct arena *a, int64_t deadline, struct dns_answer *out);
-/* The names of an address: in-addr.arpa and ip6.arpa (RFC 1035 3.5, RFC 3596 2.5). */
-MUST_USE enum err dns_ptr(struct chan *dns, const struct addr *address, struct arena *a, int64_t deadline,
-			  struct dns_answer *out);
-/* _port._tcp.host (RFC 7672 2.2). */
-MUST_USE enum err dns_tlsa(struct chan *dns, uint16_t port, str host, struct arena *a, int64_t deadline,
+MUST_USE enum err dns_mx(struct chan *dns, str name, struct arena *a, int64_t deadline,
+			 struct dns_answer *out);
+MUST_USE enum err dns_a(struct chan *dns, str name, struct arena *a, int64_t deadline,
+			struct dns_answer *out);
+MUST_USE enum err dns_aaaa(struct chan *dns, str name, struct arena *a, int64_t deadline,
 			   struct dns_answer *out);
+MUST_USE enum err dns_txt(struct chan *dns, str name, struct arena *a, int64_t deadline,
+			  struct dns_answer *out);
+/* The names of an address: in-addr.arpa and ip6.arpa (RFC 1035 3.5, RFC 3596 2.5). */
+MUST_USE enum err dns_ptr(struct chan *dns, const struct addr *address, struct arena *a,
+			  int64_t deadline, struct dns_answer *out);
+/* _port._tcp.host (RFC 7672 2.2). */
+MUST_USE enum err dns_tlsa(struct chan *dns, uint16_t port, str host, struct arena *a,
+			   int64_t deadline, struct dns_answer *out);
 
 /* Can the name be asked for: labels of 1 to 63 printable ASCII bytes other than '.', '\' and '"',
  * DNS_NAME_MAX in all, with or without a final dot? More than host names, since SPF macros (RFC

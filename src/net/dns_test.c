@@ -73,7 +73,8 @@ static void packets(struct fixture *f)
 
 	begin(f);
 	put_head(&f->packet, 7, 0x8183, 0, 1, S("no.test"), DNS_TYPE_A);
-	put_record(&f->packet, S("test"), 6, 900, S("\0\0\0\0\0\1\0\0\0\1\0\0\0\1\0\0\0\1\0\0\0\x3c"));
+	put_record(&f->packet, S("test"), 6, 900,
+		   S("\0\0\0\0\0\1\0\0\0\1\0\0\0\1\0\0\0\1\0\0\0\x3c"));
 	EQ(parse(f, DNS_TYPE_A), ERR_OK);
 	EQ(f->out.rcode, 3);
 	EQ(f->out.count, 0);
@@ -149,7 +150,8 @@ static void compression(struct fixture *f)
 		{ "into the header", S("\xc0\x02\0\x0f\0\1\0\0\0\x3c\0\3\0\x0a\0") },
 		{ "reserved bits", S("\x80\x0c\0\x0f\0\1\0\0\0\x3c\0\3\0\x0a\0") },
 		{ "name shorter than the data", S("\xc0\x0c\0\x0f\0\1\0\0\0\x3c\0\4\0\x0a\0\0") },
-		{ "name longer than the data", S("\xc0\x0c\0\x0f\0\1\0\0\0\x3c\0\4\0\x0a\4mail\0") },
+		{ "name longer than the data",
+		  S("\xc0\x0c\0\x0f\0\1\0\0\0\x3c\0\4\0\x0a\4mail\0") },
 		{ "no data", S("\xc0\x0c\0\x0f\0\1\0\0\0\x3c\0\0") },
 		{ "a loop in the data", S("\xc0\x0c\0\x0f\0\1\0\0\0\x3c\0\5\0\x0a\1a\xc0\x27") },
 	};
@@ -176,13 +178,16 @@ static void names(struct fixture *f)
 	rest = S("\0");
 	EQ(dns_wire_name(&rest, &name), ERR_OK);
 	EQ(name.n, 0);
-	static const str odd[] = { S("\4a b!\0"), S("\3a.b\0"), S("\2a\0\0"), S("\3\r\nx\0"), S("\1\xff\0") };
+	static const str odd[] = { S("\4a b!\0"), S("\3a.b\0"), S("\2a\0\0"), S("\3\r\nx\0"),
+				   S("\1\xff\0") };
 	for (size_t i = 0; i < ARRAY_LEN(odd); i++) {
 		rest = odd[i];
 		EQ(dns_wire_name(&rest, &name), ERR_UNSUPPORTED);
 		EQ(dns_rdata_name(odd[i], f->arena, &out), ERR_UNSUPPORTED);
 	}
-	static const str bad[] = { S(""), S("\4mai"), S("\4mail"), S("\xc0\x0c"), S("\x40" "a") };
+	static const str bad[] = { S(""), S("\4mai"), S("\4mail"), S("\xc0\x0c"),
+				   S("\x40"
+				     "a") };
 	for (size_t i = 0; i < ARRAY_LEN(bad); i++) {
 		rest = bad[i];
 		EQ(dns_wire_name(&rest, &name), ERR_SYNTAX);
@@ -206,9 +211,11 @@ static void names(struct fixture *f)
 			EQ(name.n, DNS_NAME_MAX);
 		buf_free(&b);
 	}
-	OK(dns_name_is_askable(S("a.b")) && dns_name_is_askable(S("a.b.")) && dns_name_is_askable(S("_x._tcp.a/b+c=d")));
-	OK(!dns_name_is_askable(S("")) && !dns_name_is_askable(S(".")) && !dns_name_is_askable(S("a..b")) &&
-	   !dns_name_is_askable(S(".a")) && !dns_name_is_askable(S("a b")) && !dns_name_is_askable(S("a\\b")) &&
+	OK(dns_name_is_askable(S("a.b")) && dns_name_is_askable(S("a.b.")) &&
+	   dns_name_is_askable(S("_x._tcp.a/b+c=d")));
+	OK(!dns_name_is_askable(S("")) && !dns_name_is_askable(S(".")) &&
+	   !dns_name_is_askable(S("a..b")) && !dns_name_is_askable(S(".a")) &&
+	   !dns_name_is_askable(S("a b")) && !dns_name_is_askable(S("a\\b")) &&
 	   !dns_name_is_askable(S("a\0b")) && !dns_name_is_askable(S("\xc3\xa9")));
 	char label[65];
 	memset(label, 'a', sizeof(label));
@@ -234,9 +241,11 @@ static void data(struct fixture *f)
 	STR_EQ(addr_ip_text(&at, text), S("192.0.2.1"));
 	EQ(dns_rdata_address(S("\xc0\0\2"), DNS_TYPE_A, &at), ERR_SYNTAX);
 	EQ(dns_rdata_address(S("\xc0\0\2\1\1"), DNS_TYPE_A, &at), ERR_SYNTAX);
-	EQ(dns_rdata_address(S("\x20\1\x0d\xb8\0\0\0\0\0\0\0\0\0\0\0\1"), DNS_TYPE_AAAA, &at), ERR_OK);
+	EQ(dns_rdata_address(S("\x20\1\x0d\xb8\0\0\0\0\0\0\0\0\0\0\0\1"), DNS_TYPE_AAAA, &at),
+	   ERR_OK);
 	STR_EQ(addr_ip_text(&at, text), S("2001:db8::1"));
-	EQ(dns_rdata_address(S("\0\0\0\0\0\0\0\0\0\0\xff\xff\x7f\0\0\1"), DNS_TYPE_AAAA, &at), ERR_UNSUPPORTED);
+	EQ(dns_rdata_address(S("\0\0\0\0\0\0\0\0\0\0\xff\xff\x7f\0\0\1"), DNS_TYPE_AAAA, &at),
+	   ERR_UNSUPPORTED);
 	EQ(dns_rdata_txt(S("\6v=spf1\5 -all"), f->arena, &s), ERR_OK);
 	STR_EQ(s, S("v=spf1 -all"));
 	EQ(dns_rdata_txt(S("\0"), f->arena, &s), ERR_OK);
@@ -278,17 +287,20 @@ static void answer(struct chan *c, uint32_t id, unsigned rcode, const str *list,
 	buf_init(&records, DNS_RECORDS_BYTES);
 	for (size_t i = 0; i < n; i++)
 		rec_dns_rdata_put(&records, &(struct rec_dns_rdata){ .data = list[i] });
-	EQ(REPLY(c, id, dns_reply, .rcode = (uint16_t)rcode, .secure = true, .ttl = 77, .canonical = S("real.test"),
-		 .records = buf_str(&records)),
+	EQ(REPLY(c, id, dns_reply, .rcode = (uint16_t)rcode, .secure = true, .ttl = 77,
+		 .canonical = S("real.test"), .records = buf_str(&records)),
 	   ERR_OK);
 	buf_free(&records);
 }
 
 static void role_message(void *arg, struct chan *c, struct msg *m)
 {
-	static const str mx[] = { S("\0\x14\2m2\4test\0"), S("\0\x0a\3m o\4test\0"), S("\0\x0a\2m1\4test\0") };
-	static const str odd[] = { S("\0\x0a\3m o\4test\0") }, damaged[] = { S("\0\x0a\2m1\4test\0"), S("\0") };
-	static const str a[] = { S("\xc0\0\2\1") }, txt[] = { S("\3one"), S("\3two\3 2 ") }, tlsa[] = { S("\3\1\1x") };
+	static const str mx[] = { S("\0\x14\2m2\4test\0"), S("\0\x0a\3m o\4test\0"),
+				  S("\0\x0a\2m1\4test\0") };
+	static const str odd[] = { S("\0\x0a\3m o\4test\0") },
+			 damaged[] = { S("\0\x0a\2m1\4test\0"), S("\0") };
+	static const str a[] = { S("\xc0\0\2\1") }, txt[] = { S("\3one"), S("\3two\3 2 ") },
+			 tlsa[] = { S("\3\1\1x") };
 	static const str ptr[] = { S("\4host\4test\0") };
 	const struct msg_dns_query *q = &m->u.dns_query;
 	static const struct {
@@ -307,7 +319,8 @@ static void role_message(void *arg, struct chan *c, struct msg *m)
 		{ S("refused.test"), DNS_TYPE_A, 5, NULL, 0 },
 		{ S("_25._tcp.mx.test"), DNS_TYPE_TLSA, 0, tlsa, 1 },
 		{ S("1.2.0.192.in-addr.arpa"), DNS_TYPE_PTR, 0, ptr, 1 },
-		{ S("1.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.8.b.d.0.1.0.0.2.ip6.arpa"), DNS_TYPE_PTR, 0, ptr, 1 },
+		{ S("1.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.8.b.d.0.1.0.0.2.ip6.arpa"),
+		  DNS_TYPE_PTR, 0, ptr, 1 },
 	};
 
 	(void)arg;
@@ -373,7 +386,8 @@ static void ask(struct test *t)
 /* Every kind of failure is a temporary one; none is a "not found". */
 static void fail(struct test *t)
 {
-	static const str names_failed[] = { S("servfail.test"), S("wrong.test"), S("refused.test") };
+	static const str names_failed[] = { S("servfail.test"), S("wrong.test"),
+					    S("refused.test") };
 	int64_t late = loop_now(t->loop) + SECONDS(10);
 	struct dns_answer a;
 
@@ -382,11 +396,13 @@ static void fail(struct test *t)
 		EQ(dns_a(t->client, names_failed[i], t->arena, late, &a), ERR_TEMPORARY);
 	EQ(dns_mx(t->client, S("odd.test"), t->arena, late, &a), ERR_TEMPORARY);
 	EQ(dns_mx(t->client, S("damaged.test"), t->arena, late, &a), ERR_TEMPORARY);
-	EQ(dns_a(t->client, S("silent.test"), t->arena, loop_now(t->loop) + MILLISECONDS(3), &a), ERR_TEMPORARY);
+	EQ(dns_a(t->client, S("silent.test"), t->arena, loop_now(t->loop) + MILLISECONDS(3), &a),
+	   ERR_TEMPORARY);
 	EQ(dns_a(t->client, S("not a name"), t->arena, late, &a), ERR_SYNTAX);
 	chan_free(t->role);
 	t->role = NULL;
-	EQ(dns_a(t->client, S("ex.test"), t->arena, loop_now(t->loop) + MILLISECONDS(3), &a), ERR_TEMPORARY);
+	EQ(dns_a(t->client, S("ex.test"), t->arena, loop_now(t->loop) + MILLISECONDS(3), &a),
+	   ERR_TEMPORARY);
 }
 
 static void fiber_main(void *arg)
@@ -402,7 +418,8 @@ static void fiber_main(void *arg)
 static void over_a_channel(void)
 {
 	static const struct chan_ops role_ops = { .on_message = role_message, .on_down = on_down };
-	static const struct chan_ops client_ops = { .on_message = client_message, .on_down = on_down };
+	static const struct chan_ops client_ops = { .on_message = client_message,
+						    .on_down = on_down };
 	struct test t = { .arena = arena_new(1 << 20) };
 	int fd[2];
 

@@ -23,8 +23,8 @@ static inline void put_name(struct buf *b, str name)
 }
 
 /* A header with one question. flags: 0x8180 is an answer of a resolver. */
-static inline void put_head(struct buf *b, unsigned id, unsigned flags, unsigned answers, unsigned authorities,
-			    str name, unsigned type)
+static inline void put_head(struct buf *b, unsigned id, unsigned flags, unsigned answers,
+			    unsigned authorities, str name, unsigned type)
 {
 	put_be16(b, id);
 	put_be16(b, flags);

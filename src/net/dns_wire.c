@@ -1,10 +1,9 @@
 /* DNS in its wire format: RFC 1035 4.1 and the data of the record types that mail needs.
  *
- *	header 12 bytes: id, flags (QR .. TC .. RCODE), counts of questions, answers, authorities, additionals
- *	question         name, type, class
- *	record           name, type, class, ttl (4), length of data (2), data
- *	name             labels (length 1..63, bytes), ended by a zero byte or a pointer (two bytes, 11 in the top
- *	                 bits) to an earlier place
+ *	header 12 bytes: id, flags (QR .. TC .. RCODE), counts of questions, answers, authorities,
+ * additionals question         name, type, class record           name, type, class, ttl (4), length
+ * of data (2), data name             labels (length 1..63, bytes), ended by a zero byte or a pointer
+ * (two bytes, 11 in the top bits) to an earlier place
  *
  * Every length is checked against what is left of its own container. Pointers must point before
  * the place where the name began, and each one before the last, so a loop cannot be written; a
@@ -160,7 +159,8 @@ static enum err expand_data(str packet, const struct record *r, size_t fixed, ch
 	struct wire_name name;
 	size_t after;
 
-	if (r->size <= fixed || packet_name(packet, r->data + fixed, &name, &after) || after != r->after)
+	if (r->size <= fixed || packet_name(packet, r->data + fixed, &name, &after) ||
+	    after != r->after)
 		return ERR_SYNTAX;
 	memcpy(out, packet.p + r->data, fixed);
 	memcpy(out + fixed, name.p, name.n);
@@ -168,7 +168,8 @@ static enum err expand_data(str packet, const struct record *r, size_t fixed, ch
 	return ERR_OK;
 }
 
-static enum err add_record(str packet, const struct record *r, struct buf *records, struct dns_packet *out)
+static enum err add_record(str packet, const struct record *r, struct buf *records,
+			   struct dns_packet *out)
 {
 	str data = str_of(packet.p + r->data, r->size);
 	char expanded[2 + DNS_WIRE_NAME_MAX];
@@ -180,7 +181,8 @@ static enum err add_record(str packet, const struct record *r, struct buf *recor
 		data = str_of(expanded, n);
 	}
 	/* 4: the length before it. */
-	if (out->count == DNS_RECORDS_MAX || data.n > DNS_RDATA_MAX || buf_len(records) + data.n + 4 > records->max)
+	if (out->count == DNS_RECORDS_MAX || data.n > DNS_RDATA_MAX ||
+	    buf_len(records) + data.n + 4 > records->max)
 		return ERR_OK;
 	rec_dns_rdata_put(records, &(struct rec_dns_rdata){ .data = data });
 	out->ttl = out->count++ ? MIN(out->ttl, r->ttl) : r->ttl;
@@ -217,7 +219,8 @@ static enum err read_header(struct parse *p, struct wire_name *name, struct dns_
 }
 
 /* The first record of the type that this name owns among the answers: ERR_NOT_FOUND, ERR_SYNTAX. */
-static enum err find_record(const struct parse *p, const struct wire_name *owner, unsigned type, struct record *r)
+static enum err find_record(const struct parse *p, const struct wire_name *owner, unsigned type,
+			    struct record *r)
 {
 	size_t at = p->answers;
 
@@ -231,7 +234,8 @@ static enum err find_record(const struct parse *p, const struct wire_name *owner
 }
 
 /* RFC 1034 3.6.2: *name becomes the end of the chain of CNAMEs. */
-static enum err follow_cnames(const struct parse *p, struct wire_name *name, uint32_t *ttl, bool *has_cname)
+static enum err follow_cnames(const struct parse *p, struct wire_name *name, uint32_t *ttl,
+			      bool *has_cname)
 {
 	struct record r;
 	enum err err;
@@ -296,7 +300,8 @@ enum err dns_packet_parse(str packet, uint16_t type, struct buf *records, struct
 		out->ttl = MIN(out->ttl, cname_ttl);
 	wire = str_of(name.p, name.n);
 	if (dns_wire_name(&wire, &out->canonical))
-		out->canonical = (struct dns_name){ .n = 0 }; /* no host's name; nobody may use it as one */
+		out->canonical =
+			(struct dns_name){ .n = 0 }; /* no host's name; nobody may use it as one */
 	return ERR_OK;
 }
 

@@ -11,9 +11,9 @@
 #include "net/dns.h"
 
 enum {
-	DNS_WIRE_NAME_MAX = 255, /* RFC 1035 2.3.4 */
-	DNS_CNAMES_MAX = 12,	 /* in a row */
-	DNS_RDATA_MAX = 16384,	 /* messages.def, dns_rdata */
+	DNS_WIRE_NAME_MAX = 255,   /* RFC 1035 2.3.4 */
+	DNS_CNAMES_MAX = 12,	   /* in a row */
+	DNS_RDATA_MAX = 16384,	   /* messages.def, dns_rdata */
 	DNS_RECORDS_BYTES = 49152, /* messages.def, dns_reply */
 };
 
@@ -27,14 +27,16 @@ struct dns_name {
 struct dns_packet {
 	unsigned rcode; /* RFC 1035 4.1.1, the four bits */
 	bool is_truncated;
-	uint32_t ttl; /* the least of the records used; without one: of the negative answer (RFC 2308 5) */
+	uint32_t ttl; /* the least of the records used; without one: of the negative answer (RFC
+			 2308 5) */
 	size_t count;
 	struct dns_name canonical;
 };
 
 /* Appends a RECORD dns_rdata to *records for each record of the type at the end of the chain of
  * CNAMEs; what would pass DNS_RECORDS_MAX or the buffer's maximum is left out. */
-MUST_USE enum err dns_packet_parse(str packet, uint16_t type, struct buf *records, struct dns_packet *out);
+MUST_USE enum err dns_packet_parse(str packet, uint16_t type, struct buf *records,
+				   struct dns_packet *out);
 
 /* The host name at the beginning of *rest, not compressed; *rest becomes what follows. ERR_SYNTAX
  * when it is no name at all; ERR_UNSUPPORTED when it is one, but of no host. */

@@ -11,7 +11,8 @@ static void check_host(str host)
 	if (host.n > DNS_NAME_MAX)
 		panic("a name of %zu bytes", host.n);
 	for (size_t i = 0; i < host.n; i++)
-		if (!ascii_is_alnum(host.p[i]) && host.p[i] != '-' && host.p[i] != '_' && host.p[i] != '.')
+		if (!ascii_is_alnum(host.p[i]) && host.p[i] != '-' && host.p[i] != '_' &&
+		    host.p[i] != '.')
 			panic("a byte that no host's name has");
 }
 
@@ -30,7 +31,8 @@ static void rdata(str data, uint16_t type, struct arena *a)
 		panic("a text that grew");
 	if (type == DNS_TYPE_TLSA && !dns_rdata_tlsa(data, a, &tlsa) && tlsa.data.n + 3 != data.n)
 		panic("a TLSA of another size");
-	if ((type == DNS_TYPE_A || type == DNS_TYPE_AAAA) && !dns_rdata_address(data, type, &at) && !at.family)
+	if ((type == DNS_TYPE_A || type == DNS_TYPE_AAAA) && !dns_rdata_address(data, type, &at) &&
+	    !at.family)
 		panic("an address of no family");
 }
 

@@ -4,10 +4,10 @@
  * of this server's own: so the text is looked at here, whole, before it is hashed. Two shapes
  * exist:
  *
- *	TLS 1.3 (RFC 8446 4.4.3)  64 spaces, "TLS 1.3, server CertificateVerify", a zero byte, and the hash of
- *	                          the transcript: 32 or 48 bytes
- *	TLS 1.2 (RFC 8422 5.4)    client random and server random, 32 bytes each, then ServerECDHParams:
- *	                          named_curve (3), the group (2 bytes), the length of the point, the point
+ *	TLS 1.3 (RFC 8446 4.4.3)  64 spaces, "TLS 1.3, server CertificateVerify", a zero byte, and
+ * the hash of the transcript: 32 or 48 bytes TLS 1.2 (RFC 8422 5.4)    client random and server
+ * random, 32 bytes each, then ServerECDHParams: named_curve (3), the group (2 bytes), the length of
+ * the point, the point
  *
  * The second is the weaker fence (the randoms may be anything), but no certificate, no mail and no
  * client's CertificateVerify has it: DER begins with 0x30 and a length that would have to
@@ -211,13 +211,15 @@ static void note_name(struct pair *p)
 		const GENERAL_NAME *g = sk_GENERAL_NAME_value(names, i);
 
 		if (g->type == GEN_DNS)
-			found = str_of(ASN1_STRING_get0_data(g->d.dNSName), (size_t)ASN1_STRING_length(g->d.dNSName));
+			found = str_of(ASN1_STRING_get0_data(g->d.dNSName),
+				       (size_t)ASN1_STRING_length(g->d.dNSName));
 	}
 	for (size_t i = 0; i < found.n && n < sizeof(p->name) - 1; i++)
 		if (found.p[i] > ' ' && found.p[i] <= '~')
 			p->name[n++] = found.p[i];
 	if (!n)
-		X509_NAME_get_text_by_NID(X509_get_subject_name(p->leaf), NID_commonName, p->name, sizeof(p->name));
+		X509_NAME_get_text_by_NID(X509_get_subject_name(p->leaf), NID_commonName, p->name,
+					  sizeof(p->name));
 	GENERAL_NAMES_free(names);
 }
 
@@ -255,8 +257,9 @@ size_t keyring_count(const struct keyring *k)
 void keyring_chains(const struct keyring *k, struct buf *out)
 {
 	for (size_t i = 0; i < k->count; i++)
-		rec_keys_chain_put(out, &(struct rec_keys_chain){ .key = u16_of(i),
-								   .der = buf_str(&k->pairs[i].chain) });
+		rec_keys_chain_put(out,
+				   &(struct rec_keys_chain){ .key = u16_of(i),
+							     .der = buf_str(&k->pairs[i].chain) });
 }
 
 str keyring_name(const struct keyring *k, size_t i)
@@ -327,10 +330,11 @@ static const char *digest_name(str digest)
 	return str_case_eq(digest, S("SHA2-256"))   ? names[0]
 	       : str_case_eq(digest, S("SHA2-384")) ? names[1]
 	       : str_case_eq(digest, S("SHA2-512")) ? names[2]
-						     : NULL;
+						    : NULL;
 }
 
-static bool is_allowed(const struct pair *p, const char *digest, str digest_given, bool pss, str text)
+static bool is_allowed(const struct pair *p, const char *digest, str digest_given, bool pss,
+		       str text)
 {
 	enum keyring_text kind = keyring_text(text);
 

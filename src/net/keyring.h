@@ -4,9 +4,9 @@
  * handshakes of a TLS server, and it looks at the whole text to be sure (keyring_sign).
  *
  *	keyring_new(&k);
- *	keyring_add(k, certificates, key, &why);     // PEM; more pairs may follow, the first is the default
- *	keyring_chains(k, &chains);                  // for keys_chains_reply
- *	keyring_sign(k, 0, S("SHA256"), false, text, signature, &n);
+ *	keyring_add(k, certificates, key, &why);     // PEM; more pairs may follow, the first is the
+ * default keyring_chains(k, &chains);                  // for keys_chains_reply keyring_sign(k, 0,
+ * S("SHA256"), false, text, signature, &n);
  */
 #ifndef NET_KEYRING_H
 #define NET_KEYRING_H
@@ -15,7 +15,7 @@
 
 enum {
 	KEYRING_KEYS_MAX = 16,
-	KEYRING_CHAIN_MAX = 16384,    /* bytes of one chain in DER: messages.def, keys_chain */
+	KEYRING_CHAIN_MAX = 16384,     /* bytes of one chain in DER: messages.def, keys_chain */
 	KEYRING_FILE_MAX = 256 * 1024, /* bytes of a PEM file */
 	KEYRING_SIGNATURE_MAX = 512,
 };
@@ -40,15 +40,16 @@ MUST_USE enum err keyring_add(struct keyring *k, str certificates, str key, cons
 size_t keyring_count(const struct keyring *k);
 /* Appends a RECORD keys_chain for each pair; keys are numbered from 0. */
 void keyring_chains(const struct keyring *k, struct buf *out);
-/* "CN or first name" of a pair's leaf, for the log, and the days until it ends (negative: it has). */
+/* "CN or first name" of a pair's leaf, for the log, and the days until it ends (negative: it has).
+ */
 str keyring_name(const struct keyring *k, size_t i);
 int keyring_days_left(const struct keyring *k, size_t i, int64_t wall_us);
 
 /* digest: "SHA256", "SHA384", "SHA512", or "" with Ed25519. pss: RSA with PSS, salt as long as the
  * digest. signature has room for KEYRING_SIGNATURE_MAX bytes. ERR_DENIED: the text is not a
  * handshake of a TLS server, or key and algorithm do not fit; ERR_NOT_FOUND: no such key. */
-MUST_USE enum err keyring_sign(const struct keyring *k, unsigned number, str digest, bool pss, str text,
-			       unsigned char *signature, size_t *n);
+MUST_USE enum err keyring_sign(const struct keyring *k, unsigned number, str digest, bool pss,
+			       str text, unsigned char *signature, size_t *n);
 
 /* What a text to be signed is. */
 enum keyring_text { KEYRING_TEXT_OTHER, KEYRING_TEXT_TLS12, KEYRING_TEXT_TLS13 };

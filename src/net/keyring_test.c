@@ -56,7 +56,8 @@ static void shapes(void)
 	tap_group("shapes");
 	for (size_t hash = 0; hash <= 64; hash++) {
 		t = tls13(server, hash);
-		EQ(keyring_text(text_str(&t)), hash == 32 || hash == 48 ? KEYRING_TEXT_TLS13 : KEYRING_TEXT_OTHER);
+		EQ(keyring_text(text_str(&t)),
+		   hash == 32 || hash == 48 ? KEYRING_TEXT_TLS13 : KEYRING_TEXT_OTHER);
 	}
 	t = tls13("TLS 1.3, client CertificateVerify", 32);
 	EQ(keyring_text(text_str(&t)), KEYRING_TEXT_OTHER);
@@ -71,10 +72,12 @@ static void shapes(void)
 		size_t point;
 		enum keyring_text kind;
 	} rows[] = {
-		{ 23, 65, KEYRING_TEXT_TLS12 }, { 24, 97, KEYRING_TEXT_TLS12 }, { 25, 133, KEYRING_TEXT_TLS12 },
-		{ 29, 32, KEYRING_TEXT_TLS12 }, { 30, 56, KEYRING_TEXT_TLS12 }, { 23, 64, KEYRING_TEXT_OTHER },
-		{ 23, 66, KEYRING_TEXT_OTHER }, { 29, 31, KEYRING_TEXT_OTHER }, { 29, 33, KEYRING_TEXT_OTHER },
-		{ 22, 65, KEYRING_TEXT_OTHER }, { 0, 0, KEYRING_TEXT_OTHER },
+		{ 23, 65, KEYRING_TEXT_TLS12 },	 { 24, 97, KEYRING_TEXT_TLS12 },
+		{ 25, 133, KEYRING_TEXT_TLS12 }, { 29, 32, KEYRING_TEXT_TLS12 },
+		{ 30, 56, KEYRING_TEXT_TLS12 },	 { 23, 64, KEYRING_TEXT_OTHER },
+		{ 23, 66, KEYRING_TEXT_OTHER },	 { 29, 31, KEYRING_TEXT_OTHER },
+		{ 29, 33, KEYRING_TEXT_OTHER },	 { 22, 65, KEYRING_TEXT_OTHER },
+		{ 0, 0, KEYRING_TEXT_OTHER },
 	};
 	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
 		t = tls12(rows[i].group, rows[i].point);
@@ -95,13 +98,15 @@ static void shapes(void)
 	EQ(keyring_text(STR_EMPTY), KEYRING_TEXT_OTHER);
 }
 
-static bool verify(const struct test_pem *pem, const char *digest, bool pss, str text, const unsigned char *sig, size_t n)
+static bool verify(const struct test_pem *pem, const char *digest, bool pss, str text,
+		   const unsigned char *sig, size_t n)
 {
 	BIO *bio = BIO_new_mem_buf(buf_str(&pem->certificate).p, (int)buf_len(&pem->certificate));
 	X509 *x = PEM_read_bio_X509(bio, NULL, NULL, NULL);
 	EVP_MD_CTX *md = EVP_MD_CTX_new();
 	EVP_PKEY_CTX *ctx = NULL;
-	bool good = EVP_DigestVerifyInit_ex(md, &ctx, digest, NULL, NULL, X509_get0_pubkey(x), NULL) == 1;
+	bool good = EVP_DigestVerifyInit_ex(md, &ctx, digest, NULL, NULL, X509_get0_pubkey(x),
+					    NULL) == 1;
 
 	if (pss)
 		good = good && EVP_PKEY_CTX_set_rsa_padding(ctx, RSA_PKCS1_PSS_PADDING) == 1 &&
@@ -117,8 +122,10 @@ static bool verify(const struct test_pem *pem, const char *digest, bool pss, str
 static void arbitrary(const struct keyring *k, unsigned number, str digest, bool pss)
 {
 	unsigned char sig[KEYRING_SIGNATURE_MAX];
-	static const char *const texts[] = { "", "sign my evil certificate", "\x30\x82\x01\x0a\x02\x82\x01\x01",
-					     "from:alice@example.org\r\ndkim-signature:v=1; a=rsa-sha256" };
+	static const char *const texts[] = {
+		"", "sign my evil certificate", "\x30\x82\x01\x0a\x02\x82\x01\x01",
+		"from:alice@example.org\r\ndkim-signature:v=1; a=rsa-sha256"
+	};
 	struct text t;
 	size_t n;
 
@@ -171,7 +178,8 @@ static void signing(void)
 			OK(verify(&pem, md, rows[i].pss, text_str(&t12), sig, n));
 		arbitrary(k, 0, digest, rows[i].pss);
 		EQ(keyring_sign(k, 1, digest, rows[i].pss, text_str(&t13), sig, &n), ERR_NOT_FOUND);
-		EQ(keyring_sign(k, 65535, digest, rows[i].pss, text_str(&t13), sig, &n), ERR_NOT_FOUND);
+		EQ(keyring_sign(k, 65535, digest, rows[i].pss, text_str(&t13), sig, &n),
+		   ERR_NOT_FOUND);
 		keyring_free(k);
 		test_pem_free(&pem);
 	}
@@ -189,8 +197,10 @@ static void refused(struct keyring *k, str certificate, str key)
 
 static void reading(void)
 {
-	struct test_pem a = test_pem_new("P-256", "a.example.test", 90), b = test_pem_new("P-256", "b.example.test", -1);
-	struct test_pem small = test_pem_new("RSA-1024", "c.example.test", 9), odd = test_pem_new("P-521", "d.test", 9);
+	struct test_pem a = test_pem_new("P-256", "a.example.test", 90),
+			b = test_pem_new("P-256", "b.example.test", -1);
+	struct test_pem small = test_pem_new("RSA-1024", "c.example.test", 9),
+			odd = test_pem_new("P-521", "d.test", 9);
 	struct keyring *k;
 	struct rec_keys_chain chain;
 	struct buf both, chains;

@@ -22,7 +22,7 @@
 #define SERVER_CIPHERS "ECDHE+AESGCM:ECDHE+CHACHA20:@SECLEVEL=1"
 /* A server that has no better one still gets more privacy than without TLS (RFC 7435). */
 #define CLIENT_CIPHERS "DEFAULT:@SECLEVEL=1"
-#define GROUPS "X25519:P-256:P-384"
+#define GROUPS	       "X25519:P-256:P-384"
 
 static enum err context_new(struct loop *l, const struct log *log, struct tls_context **out)
 {
@@ -66,14 +66,16 @@ void tls_free(struct tls_context *t)
 
 static bool common_settings(SSL_CTX *ctx, const char *ciphers)
 {
-	SSL_CTX_set_options(ctx, SSL_OP_NO_RENEGOTIATION | SSL_OP_NO_COMPRESSION | SSL_OP_NO_TICKET |
-					 SSL_OP_CIPHER_SERVER_PREFERENCE | SSL_OP_PRIORITIZE_CHACHA);
+	SSL_CTX_set_options(ctx, SSL_OP_NO_RENEGOTIATION | SSL_OP_NO_COMPRESSION |
+					 SSL_OP_NO_TICKET | SSL_OP_CIPHER_SERVER_PREFERENCE |
+					 SSL_OP_PRIORITIZE_CHACHA);
 	SSL_CTX_set_mode(ctx, SSL_MODE_RELEASE_BUFFERS | SSL_MODE_ENABLE_PARTIAL_WRITE |
 				      SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER);
 	SSL_CTX_set_session_cache_mode(ctx, SSL_SESS_CACHE_OFF);
 	/* RFC 8996: TLS 1.0 and 1.1 are not to be used. */
-	return SSL_CTX_set_min_proto_version(ctx, TLS1_2_VERSION) == 1 && SSL_CTX_set_num_tickets(ctx, 0) == 1 &&
-	       SSL_CTX_set_cipher_list(ctx, ciphers) == 1 && SSL_CTX_set1_groups_list(ctx, GROUPS) == 1;
+	return SSL_CTX_set_min_proto_version(ctx, TLS1_2_VERSION) == 1 &&
+	       SSL_CTX_set_num_tickets(ctx, 0) == 1 && SSL_CTX_set_cipher_list(ctx, ciphers) == 1 &&
+	       SSL_CTX_set1_groups_list(ctx, GROUPS) == 1;
 }
 
 /* ---- a server's chains ---- */
@@ -99,7 +101,8 @@ static int on_server_name(SSL *ssl, int *alert, void *arg)
 
 	(void)alert;
 	for (size_t i = 0; name && i < c->count; i++)
-		if (X509_check_host(c->leaf[i], name, 0, X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS, NULL) == 1) {
+		if (X509_check_host(c->leaf[i], name, 0, X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS,
+				    NULL) == 1) {
 			SSL_set_SSL_CTX(ssl, c->ctx[i]);
 			break;
 		}
@@ -121,7 +124,8 @@ static X509 *next_certificate(struct tls_context *t, str *der)
 }
 
 /* The leaf and its key first, then what leads to the root. */
-static enum err use_chain(struct tls_context *t, SSL_CTX *ctx, uint32_t version, const struct rec_keys_chain *chain)
+static enum err use_chain(struct tls_context *t, SSL_CTX *ctx, uint32_t version,
+			  const struct rec_keys_chain *chain)
 {
 	str der = chain->der;
 	X509 *x = next_certificate(t, &der);
@@ -144,7 +148,8 @@ static enum err use_chain(struct tls_context *t, SSL_CTX *ctx, uint32_t version,
 	return err;
 }
 
-static enum err add_chain(struct tls_context *t, struct tls_certs *c, const struct rec_keys_chain *chain)
+static enum err add_chain(struct tls_context *t, struct tls_certs *c,
+			  const struct rec_keys_chain *chain)
 {
 	SSL_CTX *ctx;
 	enum err err;
@@ -165,7 +170,8 @@ static enum err add_chain(struct tls_context *t, struct tls_certs *c, const stru
 	return ERR_OK;
 }
 
-static enum err certs_from(struct tls_context *t, const struct msg_keys_chains_reply *m, struct tls_certs **out)
+static enum err certs_from(struct tls_context *t, const struct msg_keys_chains_reply *m,
+			   struct tls_certs **out)
 {
 	struct tls_certs *c = calloc(1, sizeof(*c));
 	struct rec_keys_chain chain;
@@ -180,8 +186,8 @@ static enum err certs_from(struct tls_context *t, const struct msg_keys_chains_r
 		if ((err = add_chain(t, c, &chain))) {
 			unsigned long e = ERR_peek_last_error();
 
-			log_error(t->log, "tls-chain-refused", "chain=%zu err=%s openssl=\"%s\"", c->count,
-				  err_name(err), e ? ERR_reason_error_string(e) : "");
+			log_error(t->log, "tls-chain-refused", "chain=%zu err=%s openssl=\"%s\"",
+				  c->count, err_name(err), e ? ERR_reason_error_string(e) : "");
 			break;
 		}
 	ERR_clear_error();
@@ -193,7 +199,8 @@ static enum err certs_from(struct tls_context *t, const struct msg_keys_chains_r
 	return ERR_OK;
 }
 
-enum err tls_server_new(struct loop *l, const struct log *log, struct chan *keys, struct tls_context **out)
+enum err tls_server_new(struct loop *l, const struct log *log, struct chan *keys,
+			struct tls_context **out)
 {
 	struct tls_context *t;
 	enum err err = context_new(l, log, &t);
@@ -238,11 +245,13 @@ enum err tls_server_load(struct tls_context *t, int64_t deadline)
 static bool log_load(struct tls_context *t, enum err err)
 {
 	if (!err)
-		log_info(t->log, "tls-loaded", "chains=%zu version=%u", t->certs->count, t->certs->version);
+		log_info(t->log, "tls-loaded", "chains=%zu version=%u", t->certs->count,
+			 t->certs->version);
 	else if (err == ERR_NOT_FOUND)
 		log_info(t->log, "tls-off", "reason=\"no certificate is configured\"");
 	else
-		log_error(t->log, "tls-load-failed", "err=%s kept=%s", err_name(err), t->certs ? "old" : "none");
+		log_error(t->log, "tls-load-failed", "err=%s kept=%s", err_name(err),
+			  t->certs ? "old" : "none");
 	return err && err != ERR_NOT_FOUND;
 }
 
@@ -280,8 +289,8 @@ bool tls_server_is_ready(const struct tls_context *t)
 	return t->certs != NULL;
 }
 
-enum err tls_sign(struct tls_context *t, uint32_t version, uint16_t key, str digest, bool pss, str text,
-		  unsigned char *signature, size_t *n)
+enum err tls_sign(struct tls_context *t, uint32_t version, uint16_t key, str digest, bool pss,
+		  str text, unsigned char *signature, size_t *n)
 {
 	struct msg_keys_signature reply;
 	struct arena *a;
@@ -289,8 +298,9 @@ enum err tls_sign(struct tls_context *t, uint32_t version, uint16_t key, str dig
 
 	if (!fiber_current(t->loop) || !(a = arena_new(4096)))
 		return ERR_NO_MEMORY;
-	err = CALL(t->keys, keys_sign, keys_signature, &reply, a, loop_now(t->loop) + SECONDS(TLS_SIGN_SECONDS),
-		   .version = version, .key = key, .digest = digest, .pss = pss, .text = text);
+	err = CALL(t->keys, keys_sign, keys_signature, &reply, a,
+		   loop_now(t->loop) + SECONDS(TLS_SIGN_SECONDS), .version = version, .key = key,
+		   .digest = digest, .pss = pss, .text = text);
 	if (!err && (reply.signature.n > *n || !reply.signature.n))
 		err = ERR_PROTOCOL;
 	if (!err) {

@@ -24,7 +24,7 @@
 #include "base/log.h"
 
 enum {
-	TLS_CHAINS_MAX = 64,	 /* certificate chains in one context */
+	TLS_CHAINS_MAX = 64,   /* certificate chains in one context */
 	TLS_SIGN_SECONDS = 10, /* keys has so long for a signature */
 	TLS_LOAD_SECONDS = 30, /* and for the chains */
 	TLS_RETRY_SECONDS = 5, /* until they are asked for again after a failure */
@@ -33,7 +33,8 @@ enum {
 struct tls_context;
 
 /* `log` and `keys` outlive the context. ERR_NO_MEMORY, ERR_UNSUPPORTED (OpenSSL refuses). */
-MUST_USE enum err tls_server_new(struct loop *l, const struct log *log, struct chan *keys, struct tls_context **out);
+MUST_USE enum err tls_server_new(struct loop *l, const struct log *log, struct chan *keys,
+				 struct tls_context **out);
 /* In a fiber: asks keys for the chains and takes them, if they are good, for later handshakes;
  * those that exist go on with theirs. ERR_NOT_FOUND: keys has none (TLS is off then). */
 MUST_USE enum err tls_server_load(struct tls_context *t, int64_t deadline);
@@ -45,7 +46,8 @@ bool tls_server_is_ready(const struct tls_context *t);
 
 /* A client. roots empty: opportunistic (RFC 7435), any certificate will do. Otherwise PEM
  * certificates that a server's chain must lead to, and its name must be the one asked for. */
-MUST_USE enum err tls_client_new(struct loop *l, const struct log *log, str roots, struct tls_context **out);
+MUST_USE enum err tls_client_new(struct loop *l, const struct log *log, str roots,
+				 struct tls_context **out);
 
 void tls_free(struct tls_context *t);
 

@@ -19,9 +19,10 @@ struct tls_context {
 	struct loop *loop;
 	const struct log *log;
 	struct chan *keys;
-	OSSL_LIB_CTX *lib; /* our own: the provider is known in it alone, and no openssl.cnf rules it */
+	OSSL_LIB_CTX
+		*lib; /* our own: the provider is known in it alone, and no openssl.cnf rules it */
 	OSSL_PROVIDER *providers[2];
-	BIO_METHOD *bio; /* reads and writes a struct conn */
+	BIO_METHOD *bio;	 /* reads and writes a struct conn */
 	struct tls_certs *certs; /* a server's */
 	SSL_CTX *client;
 	bool verifies;
@@ -40,14 +41,14 @@ BIO_METHOD *conn_tls_bio_method(void);
 enum { TLS_SIGNATURE_MAX = 512 }; /* RSA of 4096 bits */
 
 /* Asks keys to sign; suspends the fiber. *n: room, then length. In tls.c. */
-MUST_USE enum err tls_sign(struct tls_context *t, uint32_t version, uint16_t key, str digest, bool pss, str text,
-			   unsigned char *signature, size_t *n);
+MUST_USE enum err tls_sign(struct tls_context *t, uint32_t version, uint16_t key, str digest,
+			   bool pss, str text, unsigned char *signature, size_t *n);
 
 /* The provider, to be registered under the name "posthorn". */
-int tls_provider_init(const OSSL_CORE_HANDLE *handle, const OSSL_DISPATCH *in, const OSSL_DISPATCH **out,
-		      void **context);
+int tls_provider_init(const OSSL_CORE_HANDLE *handle, const OSSL_DISPATCH *in,
+		      const OSSL_DISPATCH **out, void **context);
 /* A private key that exists elsewhere, for this public one. */
-MUST_USE enum err tls_provider_key(struct tls_context *t, uint32_t version, uint16_t number, EVP_PKEY *public,
-				   EVP_PKEY **out);
+MUST_USE enum err tls_provider_key(struct tls_context *t, uint32_t version, uint16_t number,
+				   EVP_PKEY *public, EVP_PKEY **out);
 
 #endif

@@ -39,7 +39,7 @@ struct remote_key {
 	enum key_type type;
 	struct tls_context *context;
 	unsigned version, number;
-	char group[GROUP_MAX]; /* EC */
+	char group[GROUP_MAX];		  /* EC */
 	unsigned char public[PUBLIC_MAX]; /* the point; RSA: the modulus; as OpenSSL exports them */
 	size_t public_size;
 };
@@ -107,7 +107,8 @@ static int key_import(void *key, int selection, const OSSL_PARAM params[])
 	(void)selection;
 	if (!take_bytes(params, public, k->public, sizeof(k->public), &k->public_size))
 		return 0;
-	if (k->type == KEY_EC && !take_bytes(params, OSSL_PKEY_PARAM_GROUP_NAME, k->group, GROUP_MAX - 1, &n))
+	if (k->type == KEY_EC &&
+	    !take_bytes(params, OSSL_PKEY_PARAM_GROUP_NAME, k->group, GROUP_MAX - 1, &n))
 		return 0;
 	/* Without these it is a public key that was brought here to be compared. */
 	if (!version || !number)
@@ -151,7 +152,11 @@ static struct key_sizes key_sizes(const struct remote_key *k)
 	int bits = (int)k->public_size * 8;
 
 	if (k->type == KEY_RSA) /* NIST SP 800-57 part 1, table 2 */
-		return (struct key_sizes){ bits, bits >= 3072 ? 128 : bits >= 2048 ? 112 : 80, bits / 8 };
+		return (struct key_sizes){ bits,
+					   bits >= 3072	  ? 128
+					   : bits >= 2048 ? 112
+							  : 80,
+					   bits / 8 };
 	if (k->type == KEY_ED25519)
 		return (struct key_sizes){ 256, 128, 64 };
 	if (strcmp(k->group, "secp384r1") == 0 || strcmp(k->group, "P-384") == 0)
@@ -182,8 +187,9 @@ static int key_get_params(void *key, OSSL_PARAM params[])
 	       set_int(params, OSSL_PKEY_PARAM_SECURITY_BITS, s.security) &&
 	       set_int(params, OSSL_PKEY_PARAM_MAX_SIZE, s.signature) &&
 	       /* RFC 8032 5.1: Ed25519 hashes by itself. */
-	       (k->type == KEY_ED25519 ? set_text(params, OSSL_PKEY_PARAM_MANDATORY_DIGEST, "")
-				       : set_text(params, OSSL_PKEY_PARAM_DEFAULT_DIGEST, "SHA256")) &&
+	       (k->type == KEY_ED25519
+			? set_text(params, OSSL_PKEY_PARAM_MANDATORY_DIGEST, "")
+			: set_text(params, OSSL_PKEY_PARAM_DEFAULT_DIGEST, "SHA256")) &&
 	       (k->type != KEY_EC || set_text(params, OSSL_PKEY_PARAM_GROUP_NAME, k->group));
 }
 
@@ -241,7 +247,8 @@ static void signature_free(void *signature)
 static int signature_set_params(void *signature, const OSSL_PARAM params[])
 {
 	struct signature *s = signature;
-	const OSSL_PARAM *p = params ? OSSL_PARAM_locate_const(params, OSSL_SIGNATURE_PARAM_PAD_MODE) : NULL;
+	const OSSL_PARAM *p =
+		params ? OSSL_PARAM_locate_const(params, OSSL_SIGNATURE_PARAM_PAD_MODE) : NULL;
 	const char *text = NULL;
 	int mode = 0;
 
@@ -288,8 +295,8 @@ static int signature_init(void *signature, const char *digest, void *key, const 
 	return signature_set_params(signature, params);
 }
 
-static int signature_sign(void *signature, unsigned char *out, size_t *n, size_t room, const unsigned char *text,
-			  size_t text_size)
+static int signature_sign(void *signature, unsigned char *out, size_t *n, size_t room,
+			  const unsigned char *text, size_t text_size)
 {
 	struct signature *s = signature;
 	struct remote_key *k = s->key;
@@ -311,18 +318,18 @@ static int signature_sign(void *signature, unsigned char *out, size_t *n, size_t
 /* ---- tables ---- */
 
 #define FN(f) ((void (*)(void))(f))
-#define KEYMGMT(kind)                                                                \
-	static const OSSL_DISPATCH keymgmt_##kind[] = {                              \
-		{ OSSL_FUNC_KEYMGMT_NEW, FN(key_new_##kind) },                       \
-		{ OSSL_FUNC_KEYMGMT_FREE, FN(key_free) },                            \
-		{ OSSL_FUNC_KEYMGMT_HAS, FN(key_has) },                              \
-		{ OSSL_FUNC_KEYMGMT_IMPORT, FN(key_import) },                        \
-		{ OSSL_FUNC_KEYMGMT_IMPORT_TYPES, FN(key_import_types) },            \
-		{ OSSL_FUNC_KEYMGMT_MATCH, FN(key_match) },                          \
-		{ OSSL_FUNC_KEYMGMT_GET_PARAMS, FN(key_get_params) },                \
-		{ OSSL_FUNC_KEYMGMT_GETTABLE_PARAMS, FN(key_gettable_params) },      \
-		{ OSSL_FUNC_KEYMGMT_QUERY_OPERATION_NAME, FN(operation_##kind) },    \
-		{ 0, NULL },                                                         \
+#define KEYMGMT(kind)                                                             \
+	static const OSSL_DISPATCH keymgmt_##kind[] = {                           \
+		{ OSSL_FUNC_KEYMGMT_NEW, FN(key_new_##kind) },                    \
+		{ OSSL_FUNC_KEYMGMT_FREE, FN(key_free) },                         \
+		{ OSSL_FUNC_KEYMGMT_HAS, FN(key_has) },                           \
+		{ OSSL_FUNC_KEYMGMT_IMPORT, FN(key_import) },                     \
+		{ OSSL_FUNC_KEYMGMT_IMPORT_TYPES, FN(key_import_types) },         \
+		{ OSSL_FUNC_KEYMGMT_MATCH, FN(key_match) },                       \
+		{ OSSL_FUNC_KEYMGMT_GET_PARAMS, FN(key_get_params) },             \
+		{ OSSL_FUNC_KEYMGMT_GETTABLE_PARAMS, FN(key_gettable_params) },   \
+		{ OSSL_FUNC_KEYMGMT_QUERY_OPERATION_NAME, FN(operation_##kind) }, \
+		{ 0, NULL },                                                      \
 	}
 
 KEYMGMT(ec);
@@ -359,11 +366,13 @@ static const OSSL_ALGORITHM *provider_query(void *provider, int operation, int *
 {
 	(void)provider;
 	*no_cache = 0;
-	return operation == OSSL_OP_KEYMGMT ? keymgmts : operation == OSSL_OP_SIGNATURE ? signatures : NULL;
+	return operation == OSSL_OP_KEYMGMT	? keymgmts
+	       : operation == OSSL_OP_SIGNATURE ? signatures
+						: NULL;
 }
 
-int tls_provider_init(const OSSL_CORE_HANDLE *handle, const OSSL_DISPATCH *in, const OSSL_DISPATCH **out,
-		      void **context)
+int tls_provider_init(const OSSL_CORE_HANDLE *handle, const OSSL_DISPATCH *in,
+		      const OSSL_DISPATCH **out, void **context)
 {
 	static const OSSL_DISPATCH functions[] = {
 		{ OSSL_FUNC_PROVIDER_QUERY_OPERATION, FN(provider_query) },
@@ -386,7 +395,8 @@ static const char *type_name(EVP_PKEY *public)
 						  : NULL;
 }
 
-static bool key_from_params(struct tls_context *t, const char *type, OSSL_PARAM *params, EVP_PKEY **out)
+static bool key_from_params(struct tls_context *t, const char *type, OSSL_PARAM *params,
+			    EVP_PKEY **out)
 {
 	EVP_PKEY_CTX *ctx = EVP_PKEY_CTX_new_from_name(t->lib, type, PROPERTIES);
 	bool good = ctx && EVP_PKEY_fromdata_init(ctx) == 1 &&
@@ -396,8 +406,8 @@ static bool key_from_params(struct tls_context *t, const char *type, OSSL_PARAM 
 	return good;
 }
 
-enum err tls_provider_key(struct tls_context *t, uint32_t version, uint16_t number, EVP_PKEY *public,
-			  EVP_PKEY **out)
+enum err tls_provider_key(struct tls_context *t, uint32_t version, uint16_t number,
+			  EVP_PKEY *public, EVP_PKEY **out)
 {
 	unsigned version_value = version, number_value = number;
 	const char *type = type_name(public);

@@ -18,8 +18,8 @@ struct test {
 	uint32_t version;
 	struct tls_context *server, *client;
 	int signatures;
-	bool refuse;  /* keys answers with an error */
-	size_t hold;  /* answers are kept until there are so many, then given in reverse */
+	bool refuse; /* keys answers with an error */
+	size_t hold; /* answers are kept until there are so many, then given in reverse */
 	struct held held[HELD_MAX];
 	size_t held_n;
 	void (*body)(struct test *t);
@@ -35,7 +35,9 @@ static void release_held(struct test *t)
 		struct held *h = &t->held[--t->held_n];
 
 		if (h->n)
-			EQ(REPLY(t->keys, h->id, keys_signature, .signature = str_of(h->signature, h->n)), ERR_OK);
+			EQ(REPLY(t->keys, h->id, keys_signature,
+				 .signature = str_of(h->signature, h->n)),
+			   ERR_OK);
 		else
 			EQ(REPLY_FAILED(t->keys, h->id, ERR_DENIED, S("no")), ERR_OK);
 	}
@@ -51,7 +53,9 @@ static void keys_sign(struct test *t, struct chan *c, struct msg *m)
 	if (s->version != t->version)
 		err = ERR_STALE;
 	else
-		err = t->refuse ? ERR_DENIED : keyring_sign(t->ring, s->key, s->digest, s->pss, s->text, h.signature, &h.n);
+		err = t->refuse ? ERR_DENIED
+				: keyring_sign(t->ring, s->key, s->digest, s->pss, s->text,
+					       h.signature, &h.n);
 	if (err == ERR_STALE) {
 		EQ(REPLY_FAILED(c, m->id, err, S("no")), ERR_OK);
 		return;
@@ -79,7 +83,8 @@ static void keys_message(void *arg, struct chan *c, struct msg *m)
 	buf_init(&chains, MSG_MAX);
 	if (t->ring)
 		keyring_chains(t->ring, &chains);
-	EQ(REPLY(c, m->id, keys_chains_reply, .version = t->version, .chains = buf_str(&chains)), ERR_OK);
+	EQ(REPLY(c, m->id, keys_chains_reply, .version = t->version, .chains = buf_str(&chains)),
+	   ERR_OK);
 	buf_free(&chains);
 }
 
@@ -97,7 +102,8 @@ static void on_down(void *arg, struct chan *c, enum err why)
 	(void)why;
 }
 
-static void set_ring(struct test *t, const char *type, const char *name, const char *type2, const char *name2)
+static void set_ring(struct test *t, const char *type, const char *name, const char *type2,
+		     const char *name2)
 {
 	struct test_pem pem = test_pem_new(type, name, 90);
 	const char *why;
@@ -108,7 +114,8 @@ static void set_ring(struct test *t, const char *type, const char *name, const c
 	test_pem_free(&pem);
 	if (type2) {
 		pem = test_pem_new(type2, name2, 90);
-		EQ(keyring_add(t->ring, buf_str(&pem.certificate), buf_str(&pem.key), &why), ERR_OK);
+		EQ(keyring_add(t->ring, buf_str(&pem.certificate), buf_str(&pem.key), &why),
+		   ERR_OK);
 		test_pem_free(&pem);
 	}
 	t->version++;
@@ -278,7 +285,8 @@ static void kinds(struct test *t)
 			p = connected_pair(t, "mail.example.test");
 			OK(echo_is_good(&p));
 			EQ(t->signatures, before + 1);
-			STR_EQ(str_head(conn_tls_text(p.server), 8), versions[v] == TLS1_2_VERSION ? S("TLSv1.2 ") : S("TLSv1.3 "));
+			STR_EQ(str_head(conn_tls_text(p.server), 8),
+			       versions[v] == TLS1_2_VERSION ? S("TLSv1.2 ") : S("TLSv1.3 "));
 			STR_EQ(conn_tls_text(p.client), conn_tls_text(p.server));
 			STR_EQ(conn_tls_peer_name(p.client), S("mail.example.test"));
 			OK(!conn_tls_is_verified(p.client));
@@ -349,9 +357,12 @@ static void server_names(struct test *t)
 	static const struct {
 		const char *asked, *given;
 	} rows[] = {
-		{ "mail.example.test", "mail.example.test" }, { "imap.other.test", "imap.other.test" },
-		{ "IMAP.Other.Test.", "imap.other.test" },   { "unknown.test", "mail.example.test" },
-		{ "", "mail.example.test" },		     { "192.0.2.1", "mail.example.test" },
+		{ "mail.example.test", "mail.example.test" },
+		{ "imap.other.test", "imap.other.test" },
+		{ "IMAP.Other.Test.", "imap.other.test" },
+		{ "unknown.test", "mail.example.test" },
+		{ "", "mail.example.test" },
+		{ "192.0.2.1", "mail.example.test" },
 	};
 
 	set_ring(t, "P-256", "mail.example.test", "ED25519", "imap.other.test");
@@ -400,7 +411,8 @@ static void reload(struct test *t)
 
 static void verifying(struct test *t)
 {
-	struct test_pem good = test_pem_new("P-256", "mx.example.test", 90), other = test_pem_new("P-256", "x.test", 90);
+	struct test_pem good = test_pem_new("P-256", "mx.example.test", 90),
+			other = test_pem_new("P-256", "x.test", 90);
 	struct test_pem late = test_pem_new("P-256", "mx.example.test", -2);
 	const char *why;
 	struct pair p;
@@ -484,9 +496,12 @@ static void server_injection(struct test *t)
 		open_pair(&i.pair);
 		/* Somebody in the middle adds a command in clear, in the same packet or right
 		 * behind. */
-		conn_write(i.pair.client, together ? S("STARTTLS\r\nMAIL FROM:<evil@example.test>\r\n") : S("STARTTLS\r\n"));
+		conn_write(i.pair.client,
+			   together ? S("STARTTLS\r\nMAIL FROM:<evil@example.test>\r\n")
+				    : S("STARTTLS\r\n"));
 		EQ(conn_flush(i.pair.client), ERR_OK);
-		conn_write(i.pair.client, together ? S("RS") : S("MAIL FROM:<evil@example.test>\r\nRS"));
+		conn_write(i.pair.client,
+			   together ? S("RS") : S("MAIL FROM:<evil@example.test>\r\nRS"));
 		EQ(conn_flush(i.pair.client), ERR_OK);
 		EQ(fiber_spawn(t->loop, injected_server, &i), ERR_OK);
 		EQ(conn_read_line(i.pair.client, 100, &line), ERR_OK);
@@ -601,7 +616,8 @@ static void endings(struct test *t)
 	close_pair(&p);
 	/* A record that was tampered with. */
 	p = connected_pair(t, "");
-	buf_add(&p.client->tls->wire, S("\x17\x03\x03\x00\x20" "0123456789abcdef0123456789abcdef"));
+	buf_add(&p.client->tls->wire, S("\x17\x03\x03\x00\x20"
+					"0123456789abcdef0123456789abcdef"));
 	EQ(conn_flush(p.client), ERR_OK);
 	EQ(conn_read_line(p.server, 100, &line), ERR_PROTOCOL);
 	close_pair(&p);
@@ -643,7 +659,8 @@ static void large(struct test *t)
 	EQ(fiber_spawn(t->loop, sink_fiber, &s), ERR_OK);
 	EQ(conn_write_wait(p.server, str_of(all, TOTAL)), ERR_OK);
 	EQ(conn_flush(p.server), ERR_OK);
-	OK(p.server->out.size <= 2 * CONN_OUT_FLUSH && p.server->tls->wire.size <= 4 * CONN_OUT_FLUSH);
+	OK(p.server->out.size <= 2 * CONN_OUT_FLUSH &&
+	   p.server->tls->wire.size <= 4 * CONN_OUT_FLUSH);
 	conn_free(p.server);
 	p.server = NULL;
 	wait_pair(&p);

@@ -1,4 +1,5 @@
-/* For tests: certificates made on the spot, and a role `keys` at the other end of a channel pair. */
+/* For tests: certificates made on the spot, and a role `keys` at the other end of a channel pair.
+ */
 #ifndef NET_TLS_TEST_UTIL_H
 #define NET_TLS_TEST_UTIL_H
 
@@ -34,7 +35,7 @@ static inline void bio_to_buf(BIO *bio, struct buf *b)
 
 static inline EVP_PKEY *test_key(const char *type)
 {
-	return strcmp(type, "RSA") == 0	      ? EVP_RSA_gen(2048)
+	return strcmp(type, "RSA") == 0	       ? EVP_RSA_gen(2048)
 	       : strcmp(type, "RSA-1024") == 0 ? EVP_RSA_gen(1024)
 	       : strcmp(type, "ED25519") == 0  ? EVP_PKEY_Q_keygen(NULL, NULL, "ED25519")
 					       : EVP_EC_gen(type);
@@ -55,7 +56,8 @@ static inline struct test_pem test_pem_new(const char *type, const char *name, i
 	X509_set_version(x, 2);
 	X509_gmtime_adj(X509_getm_notBefore(x), -86400 * 30);
 	X509_gmtime_adj(X509_getm_notAfter(x), 86400L * days + 3600);
-	X509_NAME_add_entry_by_txt(X509_get_subject_name(x), "CN", MBSTRING_ASC, (const unsigned char *)name, -1, -1, 0);
+	X509_NAME_add_entry_by_txt(X509_get_subject_name(x), "CN", MBSTRING_ASC,
+				   (const unsigned char *)name, -1, -1, 0);
 	X509_set_issuer_name(x, X509_get_subject_name(x));
 	X509_set_pubkey(x, key);
 	extension = X509V3_EXT_conf_nid(NULL, NULL, NID_subject_alt_name, san);

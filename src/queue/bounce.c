@@ -1,15 +1,13 @@
 /* Composing delivery status notifications.
  *
- * Three parts (RFC 6522): words for people, fields for programs (RFC 3464), and the message or its header.
- * The words say for each
- * recipient who said no and what they said, and, where the status code tells, what that means and what can be
- * done
- * about it, because "550 5.7.1" is all that most senders ever get.
+ * Three parts (RFC 6522): words for people, fields for programs (RFC 3464), and the message or its
+ * header. The words say for each recipient who said no and what they said, and, where the status
+ * code tells, what that means and what can be done about it, because "550 5.7.1" is all that most
+ * senders ever get.
  *
- * Everything that came from outside (replies, addresses, envelope ids) is one line of clean text before it
- * lands in a field: build_*
- * drop CR, LF and NUL, and replies were cleaned when they were read. The original is put in as it is, behind a
- * boundary made of random bytes.
+ * Everything that came from outside (replies, addresses, envelope ids) is one line of clean text
+ * before it lands in a field: build_* drop CR, LF and NUL, and replies were cleaned when they were
+ * read. The original is put in as it is, behind a boundary made of random bytes.
  *
  * Non-ASCII addresses make it a notification of RFC 6533: message/global-delivery-status with utf-8
  * addresses. RET and size
@@ -63,12 +61,15 @@ static const struct {
 	{ "5.1.10", "That domain does not take mail." },
 	{ "5.1.1", "There is no such address there. Please check it for typing errors." },
 	{ "5.1.2", "There is no such domain. Please check it for typing errors." },
-	{ "5.1.3", "The address is not written as addresses are. Please check it for typing errors." },
+	{ "5.1.3",
+	  "The address is not written as addresses are. Please check it for typing errors." },
 	{ "5.2.2", "The recipient's mailbox is full." },
 	{ "5.2.3", "The message is larger than the recipient may get." },
 	{ "5.3.4", "The message is larger than the recipient's server takes." },
-	{ "5.4.6", "The mail would go round in circles; the recipient's domain or our next hop is set up wrongly." },
-	{ "5.6.7", "The recipient's server does not take addresses or headers with international characters." },
+	{ "5.4.6", "The mail would go round in circles; the recipient's domain or our next hop is "
+		   "set up wrongly." },
+	{ "5.6.7", "The recipient's server does not take addresses or headers with international "
+		   "characters." },
 	{ "5.7", "The recipient's server does not take this message as a matter of policy." },
 	{ "4.4.1", "The recipient's server could not be reached." },
 	{ "4.4.2", "The connection to the recipient's server broke." },
@@ -80,7 +81,8 @@ static const char *meaning_of(str status)
 	for (size_t i = 0; i < ARRAY_LEN(meanings); i++) {
 		str prefix = str_from_c(meanings[i].status);
 
-		if (str_eq(status, prefix) || (str_starts(status, prefix) && status.p[prefix.n] == '.'))
+		if (str_eq(status, prefix) ||
+		    (str_starts(status, prefix) && status.p[prefix.n] == '.'))
 			return meanings[i].words;
 	}
 	return NULL;
@@ -89,7 +91,8 @@ static const char *meaning_of(str status)
 /* Did a server say this, or are they our own words? */
 static bool is_reply(str reply)
 {
-	return reply.n >= 3 && ascii_is_digit(reply.p[0]) && ascii_is_digit(reply.p[1]) && ascii_is_digit(reply.p[2]);
+	return reply.n >= 3 && ascii_is_digit(reply.p[0]) && ascii_is_digit(reply.p[1]) &&
+	       ascii_is_digit(reply.p[2]);
 }
 
 /* One line of text: what is not a character becomes a space. */
@@ -137,28 +140,35 @@ static void words_begin(const struct bounce *b, struct buf *out)
 	buf_printf(out, "This is the mail server %.*s.\r\n\r\n", STR_ARGS(b->hostname));
 	switch (b->notice) {
 	case NOTICE_DELAYED:
-		buf_add(out, S("Your message has NOT reached the recipients below yet. You need not send it again:\r\n"
+		buf_add(out, S("Your message has NOT reached the recipients below yet. You need "
+			       "not send it again:\r\n"
 			       "the server goes on trying until "));
 		date_format_rfc5322(date_of(b, b->gives_up_us), out);
 		buf_add(out, S(".\r\n\r\n"));
 		break;
 	case NOTICE_RELAYED:
-		buf_add(out, S("Your message was handed to the mail server of the recipients below, as you asked to be told.\r\n"
-			       "That server does not tell of deliveries, so this is the last you will hear of it.\r\n\r\n"));
+		buf_add(out, S("Your message was handed to the mail server of the recipients "
+			       "below, as you asked to be told.\r\n"
+			       "That server does not tell of deliveries, so this is the last you "
+			       "will hear of it.\r\n\r\n"));
 		break;
 	case NOTICE_DELIVERED:
-		buf_add(out, S("Your message was delivered to the mailboxes of the recipients below, as you asked to be told.\r\n"
+		buf_add(out, S("Your message was delivered to the mailboxes of the recipients "
+			       "below, as you asked to be told.\r\n"
 			       "Whether somebody read it is not known.\r\n\r\n"));
 		break;
 	case NOTICE_EXPANDED:
-		buf_add(out, S("Your message was passed on to all those behind the addresses below, as you asked to be told.\r\n"
-			       "There are several behind each, and they do not tell of deliveries.\r\n\r\n"));
+		buf_add(out, S("Your message was passed on to all those behind the addresses "
+			       "below, as you asked to be told.\r\n"
+			       "There are several behind each, and they do not tell of "
+			       "deliveries.\r\n\r\n"));
 		break;
 	case NOTICE_FAILED:
 	case NOTICE_NONE:
 		buf_add(out, S("Your message could not be delivered to the recipients below"));
-		buf_add(out, is_expired ? S(". The server tried again\r\nand again and has now given up. What went wrong last:") :
-					  S(",\r\nand the server does not try again."));
+		buf_add(out, is_expired ? S(". The server tried again\r\nand again and has now "
+					    "given up. What went wrong last:")
+					: S(",\r\nand the server does not try again."));
 		buf_add(out, S("\r\n\r\n"));
 		break;
 	}
@@ -173,7 +183,8 @@ static void part_words(const struct bounce *b, str boundary, struct buf *out)
 	for (size_t i = 0; i < b->count; i++)
 		words_rcpt(b, &b->rcpts[i], &text);
 	if (b->original.p)
-		buf_add(&text, b->is_whole ? S("Your message is attached.\r\n") : S("The header of your message is attached.\r\n"));
+		buf_add(&text, b->is_whole ? S("Your message is attached.\r\n")
+					   : S("The header of your message is attached.\r\n"));
 	buf_printf(&text, "Our number of it is %.*s.\r\n", STR_ARGS(b->message));
 	if (bounce_is_8bit(buf_str(&text)))
 		build_part(out, boundary, S("text/plain; charset=utf-8"), S("8bit"));
@@ -190,7 +201,8 @@ static void part_words(const struct bounce *b, str boundary, struct buf *out)
 static bool is_global(const struct bounce *b)
 {
 	for (size_t i = 0; i < b->count; i++)
-		if (bounce_is_8bit(b->rcpts[i].record->address) || bounce_is_8bit(b->rcpts[i].record->original) ||
+		if (bounce_is_8bit(b->rcpts[i].record->address) ||
+		    bounce_is_8bit(b->rcpts[i].record->original) ||
 		    bounce_is_8bit(b->rcpts[i].record->orcpt))
 			return true;
 	return bounce_is_8bit(b->sender);
@@ -234,8 +246,9 @@ static void original_recipient(const struct rec_queue_record *r, struct buf *out
 static const char *action_of(enum queue_notice notice)
 {
 	static const char *const actions[] = {
-		[NOTICE_NONE] = "failed", [NOTICE_FAILED] = "failed", [NOTICE_DELAYED] = "delayed",
-		[NOTICE_RELAYED] = "relayed", [NOTICE_DELIVERED] = "delivered", [NOTICE_EXPANDED] = "expanded"
+		[NOTICE_NONE] = "failed",	  [NOTICE_FAILED] = "failed",
+		[NOTICE_DELAYED] = "delayed",	  [NOTICE_RELAYED] = "relayed",
+		[NOTICE_DELIVERED] = "delivered", [NOTICE_EXPANDED] = "expanded"
 	};
 
 	return actions[notice];
@@ -246,12 +259,15 @@ static str status_of(const struct bounce *b, const struct bounce_rcpt *r)
 {
 	if (r->status.n)
 		return r->status;
-	return is_success(b->notice) ? S("2.0.0") : b->notice == NOTICE_DELAYED ? S("4.0.0") : S("5.0.0");
+	return is_success(b->notice)	     ? S("2.0.0")
+	       : b->notice == NOTICE_DELAYED ? S("4.0.0")
+					     : S("5.0.0");
 }
 
 static void fields_rcpt(const struct bounce *b, const struct bounce_rcpt *r, struct buf *out)
 {
-	str host = str_head(r->remote, MIN(str_find_char(r->remote, '['), str_find_char(r->remote, ':')));
+	str host = str_head(r->remote,
+			    MIN(str_find_char(r->remote, '['), str_find_char(r->remote, ':')));
 
 	buf_add(out, S("\r\n"));
 	original_recipient(r->record, out);
@@ -267,7 +283,9 @@ static void fields_rcpt(const struct bounce *b, const struct bounce_rcpt *r, str
 		field(out, "Diagnostic-Code", "x-posthorn; ", r->reply);
 	/* RFC 3464 2.3.7: what is delivered here is so when it is taken. */
 	date_field(out, "Last-Attempt-Date",
-		   date_of(b, b->notice == NOTICE_DELIVERED || b->notice == NOTICE_EXPANDED ? b->arrived_us : b->now_us));
+		   date_of(b, b->notice == NOTICE_DELIVERED || b->notice == NOTICE_EXPANDED
+				      ? b->arrived_us
+				      : b->now_us));
 	if (b->notice == NOTICE_DELAYED)
 		date_field(out, "Will-Retry-Until", date_of(b, b->gives_up_us));
 }
@@ -298,23 +316,24 @@ static void part_fields(const struct bounce *b, str boundary, struct buf *out)
 static void part_original(const struct bounce *b, str boundary, struct buf *out)
 {
 	bool is_8bit = bounce_is_8bit(b->original), global = is_8bit && is_global(b);
-	str type = b->is_whole ? (global ? S("message/global") : S("message/rfc822")) :
-				 (global ? S("message/global-headers") : S("text/rfc822-headers"));
+	str type = b->is_whole ? (global ? S("message/global") : S("message/rfc822"))
+			       : (global ? S("message/global-headers") : S("text/rfc822-headers"));
 
 	if (!b->original.p)
 		return;
 	build_part(out, boundary, type, is_8bit ? S("8bit") : STR_EMPTY);
-	/* RFC 2046 5.1.1: the line end before the boundary is the boundary's; the message keeps its own. */
+	/* RFC 2046 5.1.1: the line end before the boundary is the boundary's; the message keeps its
+	 * own. */
 	buf_add(out, b->original);
 }
 
 static str subject_of(enum queue_notice notice)
 {
-	return notice == NOTICE_DELAYED ? S("Your message is delayed (the server goes on trying)") :
-	       notice == NOTICE_RELAYED ? S("Your message was handed on") :
-	       notice == NOTICE_DELIVERED ? S("Your message was delivered") :
-	       notice == NOTICE_EXPANDED ? S("Your message was passed on") :
-					  S("Your message could not be delivered");
+	return notice == NOTICE_DELAYED	  ? S("Your message is delayed (the server goes on trying)")
+	       : notice == NOTICE_RELAYED ? S("Your message was handed on")
+	       : notice == NOTICE_DELIVERED ? S("Your message was delivered")
+	       : notice == NOTICE_EXPANDED  ? S("Your message was passed on")
+					    : S("Your message could not be delivered");
 }
 
 void bounce_compose(const struct bounce *b, struct buf *out)

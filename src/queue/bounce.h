@@ -1,10 +1,9 @@
-/* Delivery status notifications (RFC 3464, RFC 3461 6, RFC 6533): what the sender gets to read when mail
- * failed, is late, or
- * arrived, or went to where nobody tells of success.
+/* Delivery status notifications (RFC 3464, RFC 3461 6, RFC 6533): what the sender gets to read when
+ * mail failed, is late, or arrived, or went to where nobody tells of success.
  *
- * `bounce_compose` makes the whole message, of CRLF lines, from facts that the caller gathered. It reads no
- * clock and makes no random
- * numbers. The envelope is the caller's: from the null sender to `sender`.
+ * `bounce_compose` makes the whole message, of CRLF lines, from facts that the caller gathered. It
+ * reads no clock and makes no random numbers. The envelope is the caller's: from the null sender to
+ * `sender`.
  */
 #ifndef QUEUE_BOUNCE_H
 #define QUEUE_BOUNCE_H
@@ -14,13 +13,15 @@
 enum {
 	BOUNCE_RANDOM = 16,
 	BOUNCE_RCPTS_MAX = 100,		 /* in one notice */
-	BOUNCE_ORIGINAL_MAX = 50 * 1024, /* a larger message is returned as its header, as Postfix's bounce_size_limit */
+	BOUNCE_ORIGINAL_MAX = 50 * 1024, /* a larger message is returned as its header, as Postfix's
+					    bounce_size_limit */
 	BOUNCE_SIZE_MAX = 1024 * 1024,	 /* a good maximum for the buffer */
 };
 
 struct bounce_rcpt {
 	const struct rec_queue_record *record;
-	str remote; /* "host[address]:port" of the server that answered or could not be reached; may be empty */
+	str remote; /* "host[address]:port" of the server that answered or could not be reached; may
+		       be empty */
 	str reply;  /* "550 5.1.1 No such user", or our own words where no server said anything */
 	str status; /* RFC 3463; may be empty */
 	bool is_expired; /* given up after maximal_queue_lifetime */
@@ -40,8 +41,8 @@ struct bounce {
 	int64_t gives_up_us; /* NOTICE_DELAYED: when we do */
 	const struct bounce_rcpt *rcpts;
 	size_t count;
-	str original;	   /* the message or its header; p NULL when it could not be read */
-	bool is_whole;	   /* it is the message */
+	str original;  /* the message or its header; p NULL when it could not be read */
+	bool is_whole; /* it is the message */
 };
 
 /* Fails as buf does, with buf_failed. */

@@ -1,11 +1,12 @@
-/* Notices, read back with mime/: the three parts, the fields of RFC 3464, and that nothing from outside adds
- * a field. */
+/* Notices, read back with mime/: the three parts, the fields of RFC 3464, and that nothing from
+ * outside adds a field. */
 #include "base/tap.h"
 #include "mime/header.h"
 #include "mime/part.h"
 #include "queue/bounce.h"
 
-static const char original[] = "Received: by mx\r\nFrom: <a@example.org>\r\nSubject: hello\r\n\r\nworld\r\n";
+static const char original[] =
+	"Received: by mx\r\nFrom: <a@example.org>\r\nSubject: hello\r\n\r\nworld\r\n";
 
 struct read_back {
 	struct buf out;
@@ -65,7 +66,9 @@ static void field_is(const struct read_back *r, unsigned n, str name, str want)
 
 static struct rec_queue_record record(str address)
 {
-	return (struct rec_queue_record){ .address = address, .original = address, .sender = S("a@example.org") };
+	return (struct rec_queue_record){ .address = address,
+					  .original = address,
+					  .sender = S("a@example.org") };
 }
 
 static struct bounce usual(const struct bounce_rcpt *rcpts, size_t count)
@@ -90,11 +93,16 @@ static struct bounce usual(const struct bounce_rcpt *rcpts, size_t count)
 
 static void test_failed(void)
 {
-	struct rec_queue_record one = record(S("bob@example.net")), two = record(S("c@example.com"));
+	struct rec_queue_record one = record(S("bob@example.net")),
+				two = record(S("c@example.com"));
 	struct bounce_rcpt rcpts[] = {
-		{ .record = &one, .remote = S("mx.example.net[192.0.2.1]:25"), .reply = S("550 5.1.1 No such user"),
+		{ .record = &one,
+		  .remote = S("mx.example.net[192.0.2.1]:25"),
+		  .reply = S("550 5.1.1 No such user"),
 		  .status = S("5.1.1") },
-		{ .record = &two, .reply = S("the domain example.com does not exist"), .status = S("5.1.2") },
+		{ .record = &two,
+		  .reply = S("the domain example.com does not exist"),
+		  .status = S("5.1.2") },
 	};
 	struct bounce b = usual(rcpts, 2);
 	struct read_back r;
@@ -134,8 +142,10 @@ static void test_failed(void)
 	field_is(&r, 2, S("Status"), S("5.1.2"));
 	OK(!header_find(group(&r, 2), S("Remote-MTA"), &f));
 	OK(!header_find(group(&r, 2), S("Original-Recipient"), &f));
-	field_is(&r, 2, S("Diagnostic-Code"), S("x-posthorn; the domain example.com does not exist"));
-	OK(str_find(r.text, S("    The server mx.example.net[192.0.2.1]:25 said:\r\n    550 5.1.1 No such user\r\n"
+	field_is(&r, 2, S("Diagnostic-Code"),
+		 S("x-posthorn; the domain example.com does not exist"));
+	OK(str_find(r.text, S("    The server mx.example.net[192.0.2.1]:25 said:\r\n    550 5.1.1 "
+			      "No such user\r\n"
 			      "    There is no such address there.")) != STR_NONE);
 	OK(str_find(r.text, S("(you wrote to <robert@example.org>)")) != STR_NONE);
 	OK(str_find(r.text, S("0CW3Z9K2M4XQA")) != STR_NONE);
@@ -145,7 +155,9 @@ static void test_failed(void)
 static void test_kinds(void)
 {
 	struct rec_queue_record one = record(S("bob@example.net"));
-	struct bounce_rcpt rcpt = { .record = &one, .remote = S("mx[192.0.2.1]:25"), .reply = S("421 later") };
+	struct bounce_rcpt rcpt = { .record = &one,
+				    .remote = S("mx[192.0.2.1]:25"),
+				    .reply = S("421 later") };
 	struct bounce b = usual(&rcpt, 1);
 	struct header_field f;
 	struct read_back r;
@@ -209,7 +221,8 @@ static void test_utf8(void)
 	struct read_back r;
 
 	tap_group("RFC 6533");
-	b.original = S("Subject: gr\xc3\xbc\xc3\x9f""e\r\n\r\nx\r\n");
+	b.original = S("Subject: gr\xc3\xbc\xc3\x9f"
+		       "e\r\n\r\nx\r\n");
 	compose(&b, &r);
 	OK(mime_type_is(r.fields, S("message"), S("global-delivery-status")));
 	OK(mime_type_is(r.message, S("message"), S("global")));
@@ -221,10 +234,10 @@ static void test_utf8(void)
 static void test_hostile(void)
 {
 	struct rec_queue_record one = record(S("b@example.net\r\nX-Evil: 1"));
-	struct bounce_rcpt rcpt = {
-		.record = &one, .remote = S("mx\r\nX-Evil: 2[1]:25"),
-		.reply = S("550 no\r\nX-Evil: 3\r\n\r\nbody"), .status = S("5.0.0")
-	};
+	struct bounce_rcpt rcpt = { .record = &one,
+				    .remote = S("mx\r\nX-Evil: 2[1]:25"),
+				    .reply = S("550 no\r\nX-Evil: 3\r\n\r\nbody"),
+				    .status = S("5.0.0") };
 	struct bounce b = usual(&rcpt, 1);
 	struct read_back r;
 

@@ -1,8 +1,8 @@
 /* Chained hash tables, grown to keep about one node per bucket.
  *
- * The nodes are inside of the things, so adding allocates nothing but, now and then, buckets. When there is
- * no memory
- * to grow, the chains become longer and nothing else happens; only the first buckets can fail.
+ * The nodes are inside of the things, so adding allocates nothing but, now and then, buckets. When
+ * there is no memory to grow, the chains become longer and nothing else happens; only the first
+ * buckets can fail.
  */
 #include "queue/index.h"
 

@@ -23,8 +23,9 @@ struct index {
 };
 
 void index_free(struct index *t); /* the table alone */
-MUST_USE enum err index_add(struct index *t, struct index_node *n, uint64_t hash); /* ERR_NO_MEMORY */
-void index_remove(struct index *t, struct index_node *n);	/* it must be in it */
+MUST_USE enum err index_add(struct index *t, struct index_node *n,
+			    uint64_t hash);		  /* ERR_NO_MEMORY */
+void index_remove(struct index *t, struct index_node *n); /* it must be in it */
 /* Those of this hash, the newest first. */
 struct index_node *index_first(const struct index *t, uint64_t hash);
 struct index_node *index_next(const struct index_node *n);

@@ -1,13 +1,13 @@
 /* Decisions about recipients after an attempt.
  *
- * Back-off is Postfix's in effect: the time between attempts doubles from the least to the greatest, with a
- * tenth
- * of jitter so that what failed together does not come again together. The last attempt falls on the end of the
- * lifetime rather than before it, so that a message is tried for as long as the setting says.
+ * Back-off is Postfix's in effect: the time between attempts doubles from the least to the
+ * greatest, with a tenth of jitter so that what failed together does not come again together. The
+ * last attempt falls on the end of the lifetime rather than before it, so that a message is tried
+ * for as long as the setting says.
  *
- * Notices follow RFC 3461 5.2: NEVER is never; without NOTIFY, failures and delays are told and success is
- * not; and there is no
- * notice about mail with the null sender (RFC 3464 2), which is what ends bounce loops.
+ * Notices follow RFC 3461 5.2: NEVER is never; without NOTIFY, failures and delays are told and
+ * success is not; and there is no notice about mail with the null sender (RFC 3464 2), which is
+ * what ends bounce loops.
  */
 #include "queue/outcome.h"
 
@@ -59,13 +59,15 @@ enum queue_notice queue_notice_of(uint8_t state, str status)
 	}
 }
 
-static struct queue_decision final(const struct rec_queue_record *r, uint8_t state, enum queue_notice what)
+static struct queue_decision final(const struct rec_queue_record *r, uint8_t state,
+				   enum queue_notice what)
 {
-	return (struct queue_decision){ .state = state, .notice = queue_owes(r, what) ? what : NOTICE_NONE };
+	return (struct queue_decision){ .state = state,
+					.notice = queue_owes(r, what) ? what : NOTICE_NONE };
 }
 
-struct queue_decision queue_decide(const struct queue_limits *l, const struct rec_queue_record *r, uint8_t answer,
-				   bool dsn_passed, int64_t now_us, uint64_t chance)
+struct queue_decision queue_decide(const struct queue_limits *l, const struct rec_queue_record *r,
+				   uint8_t answer, bool dsn_passed, int64_t now_us, uint64_t chance)
 {
 	int64_t end = r->created_us + (r->sender.n ? l->lifetime_us : l->bounce_lifetime_us);
 	struct queue_decision d;
@@ -79,7 +81,8 @@ struct queue_decision queue_decide(const struct queue_limits *l, const struct re
 	}
 	d = (struct queue_decision){ .state = QUEUE_DEFERRED };
 	d.due_us = MIN(now_us + queue_backoff(l, r->attempts + 1, chance), end);
-	if (l->warning_us && !r->warned_us && now_us >= r->created_us + l->warning_us && queue_owes(r, NOTICE_DELAYED))
+	if (l->warning_us && !r->warned_us && now_us >= r->created_us + l->warning_us &&
+	    queue_owes(r, NOTICE_DELAYED))
 		d.notice = NOTICE_DELAYED;
 	return d;
 }

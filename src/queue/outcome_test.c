@@ -84,7 +84,8 @@ static void test_notify(void)
 	tap_group("notices");
 	for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
 		r.notify = cases[i].notify;
-		EQ(queue_decide(&limits, &r, cases[i].answer, false, late, 7).notice, cases[i].notice);
+		EQ(queue_decide(&limits, &r, cases[i].answer, false, late, 7).notice,
+		   cases[i].notice);
 	}
 	r.notify = NOTIFY_SUCCESS;
 	EQ(queue_decide(&limits, &r, QUEUE_SENT, true, late, 7).notice, NOTICE_NONE);

@@ -1,12 +1,10 @@
 /* Routing.
  *
- * The table is searched from its first row for each pattern; it is a setting written by hand, of some rows.
- * The order of
- * patterns is Postfix's transport(5), but for address extensions: the whole address, the domain, the parents
- * with their leading
- * dot, and the asterisk. Domains match without regard to case, local parts too (RFC 5321 2.4 would have them
- * exact;
- * nobody writes a route for one case of a name).
+ * The table is searched from its first row for each pattern; it is a setting written by hand, of
+ * some rows. The order of patterns is Postfix's transport(5), but for address extensions: the whole
+ * address, the domain, the parents with their leading dot, and the asterisk. Domains match without
+ * regard to case, local parts too (RFC 5321 2.4 would have them exact; nobody writes a route for
+ * one case of a name).
  */
 #include "queue/route.h"
 
@@ -34,7 +32,8 @@ static const struct route_pair *pair_match(const struct route_table *t, str addr
 		p = pair_find(t, domain);
 	/* An address literal has no parents. */
 	if (!str_starts(domain, S("["))) {
-		for (size_t dot; !p && (dot = str_find_char(domain, '.')) != STR_NONE; domain = str_from(domain, dot + 1))
+		for (size_t dot; !p && (dot = str_find_char(domain, '.')) != STR_NONE;
+		     domain = str_from(domain, dot + 1))
 			p = pair_find(t, str_from(domain, dot));
 	}
 	return p ? p : pair_find(t, S("*"));
@@ -48,7 +47,8 @@ enum err route_find(const struct route_table *t, str address, struct arena *a, s
 	if (p) {
 		str at = p->hop, transport = str_cut(&at, ':');
 
-		/* ":nexthop" leaves the transport as it is; "smtp:" the next hop, relayhost's included. */
+		/* ":nexthop" leaves the transport as it is; "smtp:" the next hop, relayhost's
+		 * included. */
 		*hop = transport.n ? p->hop : arena_printf(a, "smtp:%.*s", STR_ARGS(at));
 		return hop->p ? ERR_OK : ERR_NO_MEMORY;
 	}
@@ -92,7 +92,8 @@ enum err route_parse(str hop, str domain, struct route_hop *out)
 	*out = (struct route_hop){ .asks_mx = true };
 	if (str_case_eq(transport, S("lmtp")))
 		out->is_lmtp = true;
-	else if (transport.n && !str_case_eq(transport, S("smtp")) && !str_case_eq(transport, S("relay")))
+	else if (transport.n && !str_case_eq(transport, S("smtp")) &&
+		 !str_case_eq(transport, S("relay")))
 		return ERR_UNSUPPORTED;
 	if (!at.n)
 		at = domain;

@@ -1,14 +1,16 @@
-/* Where mail for an address goes next: the transport table, then relayhost, then the MX of its domain.
+/* Where mail for an address goes next: the transport table, then relayhost, then the MX of its
+ * domain.
  *
- * Two steps. `route_find` picks the next hop's text from the settings; it is what out_deliver carries and
- * what destinations are
- * told apart by. `route_parse` reads that text where the connection is made.
+ * Two steps. `route_find` picks the next hop's text from the settings; it is what out_deliver
+ * carries and what destinations are told apart by. `route_parse` reads that text where the
+ * connection is made.
  *
  *	TRANSPORT:HOST         the MX of HOST; TRANSPORT:HOST:PORT the same on another port
  *	TRANSPORT:[HOST]:PORT  HOST itself (a name or an address), no MX
  *	TRANSPORT:             the MX of the recipient's domain
  *
- * TRANSPORT is smtp (relay is the same) or lmtp (RFC 2033; never asks for MX; port 24). Empty text is "smtp:".
+ * TRANSPORT is smtp (relay is the same) or lmtp (RFC 2033; never asks for MX; port 24). Empty text
+ * is "smtp:".
  */
 #ifndef QUEUE_ROUTE_H
 #define QUEUE_ROUTE_H
@@ -27,9 +29,9 @@ struct route_table {
 	str relayhost; /* empty: none */
 };
 
-/* The next hop's text; lives in the arena or borrows from the table. Patterns as in transport(5), in this
- * order: the whole address, its
- * domain, ".parent" for subdomains from the longest on, "*". ERR_NO_MEMORY. */
+/* The next hop's text; lives in the arena or borrows from the table. Patterns as in transport(5),
+ * in this order: the whole address, its domain, ".parent" for subdomains from the longest on, "*".
+ * ERR_NO_MEMORY. */
 MUST_USE enum err route_find(const struct route_table *t, str address, struct arena *a, str *hop);
 
 struct route_hop {

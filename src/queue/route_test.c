@@ -57,10 +57,14 @@ static void test_parse(void)
 		{ "", "example.org", ERR_OK, false, true, "example.org", 0 },
 		{ "smtp:", "example.org", ERR_OK, false, true, "example.org", 0 },
 		{ "smtp:relay.example", "example.org", ERR_OK, false, true, "relay.example", 0 },
-		{ "relay:relay.example:587", "example.org", ERR_OK, false, true, "relay.example", 587 },
-		{ "smtp:[relay.example]:587", "example.org", ERR_OK, false, false, "relay.example", 587 },
-		{ "smtp:[2001:db8::1]:65535", "example.org", ERR_OK, false, false, "2001:db8::1", 65535 },
-		{ "smtp:[IPv6:2001:db8::1]", "example.org", ERR_OK, false, false, "2001:db8::1", 0 },
+		{ "relay:relay.example:587", "example.org", ERR_OK, false, true, "relay.example",
+		  587 },
+		{ "smtp:[relay.example]:587", "example.org", ERR_OK, false, false, "relay.example",
+		  587 },
+		{ "smtp:[2001:db8::1]:65535", "example.org", ERR_OK, false, false, "2001:db8::1",
+		  65535 },
+		{ "smtp:[IPv6:2001:db8::1]", "example.org", ERR_OK, false, false, "2001:db8::1",
+		  0 },
 		{ "", "[192.0.2.1]", ERR_OK, false, false, "192.0.2.1", 0 },
 		{ "", "[IPv6:::1]", ERR_OK, false, false, "::1", 0 },
 		{ "lmtp:[127.0.0.1]", "x", ERR_OK, true, false, "127.0.0.1", 24 },
@@ -80,7 +84,8 @@ static void test_parse(void)
 	tap_group("next hop");
 	for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
 		struct route_hop h;
-		enum err err = route_parse(str_from_c(cases[i].hop), str_from_c(cases[i].domain), &h);
+		enum err err =
+			route_parse(str_from_c(cases[i].hop), str_from_c(cases[i].domain), &h);
 
 		if (!EQ(err, cases[i].err) || err)
 			continue;

@@ -1,29 +1,24 @@
 /* The scheduler.
  *
- * The structure: a destination has groups, one for each message that waits for it; a group has recipients. A
- * destination
- * that could begin a job stands in the ring `ready`; sched_next takes the first, gives it one job and puts it
- * at the
- * ring's end, and its group at the end of the destination's. So a destination with a hundred thousand
- * recipients delays the others by one job, and a message with many recipients delays the others of
- * its destination by one job: fairness without weights or a clock.
+ * The structure: a destination has groups, one for each message that waits for it; a group has
+ * recipients. A destination that could begin a job stands in the ring `ready`; sched_next takes the
+ * first, gives it one job and puts it at the ring's end, and its group at the end of the
+ * destination's. So a destination with a hundred thousand recipients delays the others by one job,
+ * and a message with many recipients delays the others of its destination by one job: fairness
+ * without weights or a clock.
  *
- * Concurrency is Postfix's in effect (its SCHEDULER_README): a success opens the window by one, a failed
- * connection closes it by one, and the destination is dead when the failures since the last success add up to
- * a window's
- * worth, counted as 1/window each. Greeting or reply codes say nothing here; a server that answers is alive.
+ * Concurrency is Postfix's in effect (its SCHEDULER_README): a success opens the window by one, a
+ * failed connection closes it by one, and the destination is dead when the failures since the last
+ * success add up to a window's worth, counted as 1/window each. Greeting or reply codes say nothing
+ * here; a server that answers is alive.
  *
- * A dead destination keeps nothing in memory: its records are refused, and the caller records that they are
- * deferred. That
- * is a write for each, but the memory (records_max) belongs to destinations that can be reached. The same is
- * done
- * with what a busy destination has above its share.
+ * A dead destination keeps nothing in memory: its records are refused, and the caller records that
+ * they are deferred. That is a write for each, but the memory (records_max) belongs to destinations
+ * that can be reached. The same is done with what a busy destination has above its share.
  *
- * Invariants: a record is in the index by id while it is held; it is in a group (waiting), in `refused`, or
- * in a
- * job; `held` counts all three; a destination is in `ready` if and only if it has groups, a free place in its
- * window,
- * and is not dead.
+ * Invariants: a record is in the index by id while it is held; it is in a group (waiting), in
+ * `refused`, or in a job; `held` counts all three; a destination is in `ready` if and only if it
+ * has groups, a free place in its window, and is not dead.
  */
 #include "queue/scheduler.h"
 
@@ -61,13 +56,13 @@ struct sched_destination {
 	uint32_t waiting; /* in groups */
 	uint32_t active;  /* jobs */
 	uint32_t window;
-	uint32_t cohort;  /* failures since the last success */
-	uint32_t deaths;  /* in a row */
+	uint32_t cohort; /* failures since the last success */
+	uint32_t deaths; /* in a row */
 	int64_t dead_until_us;
 	struct {
 		char reason[REASON_MAX], remote[REMOTE_MAX], status[STATUS_MAX];
 		size_t reason_n, remote_n, status_n;
-	} *last; /* of the death; NULL before one */
+	} * last; /* of the death; NULL before one */
 	size_t name_n;
 	char name[];
 };
@@ -120,7 +115,8 @@ static str name_of(const struct sched_destination *d)
 
 static struct sched_destination *destination_find(struct sched *s, str name)
 {
-	for (struct index_node *n = index_first(&s->destinations, str_hash(name, s->seed)); n; n = index_next(n)) {
+	for (struct index_node *n = index_first(&s->destinations, str_hash(name, s->seed)); n;
+	     n = index_next(n)) {
 		struct sched_destination *d = CONTAINER_OF(n, struct sched_destination, by_name);
 
 		if (str_eq(name_of(d), name))
@@ -192,7 +188,8 @@ static void destination_settle(struct sched *s, struct sched_destination *d)
 
 static size_t record_strings(const struct rec_queue_record *r)
 {
-	return r->sender.n + r->address.n + r->original.n + r->orcpt.n + r->envid.n + r->remote.n + r->reply.n + r->status.n;
+	return r->sender.n + r->address.n + r->original.n + r->orcpt.n + r->envid.n + r->remote.n +
+	       r->reply.n + r->status.n;
 }
 
 static void keep(str *s, char **to)
@@ -308,7 +305,8 @@ static void refuse(struct sched *s, struct sched_rcpt *x, bool is_over_share)
 	s->refused_n++;
 }
 
-static enum err place(struct sched *s, struct sched_destination *d, struct sched_rcpt *x, int64_t now)
+static enum err place(struct sched *s, struct sched_destination *d, struct sched_rcpt *x,
+		      int64_t now)
 {
 	struct sched_group *g;
 
@@ -331,7 +329,8 @@ static enum err place(struct sched *s, struct sched_destination *d, struct sched
 	return ERR_OK;
 }
 
-static enum err hold(struct sched *s, const struct rec_queue_record *r, str where, int64_t lease_until_us, struct sched_rcpt **out)
+static enum err hold(struct sched *s, const struct rec_queue_record *r, str where,
+		     int64_t lease_until_us, struct sched_rcpt **out)
 {
 	struct sched_rcpt *x = sched_find(s, r->id);
 	struct sched_destination *d;
@@ -363,7 +362,8 @@ static enum err hold(struct sched *s, const struct rec_queue_record *r, str wher
 	return ERR_OK;
 }
 
-enum err sched_add(struct sched *s, const struct rec_queue_record *r, str where, int64_t lease_until_us, int64_t now)
+enum err sched_add(struct sched *s, const struct rec_queue_record *r, str where,
+		   int64_t lease_until_us, int64_t now)
 {
 	struct sched_rcpt *x;
 	struct sched_destination *d;
@@ -380,7 +380,8 @@ enum err sched_add(struct sched *s, const struct rec_queue_record *r, str where,
 	return err;
 }
 
-enum err sched_hold(struct sched *s, const struct rec_queue_record *r, int64_t lease_until_us, struct sched_rcpt **out)
+enum err sched_hold(struct sched *s, const struct rec_queue_record *r, int64_t lease_until_us,
+		    struct sched_rcpt **out)
 {
 	enum err err = hold(s, r, STR_EMPTY, lease_until_us, out);
 
@@ -419,7 +420,8 @@ static void job_fill(struct sched *s, struct sched_job *job, struct sched_group 
 
 		is_last = x->in_group.next == &g->rcpts;
 		bytes += rcpt_bytes(x);
-		if (job->count && (job->count == s->limits.rcpts_per_job || bytes > SCHED_JOB_BYTES_MAX))
+		if (job->count &&
+		    (job->count == s->limits.rcpts_per_job || bytes > SCHED_JOB_BYTES_MAX))
 			return;
 		/* Its lease is too short: sched_lapsed will take it. */
 		if (x->lease_until_us - now < s->limits.lease_margin_us)
@@ -461,7 +463,8 @@ struct sched_job *sched_next(struct sched *s, int64_t now)
 		return NULL;
 	/* One round at most: what stands in the ring may be waiting for sched_lapsed alone. */
 	for (bool is_last = false; !is_last && !list_is_empty(&s->ready);) {
-		struct sched_destination *d = LIST_FIRST(&s->ready, struct sched_destination, in_ready);
+		struct sched_destination *d =
+			LIST_FIRST(&s->ready, struct sched_destination, in_ready);
 		struct sched_job *job;
 
 		is_last = &d->in_ready == end;
@@ -502,7 +505,8 @@ static void refuse_all(struct sched *s, struct sched_destination *d)
 	}
 }
 
-static void destination_failed(struct sched *s, struct sched_destination *d, const struct rec_out_answer *last, int64_t now)
+static void destination_failed(struct sched *s, struct sched_destination *d,
+			       const struct rec_out_answer *last, int64_t now)
 {
 	int64_t rest = s->limits.dead_min_us;
 
@@ -534,8 +538,8 @@ static void destination_worked(struct sched *s, struct sched_destination *d)
 	d->dead_until_us = 0;
 }
 
-void sched_done(struct sched *s, struct sched_job *job, enum sched_feedback feedback, const struct rec_out_answer *last,
-		int64_t now)
+void sched_done(struct sched *s, struct sched_job *job, enum sched_feedback feedback,
+		const struct rec_out_answer *last, int64_t now)
 {
 	struct sched_destination *d = job->destination;
 
@@ -543,7 +547,8 @@ void sched_done(struct sched *s, struct sched_job *job, enum sched_feedback feed
 		destination_worked(s, d);
 	else if (feedback == SCHED_NO_CONNECTION)
 		destination_failed(s, d, last, now);
-	/* It stays active until its recipients are gone, so that the destination is not freed under us. */
+	/* It stays active until its recipients are gone, so that the destination is not freed under
+	 * us. */
 	for (uint32_t i = 0; i < job->count; i++)
 		sched_free(s, job->rcpts[i]);
 	free(job);
@@ -566,7 +571,8 @@ struct sched_rcpt *sched_refused(struct sched *s, struct sched_refusal *why)
 	s->refused_n--;
 	x->is_kept = true;
 	d = x->destination;
-	*why = (struct sched_refusal){ .is_dead = !x->priv->is_over_share, .due_us = d->dead_until_us };
+	*why = (struct sched_refusal){ .is_dead = !x->priv->is_over_share,
+				       .due_us = d->dead_until_us };
 	if (why->is_dead && d->last) {
 		why->reason = str_of(d->last->reason, d->last->reason_n);
 		why->remote = str_of(d->last->remote, d->last->remote_n);
@@ -630,12 +636,16 @@ void sched_revive(struct sched *s, str where)
 
 struct sched_counts sched_counts(const struct sched *s, int64_t now)
 {
-	struct sched_counts c = { .records = s->held, .waiting = s->waiting, .refused = s->refused_n, .jobs = s->jobs };
+	struct sched_counts c = {
+		.records = s->held, .waiting = s->waiting, .refused = s->refused_n, .jobs = s->jobs
+	};
 
 	c.destinations = (uint32_t)s->destinations.count;
 	for (size_t i = 0; i < s->destinations.size; i++)
 		for (struct index_node *n = s->destinations.buckets[i]; n; n = n->next)
-			c.dead += CONTAINER_OF(n, struct sched_destination, by_name)->dead_until_us > now;
+			c.dead +=
+				CONTAINER_OF(n, struct sched_destination, by_name)->dead_until_us >
+				now;
 	return c;
 }
 

@@ -30,14 +30,17 @@ static struct sched *sched_with(struct sched_limits l)
 
 static enum err add(struct sched *s, uint64_t id, uint64_t message, const char *where, int64_t now)
 {
-	struct rec_queue_record r = {
-		.id = id, .token = id + 1000, .message = message, .sender = S("a@example.org"), .address = S("b@example.net")
-	};
+	struct rec_queue_record r = { .id = id,
+				      .token = id + 1000,
+				      .message = message,
+				      .sender = S("a@example.org"),
+				      .address = S("b@example.net") };
 
 	return sched_add(s, &r, str_from_c(where), now + 4 * 3600 * SEC, now);
 }
 
-static void add_many(struct sched *s, uint64_t first, unsigned n, uint64_t message, const char *where, int64_t now)
+static void add_many(struct sched *s, uint64_t first, unsigned n, uint64_t message,
+		     const char *where, int64_t now)
 {
 	for (unsigned i = 0; i < n; i++)
 		if (add(s, first + i, message, where, now))
@@ -173,7 +176,8 @@ static void test_jobs_max(void)
 
 static void test_dead(void)
 {
-	const struct rec_out_answer last = { .reply = S("connection refused"), .remote = S("mx[192.0.2.1]:25"),
+	const struct rec_out_answer last = { .reply = S("connection refused"),
+					     .remote = S("mx[192.0.2.1]:25"),
 					     .status = S("4.4.1") };
 	struct sched *s = sched_with(usual);
 	struct sched_refusal why;
@@ -200,8 +204,8 @@ static void test_dead(void)
 	EQ(drain_refused(s), 24);
 	/* One that was under way when it died changes nothing. */
 	sched_done(s, jobs[4], SCHED_NO_CONNECTION, &last, now);
-	/* While dead, what comes is refused; after that one probe at a time, and the rest doubles to its
-	 * limit. */
+	/* While dead, what comes is refused; after that one probe at a time, and the rest doubles
+	 * to its limit. */
 	for (unsigned i = 0; i < 6; i++) {
 		EQ(add(s, 100, 100, "dead.example", now + rest - 1), ERR_OK);
 		EQ(drain_refused(s), 1);
@@ -348,8 +352,8 @@ static void test_kept(void)
 	sched_free_all(s);
 }
 
-/* A day with many destinations, some of them dead: everything is tried or refused, and nothing is held twice
- * or lost. */
+/* A day with many destinations, some of them dead: everything is tried or refused, and nothing is
+ * held twice or lost. */
 static void test_day(void)
 {
 	struct sched *s = sched_with(usual);
@@ -376,7 +380,8 @@ static void test_day(void)
 			unsigned number = (unsigned)strtoul(job->where.p + 1, NULL, 10);
 
 			ended += job->count;
-			sched_done(s, job, number < 10 ? SCHED_NO_CONNECTION : SCHED_DELIVERED, &last, now);
+			sched_done(s, job, number < 10 ? SCHED_NO_CONNECTION : SCHED_DELIVERED,
+				   &last, now);
 		}
 		ended += drain_refused(s);
 	}

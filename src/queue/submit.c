@@ -1,9 +1,8 @@
 /* The transaction of a message of our own.
  *
- * Each step is asked of the role that decides it, and the first that does not say 250 ends it: whoever has
- * heard of
- * the transaction is told to forget it. filter and auth send their parts straight to store; the body goes
- * there from here.
+ * Each step is asked of the role that decides it, and the first that does not say 250 ends it:
+ * whoever has heard of the transaction is told to forget it. filter and auth send their parts
+ * straight to store; the body goes there from here.
  */
 #include "queue/submit.h"
 
@@ -26,32 +25,35 @@ static enum err envelope(const struct submit *s, struct arena *a, struct submit_
 	struct msg_auth_verdict v;
 	enum err err;
 
-	err = CALL(s->auth, auth_mail, auth_verdict, &v, a, deadline(s), .txn = s->txn, .service = S("queue"), .helo = s->hostname,
-		   .smtputf8 = s->smtputf8, .body = s->body_type, .size = s->message.n, .socket = -1);
+	err = CALL(s->auth, auth_mail, auth_verdict, &v, a, deadline(s), .txn = s->txn,
+		   .service = S("queue"), .helo = s->hostname, .smtputf8 = s->smtputf8,
+		   .body = s->body_type, .size = s->message.n, .socket = -1);
 	if (err)
 		return said(out, 451, S("auth does not answer"));
 	if ((err = said(out, v.code, v.text)))
 		return err;
 	/* RFC 3464 2: no notice about a notice. */
-	err = CALL(s->auth, auth_rcpt, auth_verdict, &v, a, deadline(s), .txn = s->txn, .address = s->rcpt, .notify = 1);
+	err = CALL(s->auth, auth_rcpt, auth_verdict, &v, a, deadline(s), .txn = s->txn,
+		   .address = s->rcpt, .notify = 1);
 	if (err)
 		return said(out, 451, S("auth does not answer"));
 	return said(out, v.code, v.text);
 }
 
-static enum err content(const struct submit *s, int body, struct arena *a, struct submit_result *out)
+static enum err content(const struct submit *s, int body, struct arena *a,
+			struct submit_result *out)
 {
 	str inline_body = body < 0 ? s->message : STR_EMPTY;
 	struct msg_txn_reply reply;
 	struct rec_txn_result result;
 	str rest;
 
-	if (SEND(s->filter, filter_check, .txn = s->txn, .helo = s->hostname, .size = s->message.n, .inline_body = inline_body,
-		 .body = body) ||
+	if (SEND(s->filter, filter_check, .txn = s->txn, .helo = s->hostname, .size = s->message.n,
+		 .inline_body = inline_body, .body = body) ||
 	    SEND(s->auth, auth_commit, .txn = s->txn, .ends = s->ends))
 		return said(out, 451, S("filter or auth is not there"));
-	if (CALL(s->store, txn_body, txn_reply, &reply, a, deadline(s), .txn = s->txn, .size = s->message.n,
-		 .inline_body = inline_body, .body = body, .rcpts = 1))
+	if (CALL(s->store, txn_body, txn_reply, &reply, a, deadline(s), .txn = s->txn,
+		 .size = s->message.n, .inline_body = inline_body, .body = body, .rcpts = 1))
 		return said(out, 451, S("store does not answer"));
 	/* There is one recipient; what is said of it alone counts before what is said of all. */
 	rest = reply.rcpts;

@@ -1,5 +1,5 @@
-/* A submission with auth, filter and store played by this test: who is asked what, whose "no" ends it and how, and who is told to
- * forget it. */
+/* A submission with auth, filter and store played by this test: who is asked what, whose "no" ends
+ * it and how, and who is told to forget it. */
 #include "queue/submit.h"
 
 #include "base/os.h"
@@ -83,12 +83,14 @@ static void auth_message(void *arg, struct chan *c, struct msg *m)
 		if (w->script->auth_dies)
 			peer_dies(w, AUTH);
 		else
-			must(REPLY(c, m->id, auth_verdict, .code = w->script->mail, .text = S("mail says")));
+			must(REPLY(c, m->id, auth_verdict, .code = w->script->mail,
+				   .text = S("mail says")));
 	} else if (m->type == MSG_auth_rcpt) {
 		word(w, "rcpt ");
 		EQ(m->u.auth_rcpt.txn, 77);
 		w->notify = m->u.auth_rcpt.notify;
-		must(REPLY(c, m->id, auth_verdict, .code = w->script->rcpt, .text = S("rcpt says")));
+		must(REPLY(c, m->id, auth_verdict, .code = w->script->rcpt,
+			   .text = S("rcpt says")));
 	} else if (m->type == MSG_auth_commit) {
 		word(w, "commit ");
 		EQ(m->u.auth_commit.txn, 77);
@@ -126,15 +128,16 @@ static void store_message(void *arg, struct chan *c, struct msg *m)
 	w->rcpts = m->u.txn_body.rcpts;
 	buf_init(&rcpts, 1024);
 	if (w->script->body_rcpt) {
-		const struct rec_txn_result r = { .code = w->script->body_rcpt, .text = S("its recipient says") };
+		const struct rec_txn_result r = { .code = w->script->body_rcpt,
+						  .text = S("its recipient says") };
 
 		rec_txn_result_put(&rcpts, &r);
 	}
 	if (w->script->store_dies)
 		peer_dies(w, STORE);
 	else
-		must(REPLY(c, m->id, txn_reply, .txn = 77, .code = w->script->body, .text = S("store says"),
-			   .rcpts = buf_str(&rcpts)));
+		must(REPLY(c, m->id, txn_reply, .txn = 77, .code = w->script->body,
+			   .text = S("store says"), .rcpts = buf_str(&rcpts)));
 	buf_free(&rcpts);
 }
 
@@ -165,11 +168,12 @@ static void begin(struct world *w, const struct script *script, str message)
 {
 	static const enum role_kind kinds[PEERS] = { ROLE_AUTH, ROLE_FILTER, ROLE_STORE };
 	static const struct chan_ops our_ops = { no_message, down };
-	static const struct chan_ops their_ops[PEERS] = {
-		{ auth_message, down }, { filter_message, down }, { store_message, down }
-	};
+	static const struct chan_ops their_ops[PEERS] = { { auth_message, down },
+							  { filter_message, down },
+							  { store_message, down } };
 
-	*w = (struct world){ .script = script, .left = script->auth_dies || script->store_dies ? 1 : 2 };
+	*w = (struct world){ .script = script,
+			     .left = script->auth_dies || script->store_dies ? 1 : 2 };
 	must(loop_new(&w->loop));
 	w->arena = arena_new(4 * 1024 * 1024);
 	buf_init(&w->heard, 1024);
@@ -187,8 +191,15 @@ static void begin(struct world *w, const struct script *script, str message)
 		must(chan_attach(w->theirs[i], fd[1]));
 	}
 	w->submit = (struct submit){
-		.loop = w->loop, .auth = w->ours[AUTH], .filter = w->ours[FILTER], .store = w->ours[STORE], .txn = 77,
-		.hostname = S("mx.example.org"), .rcpt = S("a@example.org"), .message = message, .ends = S("ends"),
+		.loop = w->loop,
+		.auth = w->ours[AUTH],
+		.filter = w->ours[FILTER],
+		.store = w->ours[STORE],
+		.txn = 77,
+		.hostname = S("mx.example.org"),
+		.rcpt = S("a@example.org"),
+		.message = message,
+		.ends = S("ends"),
 	};
 }
 
@@ -248,14 +259,26 @@ static void test_refused(void)
 		{ { .mail = 550 }, ERR_DENIED, "550 mail says", "mail reset " },
 		{ { .mail = 451 }, ERR_TEMPORARY, "451 mail says", "mail reset " },
 		{ { .mail = 250, .rcpt = 550 }, ERR_DENIED, "550 rcpt says", "mail rcpt reset " },
-		{ { .mail = 250, .rcpt = 450 }, ERR_TEMPORARY, "450 rcpt says", "mail rcpt reset " },
-		{ { .mail = 250, .rcpt = 250, .body = 554 }, ERR_DENIED, "554 store says", "mail rcpt commit reset " },
-		{ { .mail = 250, .rcpt = 250, .body = 250, .body_rcpt = 452 }, ERR_TEMPORARY, "452 its recipient says",
+		{ { .mail = 250, .rcpt = 450 },
+		  ERR_TEMPORARY,
+		  "450 rcpt says",
+		  "mail rcpt reset " },
+		{ { .mail = 250, .rcpt = 250, .body = 554 },
+		  ERR_DENIED,
+		  "554 store says",
+		  "mail rcpt commit reset " },
+		{ { .mail = 250, .rcpt = 250, .body = 250, .body_rcpt = 452 },
+		  ERR_TEMPORARY,
+		  "452 its recipient says",
 		  "mail rcpt commit reset " },
 		{ { .auth_dies = true }, ERR_TEMPORARY, "451 auth does not answer", "mail " },
-		{ { .mail = 250, .rcpt = 250, .store_dies = true }, ERR_TEMPORARY, "451 store does not answer",
+		{ { .mail = 250, .rcpt = 250, .store_dies = true },
+		  ERR_TEMPORARY,
+		  "451 store does not answer",
 		  "mail rcpt commit reset " },
-		{ { .mail = 250, .rcpt = 250, .filter_is_down = true }, ERR_TEMPORARY, "451 filter or auth is not there",
+		{ { .mail = 250, .rcpt = 250, .filter_is_down = true },
+		  ERR_TEMPORARY,
+		  "451 filter or auth is not there",
 		  "mail rcpt reset " },
 	};
 

@@ -1,7 +1,9 @@
-/* Role admin: the control socket of the posthorn command, figures of all roles, and the history of messages.
+/* Role admin: the control socket of the posthorn command, figures of all roles, and the history of
+ * messages.
  *
- * Each command runs in a fiber. What another role knows is asked of that role: accounts of auth, the queue of queue;
- * admin passes the answer on. Who may connect is decided by the socket's mode (0600, the server's user). */
+ * Each command runs in a fiber. What another role knows is asked of that role: accounts of auth,
+ * the queue of queue; admin passes the answer on. Who may connect is decided by the socket's mode
+ * (0600, the server's user). */
 #include "roles/admin_priv.h"
 
 #include "base/trace.h"
@@ -20,17 +22,20 @@ static bool forward(struct admin_command *c, enum role_kind kind)
 {
 	struct msg_command_output m;
 	struct chan *peer = role_peer(c->admin->role, kind, 0);
-	enum err err = !peer ? ERR_NOT_FOUND :
-			       CALL(peer, command, command_output, &m, c->arena, command_deadline(c),
-				    .args = c->raw_args, .input = c->input, .cursor = c->cursor);
+	enum err err =
+		!peer ? ERR_NOT_FOUND
+		      : CALL(peer, command, command_output, &m, c->arena, command_deadline(c),
+			     .args = c->raw_args, .input = c->input, .cursor = c->cursor);
 
 	if (err) {
-		buf_printf(&c->err, "the role %s did not answer: %s\n", role_name(kind), err_text(err));
+		buf_printf(&c->err, "the role %s did not answer: %s\n", role_name(kind),
+			   err_text(err));
 		c->exit = 1;
 		return false;
 	}
 	if (c->tool->chan && chan_reply(c->tool->chan, c->id, MSG_command_output, &m))
-		log_warn(&c->admin->role->log, "answer-unsent", "command=%.*s", STR_ARGS(c->args[0]));
+		log_warn(&c->admin->role->log, "answer-unsent", "command=%.*s",
+			 STR_ARGS(c->args[0]));
 	return true;
 }
 
@@ -46,14 +51,17 @@ static void ask_supervisor(struct admin_command *c, bool is_stop)
 	else
 		err = CALL(sup, sup_reload_ask, done, &done, c->arena, command_deadline(c));
 	if (err) {
-		buf_printf(&c->err, is_stop ? "the server does not stop: %s\n" :
-					      "the configuration was not taken over (%s); see `posthorn check`\n",
+		buf_printf(&c->err,
+			   is_stop ? "the server does not stop: %s\n"
+				   : "the configuration was not taken over (%s); see `posthorn "
+				     "check`\n",
 			   err_text(err));
 		c->exit = 1;
 	}
 }
 
-/* sandbox-probe ROLE.INDEX WHAT [NUMBER [TEXT]]: for tests/sandbox; the role answers only with test hooks on. */
+/* sandbox-probe ROLE.INDEX WHAT [NUMBER [TEXT]]: for tests/sandbox; the role answers only with test
+ * hooks on. */
 static void probe(struct admin_command *c)
 {
 	struct role *r = c->admin->role;
@@ -80,12 +88,14 @@ static void probe(struct admin_command *c)
 		m.text = arena_str(c->arena, buf_str(&c->err));
 		buf_clear(&c->err);
 	} else {
-		err = chan_call(peer, MSG_sandbox_probe, &what, MSG_sandbox_probe_reply, &m, c->arena, command_deadline(c));
+		err = chan_call(peer, MSG_sandbox_probe, &what, MSG_sandbox_probe_reply, &m,
+				c->arena, command_deadline(c));
 	}
 	if (err)
 		buf_printf(&c->out, "gone %s\n", err_name(err));
 	else
-		buf_printf(&c->out, "%s %.*s\n", m.succeeded ? "done" : "refused", STR_ARGS(m.text));
+		buf_printf(&c->out, "%s %.*s\n", m.succeeded ? "done" : "refused",
+			   STR_ARGS(m.text));
 }
 
 /* True when the answer was sent already. */
@@ -126,9 +136,11 @@ static void answer(struct admin_command *c)
 	}
 	if (!c->tool->chan)
 		return;
-	if (REPLY(c->tool->chan, c->id, command_output, .out = piece, .err = str_head(buf_str(&c->err), 4096),
-		  .exit = c->exit, .more = more, .cursor = c->cursor + piece.n))
-		log_warn(&c->admin->role->log, "answer-unsent", "command=%.*s", STR_ARGS(c->args[0]));
+	if (REPLY(c->tool->chan, c->id, command_output, .out = piece,
+		  .err = str_head(buf_str(&c->err), 4096), .exit = c->exit, .more = more,
+		  .cursor = c->cursor + piece.n))
+		log_warn(&c->admin->role->log, "answer-unsent", "command=%.*s",
+			 STR_ARGS(c->args[0]));
 }
 
 static void tool_leave(struct admin_tool *t)
@@ -314,7 +326,8 @@ static void admin_reload(struct role *r)
 {
 	struct admin *a = r->state;
 
-	trace_log_limits(a->trace, conf_time_ns(r->conf, CONF_trace_days) / 1000, conf_size(r->conf, CONF_trace_size));
+	trace_log_limits(a->trace, conf_time_ns(r->conf, CONF_trace_days) / 1000,
+			 conf_size(r->conf, CONF_trace_size));
 }
 
 const struct role_ops role_admin_ops = {

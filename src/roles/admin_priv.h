@@ -1,4 +1,5 @@
-/* Inside role admin: admin.c (connections of the tool, forwarding), admin_status.c (status, roles), admin_trace.c (trace). */
+/* Inside role admin: admin.c (connections of the tool, forwarding), admin_status.c (status, roles),
+ * admin_trace.c (trace). */
 #ifndef ROLES_ADMIN_PRIV_H
 #define ROLES_ADMIN_PRIV_H
 
@@ -10,7 +11,7 @@ enum {
 	ADMIN_ARENA = 16 * 1024 * 1024,
 	ADMIN_TOOLS_MAX = 64,
 	ADMIN_ARGS_MAX = 64,
-	ADMIN_SECONDS = 60, /* the longest that a command may take between two answers */
+	ADMIN_SECONDS = 60,	 /* the longest that a command may take between two answers */
 	ADMIN_PIECE = 40 * 1024, /* of an answer */
 };
 
@@ -31,8 +32,8 @@ struct admin_tool {
 	unsigned commands;
 };
 
-/* One command of the tool, in its fiber. What it prints is collected in `out` and sent when it ends, or by admin_put in
- * pieces; the tool asks for the next piece, which `out` still holds. */
+/* One command of the tool, in its fiber. What it prints is collected in `out` and sent when it
+ * ends, or by admin_put in pieces; the tool asks for the next piece, which `out` still holds. */
 struct admin_command {
 	struct admin *admin;
 	struct admin_tool *tool;

@@ -1,5 +1,6 @@
-/* `posthorn status [--json]` and `posthorn roles`: what the supervisor and the roles themselves say. Each role gives its
- * figures as JSON members (role_ops.status); they are passed on as they are, and shown a line each without --json. */
+/* `posthorn status [--json]` and `posthorn roles`: what the supervisor and the roles themselves
+ * say. Each role gives its figures as JSON members (role_ops.status); they are passed on as they
+ * are, and shown a line each without --json. */
 #include "roles/admin_priv.h"
 
 #include <stdio.h>
@@ -8,8 +9,8 @@ static enum err ask_supervisor(struct admin_command *c, str *roles)
 {
 	struct msg_sup_status_reply m;
 	struct role *r = c->admin->role;
-	enum err err = CALL(role_peer(r, ROLE_SUPERVISOR, 0), sup_status, sup_status_reply, &m, c->arena,
-			    loop_now(r->loop) + SECONDS(5));
+	enum err err = CALL(role_peer(r, ROLE_SUPERVISOR, 0), sup_status, sup_status_reply, &m,
+			    c->arena, loop_now(r->loop) + SECONDS(5));
 
 	*roles = m.roles;
 	if (err) {
@@ -27,7 +28,8 @@ static str ask_role(struct admin_command *c, enum role_kind kind, unsigned index
 	struct msg_command_output m;
 
 	if (!peer || !chan_is_up(peer) ||
-	    CALL(peer, command, command_output, &m, c->arena, loop_now(r->loop) + SECONDS(2), .args = question))
+	    CALL(peer, command, command_output, &m, c->arena, loop_now(r->loop) + SECONDS(2),
+		 .args = question))
 		return STR_EMPTY;
 	return m.out;
 }
@@ -51,10 +53,12 @@ static void put_own(struct admin_command *c, struct buf *out)
 	struct trace_counts t = trace_log_counts(c->admin->trace);
 
 	buf_printf(out, "\"trace_events\":%llu,\"trace_bytes\":%llu,\"trace_files\":%llu",
-		   (unsigned long long)t.events, (unsigned long long)t.bytes, (unsigned long long)t.files);
+		   (unsigned long long)t.events, (unsigned long long)t.bytes,
+		   (unsigned long long)t.files);
 }
 
-static void put_role(struct admin_command *c, const struct rec_sup_role *s, bool json, bool is_first)
+static void put_role(struct admin_command *c, const struct rec_sup_role *s, bool json,
+		     bool is_first)
 {
 	struct buf own;
 	str members;
@@ -62,19 +66,20 @@ static void put_role(struct admin_command *c, const struct rec_sup_role *s, bool
 	buf_init(&own, 1024);
 	if ((enum role_kind)s->role == ROLE_ADMIN)
 		put_own(c, &own);
-	members = (enum role_kind)s->role == ROLE_ADMIN ?
-			  buf_str(&own) :
-			  ask_role(c, (enum role_kind)s->role, s->index, S("role-status\0"));
+	members = (enum role_kind)s->role == ROLE_ADMIN
+			  ? buf_str(&own)
+			  : ask_role(c, (enum role_kind)s->role, s->index, S("role-status\0"));
 	if (json) {
 		buf_printf(&c->out,
-			   "%s{\"role\":\"%s\",\"index\":%u,\"pid\":%u,\"uid\":%u,\"restarts\":%u,\"since\":%lld"
+			   "%s{\"role\":\"%s\",\"index\":%u,\"pid\":%u,\"uid\":%u,\"restarts\":%u,"
+			   "\"since\":%lld"
 			   ",\"sandbox\":\"%.*s\"%s%.*s}",
-			   is_first ? "" : ",", role_name((enum role_kind)s->role), s->index, s->pid, s->uid,
-			   s->restarts, (long long)(s->since_us / 1000000), STR_ARGS(s->sandbox),
-			   members.n ? "," : "", STR_ARGS(members));
+			   is_first ? "" : ",", role_name((enum role_kind)s->role), s->index,
+			   s->pid, s->uid, s->restarts, (long long)(s->since_us / 1000000),
+			   STR_ARGS(s->sandbox), members.n ? "," : "", STR_ARGS(members));
 	} else {
-		buf_printf(&c->out, "%s.%u: pid %u, restarts %u", role_name((enum role_kind)s->role), s->index, s->pid,
-			   s->restarts);
+		buf_printf(&c->out, "%s.%u: pid %u, restarts %u",
+			   role_name((enum role_kind)s->role), s->index, s->pid, s->restarts);
 		if (members.n) {
 			buf_add(&c->out, S("\n    "));
 			put_human(&c->out, members);
@@ -93,7 +98,8 @@ void admin_status(struct admin_command *c)
 	if (ask_supervisor(c, &roles))
 		return;
 	if (json)
-		buf_printf(&c->out, "{\"version\":\"%s\",\"uptime\":%lld,\"roles\":[", POSTHORN_VERSION,
+		buf_printf(&c->out, "{\"version\":\"%s\",\"uptime\":%lld,\"roles\":[",
+			   POSTHORN_VERSION,
 			   (long long)((os_wall_us() - c->admin->started_us) / 1000000));
 	while (rec_sup_role_get(&roles, &s) == ERR_OK) {
 		put_role(c, &s, json, is_first);
@@ -112,10 +118,13 @@ void admin_roles(struct admin_command *c)
 		return;
 	while (rec_sup_role_get(&roles, &s) == ERR_OK) {
 		bool is_admin = (enum role_kind)s.role == ROLE_ADMIN;
-		str fds = is_admin ? STR_EMPTY : ask_role(c, (enum role_kind)s.role, s.index, S("role-descriptors\0"));
+		str fds = is_admin ? STR_EMPTY
+				   : ask_role(c, (enum role_kind)s.role, s.index,
+					      S("role-descriptors\0"));
 
-		buf_printf(&c->out, "%-11s %u  pid %-7u uid %-6u %.*s  %.*s", role_name((enum role_kind)s.role), s.index,
-			   s.pid, s.uid, STR_ARGS(s.sandbox), STR_ARGS(fds));
+		buf_printf(&c->out, "%-11s %u  pid %-7u uid %-6u %.*s  %.*s",
+			   role_name((enum role_kind)s.role), s.index, s.pid, s.uid,
+			   STR_ARGS(s.sandbox), STR_ARGS(fds));
 		if (is_admin)
 			os_describe_fds(&c->out);
 		buf_add_char(&c->out, '\n');

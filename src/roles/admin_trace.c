@@ -1,6 +1,7 @@
 /* `posthorn trace ID|ADDRESS [--json]`: the history in plain words.
  *
- * The sentences are base/trace.def's; %s, %r and %t in them are the event's sender, recipient and text. */
+ * The sentences are base/trace.def's; %s, %r and %t in them are the event's sender, recipient and
+ * text. */
 #include "roles/admin_priv.h"
 
 #include "base/trace.h"
@@ -40,8 +41,8 @@ static void put_time(struct buf *b, int64_t us)
 	struct tm tm;
 
 	localtime_r(&t, &tm);
-	buf_printf(b, "%04d-%02d-%02d %02d:%02d:%02d.%03d", tm.tm_year + 1900, tm.tm_mon + 1, tm.tm_mday, tm.tm_hour,
-		   tm.tm_min, tm.tm_sec, (int)(us % 1000000 / 1000));
+	buf_printf(b, "%04d-%02d-%02d %02d:%02d:%02d.%03d", tm.tm_year + 1900, tm.tm_mon + 1,
+		   tm.tm_mday, tm.tm_hour, tm.tm_min, tm.tm_sec, (int)(us % 1000000 / 1000));
 }
 
 /* Text of the network for a terminal: no control characters. */
@@ -99,8 +100,9 @@ static void print_events(struct admin_command *c, const struct trace_found *e, s
 
 	for (size_t i = 0; i < n; i++, e++) {
 		if (json) {
-			buf_printf(&c->out, "{\"at\":%lld.%06lld,\"event\":\"%s\"", (long long)(e->at_us / 1000000),
-				   (long long)(e->at_us % 1000000), name_of(e->event));
+			buf_printf(&c->out, "{\"at\":%lld.%06lld,\"event\":\"%s\"",
+				   (long long)(e->at_us / 1000000), (long long)(e->at_us % 1000000),
+				   name_of(e->event));
 			if (e->message)
 				put_json_string(&c->out, "message", msgid_text(e->message, id));
 			put_json_string(&c->out, "sender", e->sender);
@@ -134,21 +136,25 @@ static size_t expanded_from(const struct trace_found *e, size_t n)
 	size_t at = n, messages = 0;
 
 	while (at > 0) {
-		if (e[at - 1].message && !has_message(e, at, n, e[at - 1].message) && messages++ == EXPANDED_MAX)
+		if (e[at - 1].message && !has_message(e, at, n, e[at - 1].message) &&
+		    messages++ == EXPANDED_MAX)
 			break;
 		at--;
 	}
 	return at;
 }
 
-/* All of each message that concerns the address, the oldest message first; what has no message stands where it happened.
- * Each message is a search of half a millisecond among millions, so all is told of the newest ones alone. */
+/* All of each message that concerns the address, the oldest message first; what has no message
+ * stands where it happened. Each message is a search of half a millisecond among millions, so all
+ * is told of the newest ones alone. */
 static enum err print_address(struct admin_command *c, str address, bool json, size_t *count)
 {
 	struct trace_found *e, *of_message;
-	struct arena *one = arena_new(ADMIN_ARENA); /* of one message: all of them together would not fit */
+	struct arena *one =
+		arena_new(ADMIN_ARENA); /* of one message: all of them together would not fit */
 	size_t n = 0, m, from;
-	enum err err = one ? trace_log_find_address(c->admin->trace, address, c->arena, &e, &n) : ERR_NO_MEMORY;
+	enum err err = one ? trace_log_find_address(c->admin->trace, address, c->arena, &e, &n)
+			   : ERR_NO_MEMORY;
 
 	*count = n;
 	from = err ? 0 : expanded_from(e, n);
@@ -160,7 +166,8 @@ static enum err print_address(struct admin_command *c, str address, bool json, s
 		if (i < from || has_message(e, from, i, e[i].message))
 			continue;
 		arena_reset(one);
-		if (!(err = trace_log_find_message(c->admin->trace, e[i].message, one, &of_message, &m)))
+		if (!(err = trace_log_find_message(c->admin->trace, e[i].message, one, &of_message,
+						   &m)))
 			print_events(c, of_message, m, json);
 	}
 	arena_free(one);

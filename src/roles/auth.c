@@ -1,9 +1,11 @@
-/* Role auth: decides. Logins, who may send as whom, what an address resolves to, limits and penalties.
+/* Role auth: decides. Logins, who may send as whom, what an address resolves to, limits and
+ * penalties.
  *
- * It answers fronts and queue on who may send and to whom (auth_mail.c), fronts on logins (auth_login.c), the session zygote
- * on which account a ticket opens, and the posthorn command on domains, accounts and aliases. It reads no mail and has
- * no network: its one file is the directory. Only hashes take long, and they are computed by the lookup
- * workers (auth_lookup.c), so that nothing here ever waits for one.
+ * It answers fronts and queue on who may send and to whom (auth_mail.c), fronts on logins
+ * (auth_login.c), the session zygote on which account a ticket opens, and the posthorn command on
+ * domains, accounts and aliases. It reads no mail and has no network: its one file is the
+ * directory. Only hashes take long, and they are computed by the lookup workers (auth_lookup.c), so
+ * that nothing here ever waits for one.
  */
 #include "base/os.h"
 #include "roles/auth_priv.h"
@@ -26,7 +28,8 @@ struct auth_caller auth_caller(struct auth_role *a, struct chan *c, uint32_t id)
 
 bool auth_caller_is_there(const struct auth_caller *caller)
 {
-	return caller->chan && chan_is_up(caller->chan) && *epoch_of(caller->auth, caller->chan) == caller->epoch;
+	return caller->chan && chan_is_up(caller->chan) &&
+	       *epoch_of(caller->auth, caller->chan) == caller->epoch;
 }
 
 /* ---- the role ---- */
@@ -38,12 +41,14 @@ static void tick(void *arg)
 	auth_tickets_expire(a);
 	auth_mechanisms_check(a);
 	auth_jobs_run(a);
-	loop_timer_set(a->role->loop, &a->tick, loop_now(a->role->loop) + SECONDS(TICK_SECONDS), tick, a);
+	loop_timer_set(a->role->loop, &a->tick, loop_now(a->role->loop) + SECONDS(TICK_SECONDS),
+		       tick, a);
 }
 
 enum err auth_resolver_make(struct auth_role *a)
 {
-	struct resolver_options options = { .delimiters = conf_str(a->role->conf, CONF_recipient_delimiter),
+	struct resolver_options options = { .delimiters = conf_str(a->role->conf,
+								   CONF_recipient_delimiter),
 					    .postmaster = conf_str(a->role->conf, CONF_postmaster),
 					    .cache_max = RESOLVE_CACHE_MAX };
 	uint8_t seed[RESOLVE_SEED_SIZE];
@@ -78,7 +83,8 @@ static enum err auth_init(struct role *r)
 	a->penalty = penalty_new(PENALTY_MAX, seeds[3]);
 	if (!a->arena || !a->cache || !a->penalty)
 		return ERR_NO_MEMORY;
-	if ((err = lru_init(&a->conns, AUTH_CONNS_MAX, seeds[0])) || (err = lru_init(&a->txns, AUTH_TXNS_MAX, seeds[1])))
+	if ((err = lru_init(&a->conns, AUTH_CONNS_MAX, seeds[0])) ||
+	    (err = lru_init(&a->txns, AUTH_TXNS_MAX, seeds[1])))
 		return err;
 	if ((err = lru_init(&a->tickets, AUTH_TICKETS_MAX, seeds[2])))
 		return err;
@@ -208,12 +214,15 @@ static void auth_status(struct role *r, struct buf *out)
 	const struct auth_role *a = r->state;
 
 	buf_printf(out,
-		   "\"logins\":%llu,\"logins_refused\":%llu,\"hashes\":%llu,\"hashes_waiting\":%zu,\"logins_remembered\":%zu,"
-		   "\"addresses_penalized\":%zu,\"connections\":%zu,\"transactions\":%zu,\"addresses_remembered\":%zu,"
+		   "\"logins\":%llu,\"logins_refused\":%llu,\"hashes\":%llu,\"hashes_waiting\":%zu,"
+		   "\"logins_remembered\":%zu,"
+		   "\"addresses_penalized\":%zu,\"connections\":%zu,\"transactions\":%zu,"
+		   "\"addresses_remembered\":%zu,"
 		   "\"accounts_full\":%zu,\"scram\":%s",
 		   (unsigned long long)a->logins, (unsigned long long)a->refused_logins,
 		   (unsigned long long)a->jobs.computed, a->jobs.count, logincache_count(a->cache),
-		   penalty_addresses(a->penalty), a->conns.count, a->txns.count, resolver_cached(a->resolver), a->full.count,
+		   penalty_addresses(a->penalty), a->conns.count, a->txns.count,
+		   resolver_cached(a->resolver), a->full.count,
 		   a->all_have_scram ? "true" : "false");
 }
 

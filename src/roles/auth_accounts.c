@@ -1,13 +1,15 @@
 /* What auth knows of all accounts together: whether each has SCRAM's keys, and which are full.
  *
- * SCRAM can be offered to clients only when every account could use it: an account whose hash came from another server has
- * no SCRAM keys, and a client that sees SCRAM chooses it, fails, and tries nothing else. A front offers before it knows who
- * will log in, so the answer is one for all. The directory is asked when it changed, and the fronts are told when the answer did.
+ * SCRAM can be offered to clients only when every account could use it: an account whose hash came
+ * from another server has no SCRAM keys, and a client that sees SCRAM chooses it, fails, and tries
+ * nothing else. A front offers before it knows who will log in, so the answer is one for all. The
+ * directory is asked when it changed, and the fronts are told when the answer did.
  *
- * Who is full is the store's to know, and whether a recipient is taken is decided here, at RCPT. The store says which
- * accounts have reached their quota and how much they use; what the quota is, the directory says at that moment, so
- * that a raised one counts at once. What the store process before said is forgotten when it goes away; the next one tells all
- * again. The alternative, asking the store at each RCPT, would cost every recipient a round trip for the few that are full.
+ * Who is full is the store's to know, and whether a recipient is taken is decided here, at RCPT.
+ * The store says which accounts have reached their quota and how much they use; what the quota is,
+ * the directory says at that moment, so that a raised one counts at once. What the store process
+ * before said is forgotten when it goes away; the next one tells all again. The alternative, asking
+ * the store at each RCPT, would cost every recipient a round trip for the few that are full.
  */
 #include "roles/auth_priv.h"
 
@@ -40,7 +42,8 @@ void auth_mechanisms_check(struct auth_role *a)
 	if (!err)
 		err = directory_all_have_scram(a->directory, &all);
 	if (err) {
-		log_warn(&a->role->log, "directory-failed", "reason=\"%.*s\"", STR_ARGS(directory_failure(a->directory)));
+		log_warn(&a->role->log, "directory-failed", "reason=\"%.*s\"",
+			 STR_ARGS(directory_failure(a->directory)));
 		return;
 	}
 	a->mechanisms_changes = directory_changes(a->directory);
@@ -95,9 +98,11 @@ void auth_account_full(struct auth_role *a, const struct msg_account_full *m)
 		return;
 	}
 	if (!f) {
-		/* Without room one is forgotten, and gets mail: its quota is soft, mail for others must not wait for it. */
+		/* Without room one is forgotten, and gets mail: its quota is soft, mail for others
+		 * must not wait for it. */
 		if (lru_is_full(&a->full))
-			full_free(a, CONTAINER_OF(lru_oldest(&a->full, 0), struct full_account, node));
+			full_free(a,
+				  CONTAINER_OF(lru_oldest(&a->full, 0), struct full_account, node));
 		if (!(f = calloc(1, sizeof(*f))))
 			return;
 		put_le64(f->key, m->account);

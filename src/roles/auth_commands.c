@@ -1,8 +1,10 @@
-/* `posthorn domain|user|alias ...` while the server runs: the commands of auth/commands.h, run here and not in the tool, so that
- * what auth remembers is dropped with the change and the next login or RCPT sees it.
+/* `posthorn domain|user|alias ...` while the server runs: the commands of auth/commands.h, run here
+ * and not in the tool, so that what auth remembers is dropped with the change and the next login or
+ * RCPT sees it.
  *
- * Each command runs on a fiber, for two of them wait: for a worker's hash of a new password, and for the store's word
- * on how much an account uses. Whoever asked may be gone by then; the change counts all the same.
+ * Each command runs on a fiber, for two of them wait: for a worker's hash of a new password, and
+ * for the store's word on how much an account uses. Whoever asked may be gone by then; the change
+ * counts all the same.
  */
 #include "roles/auth_priv.h"
 
@@ -37,8 +39,8 @@ static void command_hashed(void *arg, enum err err, const struct msg_lookup_hash
 	fiber_wake(r->caller.auth->role->loop, r->fiber);
 }
 
-static enum err command_make_password(void *arg, enum password_scheme scheme, str password, struct arena *arena,
-				      struct password_record *out)
+static enum err command_make_password(void *arg, enum password_scheme scheme, str password,
+				      struct arena *arena, struct password_record *out)
 {
 	struct running_command *r = arg;
 	struct auth_role *a = r->caller.auth;
@@ -68,8 +70,9 @@ static enum err command_usage(void *arg, uint64_t account, uint64_t *used)
 	struct running_command *r = arg;
 	struct auth_role *a = r->caller.auth;
 	struct msg_account_usage_reply reply;
-	enum err err = CALL(role_peer(a->role, ROLE_STORE, 0), account_usage, account_usage_reply, &reply, r->arena,
-			    loop_now(a->role->loop) + SECONDS(ASK_STORE_SECONDS), .account = account);
+	enum err err = CALL(role_peer(a->role, ROLE_STORE, 0), account_usage, account_usage_reply,
+			    &reply, r->arena, loop_now(a->role->loop) + SECONDS(ASK_STORE_SECONDS),
+			    .account = account);
 
 	*used = 0;
 	if (err == ERR_NOT_FOUND) /* it never had mail */
@@ -86,7 +89,8 @@ static enum err command_tell_quota(void *arg, uint64_t account, uint64_t quota)
 	struct auth_role *a = r->caller.auth;
 	struct msg_done done;
 	enum err err = CALL(role_peer(a->role, ROLE_STORE, 0), account_quota, done, &done, r->arena,
-			    loop_now(a->role->loop) + SECONDS(ASK_STORE_SECONDS), .account = account, .quota = quota);
+			    loop_now(a->role->loop) + SECONDS(ASK_STORE_SECONDS),
+			    .account = account, .quota = quota);
 
 	return err == ERR_NOT_FOUND ? ERR_OK : err;
 }
@@ -119,13 +123,15 @@ static void command_run(void *arg)
 	buf_init(&result.out, DIRECTORY_COMMAND_OUT);
 	buf_init(&result.err, DIRECTORY_COMMAND_ERR);
 	if (!err)
-		directory_command_run(&c, args, split_args(buf_str(&r->args), args, ARRAY_LEN(args)), buf_str(&r->input),
-				      r->cursor, arena, &result);
+		directory_command_run(&c, args,
+				      split_args(buf_str(&r->args), args, ARRAY_LEN(args)),
+				      buf_str(&r->input), r->cursor, arena, &result);
 	auth_mechanisms_check(a); /* an account that came or went may decide it */
 	if (auth_caller_is_there(&r->caller))
-		err = err ? REPLY_FAILED(r->caller.chan, r->caller.id, err, STR_EMPTY) :
-			    REPLY(r->caller.chan, r->caller.id, command_output, .out = buf_str(&result.out),
-				  .err = buf_str(&result.err), .exit = (uint8_t)result.exit, .more = result.more,
+		err = err ? REPLY_FAILED(r->caller.chan, r->caller.id, err, STR_EMPTY)
+			  : REPLY(r->caller.chan, r->caller.id, command_output,
+				  .out = buf_str(&result.out), .err = buf_str(&result.err),
+				  .exit = (uint8_t)result.exit, .more = result.more,
 				  .cursor = result.cursor);
 	if (err)
 		log_warn(&a->role->log, "command-answer-lost", "error=%s", err_name(err));
@@ -151,8 +157,9 @@ void auth_command(struct auth_role *a, struct chan *from, uint32_t id, const str
 		buf_init(&r->input, m->input.n + 1);
 		buf_add(&r->args, m->args);
 		buf_add(&r->input, m->input);
-		err = buf_failed(&r->args) || buf_failed(&r->input) ? ERR_NO_MEMORY :
-								      fiber_spawn(a->role->loop, command_run, r);
+		err = buf_failed(&r->args) || buf_failed(&r->input)
+			      ? ERR_NO_MEMORY
+			      : fiber_spawn(a->role->loop, command_run, r);
 		if (err) {
 			buf_free(&r->args);
 			buf_free(&r->input);

@@ -1,5 +1,6 @@
-/* A role auth with fake peers, in one process: its hooks are called as the frame calls them, over real channels; fronts, queue,
- * store, zygote, admin and a lookup worker are played by the test. Stories run on a fiber. */
+/* A role auth with fake peers, in one process: its hooks are called as the frame calls them, over
+ * real channels; fronts, queue, store, zygote, admin and a lookup worker are played by the test.
+ * Stories run on a fiber. */
 #ifndef ROLES_AUTH_FAKE_H
 #define ROLES_AUTH_FAKE_H
 
@@ -45,7 +46,8 @@ struct world {
 	enum err store_says;
 };
 
-static struct world *worlds[WORLDS_MAX]; /* the role has no end but its process's: they stay reachable */
+static struct world
+	*worlds[WORLDS_MAX]; /* the role has no end but its process's: they stay reachable */
 static unsigned worlds_n;
 
 static struct world *world_of(struct role *r)
@@ -115,8 +117,9 @@ static void store_hears_rcpts(struct world *w, str rcpts)
 		w->rcpts++;
 		w->quota = r.quota;
 		if (n < sizeof(w->recipients) - 600)
-			snprintf(w->recipients + n, sizeof(w->recipients) - n, "%s%u:%llu:%.*s", n ? " " : "", r.number,
-				 (unsigned long long)r.account, STR_ARGS(r.address));
+			snprintf(w->recipients + n, sizeof(w->recipients) - n, "%s%u:%llu:%.*s",
+				 n ? " " : "", r.number, (unsigned long long)r.account,
+				 STR_ARGS(r.address));
 	}
 }
 
@@ -139,7 +142,9 @@ static void there_message(void *arg, struct chan *c, struct msg *m)
 	case MSG_store_bind:
 		w->binds++;
 		w->bind = m->u.store_bind;
-		EQ(w->store_says ? REPLY_FAILED(c, m->id, w->store_says, STR_EMPTY) : REPLY(c, m->id, done), ERR_OK);
+		EQ(w->store_says ? REPLY_FAILED(c, m->id, w->store_says, STR_EMPTY)
+				 : REPLY(c, m->id, done),
+		   ERR_OK);
 		break;
 	case MSG_account_usage:
 		w->usages++;
@@ -178,7 +183,8 @@ static void must(enum err err)
 
 static void link_attach(struct link *l)
 {
-	static const struct chan_ops here = { here_message, here_down }, there = { there_message, there_down };
+	static const struct chan_ops here = { here_message, here_down },
+				     there = { there_message, there_down };
 	struct loop *loop = l->world->role.loop;
 	int fd[2];
 
@@ -211,10 +217,13 @@ static void conf_set(struct world *w, const char *more)
 {
 	char text[512];
 
-	snprintf(text, sizeof(text), "myhostname = mail.example.test\nmyorigin = example.test\npassword_scheme = SHA512-CRYPT\n%s",
+	snprintf(text, sizeof(text),
+		 "myhostname = mail.example.test\nmyorigin = example.test\npassword_scheme = "
+		 "SHA512-CRYPT\n%s",
 		 more);
 	w->confs[w->confs_n] = arena_new(CONF_ARENA_SIZE);
-	must(conf_parse(str_from_c(text), S("posthorn.conf"), w->confs[w->confs_n++], NULL, &w->role.conf));
+	must(conf_parse(str_from_c(text), S("posthorn.conf"), w->confs[w->confs_n++], NULL,
+			&w->role.conf));
 }
 
 static void role_begin(struct world *w)
@@ -237,7 +246,8 @@ static void role_begin(struct world *w)
 
 static void world_end(struct world *w)
 {
-	static const char *const names[] = { "directory.db", "directory.db-wal", "directory.db-shm" };
+	static const char *const names[] = { "directory.db", "directory.db-wal",
+					     "directory.db-shm" };
 	char path[64];
 
 	directory_close(w->auth->directory);
@@ -268,9 +278,12 @@ static void story_fiber(void *arg)
 static void world_run(const char *name, const char *conf, void (*tell)(struct world *w))
 {
 	static const struct link links[LINKS] = {
-		[FRONT0] = { .kind = ROLE_FRONT, .instance = 5 }, [FRONT1] = { .kind = ROLE_FRONT, .index = 1, .instance = 6 },
-		[QUEUE] = { .kind = ROLE_QUEUE, .instance = 7 },  [STORE] = { .kind = ROLE_STORE, .instance = 2 },
-		[SESSION] = { .kind = ROLE_SESSION, .instance = 4 }, [LOOKUP] = { .kind = ROLE_LOOKUP, .instance = 3 },
+		[FRONT0] = { .kind = ROLE_FRONT, .instance = 5 },
+		[FRONT1] = { .kind = ROLE_FRONT, .index = 1, .instance = 6 },
+		[QUEUE] = { .kind = ROLE_QUEUE, .instance = 7 },
+		[STORE] = { .kind = ROLE_STORE, .instance = 2 },
+		[SESSION] = { .kind = ROLE_SESSION, .instance = 4 },
+		[LOOKUP] = { .kind = ROLE_LOOKUP, .instance = 3 },
 		[ADMIN] = { .kind = ROLE_ADMIN, .instance = 1 },
 	};
 	struct world *w = worlds[worlds_n++] = calloc(1, sizeof(*w));
@@ -330,15 +343,17 @@ static UNUSED unsigned mail_begin(struct world *w, unsigned link, struct msg_aut
 {
 	m.service = m.service.n ? m.service : S("smtp");
 	m.client = m.client.n ? m.client : S("192.0.2.9:1000");
-	must(chan_call(w->links[link].there, MSG_auth_mail, &m, MSG_auth_verdict, &last_verdict, w->arena, patience(w)));
+	must(chan_call(w->links[link].there, MSG_auth_mail, &m, MSG_auth_verdict, &last_verdict,
+		       w->arena, patience(w)));
 	return last_verdict.code;
 }
 #define MAIL(w, link, ...) mail_begin((w), (link), (struct msg_auth_mail){ __VA_ARGS__ })
 
-static UNUSED unsigned rcpt_notify(struct world *w, unsigned link, uint64_t txn, const char *address, uint8_t notify)
+static UNUSED unsigned rcpt_notify(struct world *w, unsigned link, uint64_t txn,
+				   const char *address, uint8_t notify)
 {
-	must(CALL(w->links[link].there, auth_rcpt, auth_verdict, &last_verdict, w->arena, patience(w), .txn = txn,
-		  .address = str_from_c(address), .notify = notify));
+	must(CALL(w->links[link].there, auth_rcpt, auth_verdict, &last_verdict, w->arena,
+		  patience(w), .txn = txn, .address = str_from_c(address), .notify = notify));
 	return last_verdict.code;
 }
 
@@ -347,7 +362,8 @@ static UNUSED unsigned rcpt(struct world *w, unsigned link, uint64_t txn, const 
 	return rcpt_notify(w, link, txn, address, 0);
 }
 
-/* "0:1:alice@example.test": what the store is told after the end of data; "" when it is told nothing. */
+/* "0:1:alice@example.test": what the store is told after the end of data; "" when it is told
+ * nothing. */
 static UNUSED const char *commit(struct world *w, unsigned link, uint64_t txn, str ends)
 {
 	unsigned before = w->envelopes, usages = w->usages;
@@ -355,7 +371,8 @@ static UNUSED const char *commit(struct world *w, unsigned link, uint64_t txn, s
 
 	w->rcpts = 0;
 	EQ(SEND(w->links[link].there, auth_commit, .txn = txn, .ends = ends), ERR_OK);
-	/* A question of this peer is behind it; and one that auth passes on to the store behind what it sent there. */
+	/* A question of this peer is behind it; and one that auth passes on to the store behind
+	 * what it sent there. */
 	(void)rcpt(w, link, 0, "x");
 	EQ(CALL(w->links[ADMIN].there, command, command_output, &out, w->arena, patience(w),
 		.args = S("user\0quota\0alice@example.test")),
@@ -368,8 +385,8 @@ static UNUSED unsigned run_command(struct world *w, str args, const char *input)
 {
 	struct msg_command_output out;
 
-	EQ(CALL(w->links[ADMIN].there, command, command_output, &out, w->arena, patience(w), .args = args,
-		.input = str_from_c(input)),
+	EQ(CALL(w->links[ADMIN].there, command, command_output, &out, w->arena, patience(w),
+		.args = args, .input = str_from_c(input)),
 	   ERR_OK);
 	return out.exit;
 }
@@ -377,26 +394,29 @@ static UNUSED unsigned run_command(struct world *w, str args, const char *input)
 static struct msg_auth_sasl_reply last_login;
 
 /* AUTH PLAIN; the state that comes of it. */
-static UNUSED unsigned login(struct world *w, unsigned link, uint64_t conn, const char *service, const char *client,
-			     const char *name, const char *password)
+static UNUSED unsigned login(struct world *w, unsigned link, uint64_t conn, const char *service,
+			     const char *client, const char *name, const char *password)
 {
 	char initial[256];
 	int n = snprintf(initial, sizeof(initial), "%c%s%c%s", 0, name, 0, password);
 
-	EQ(CALL(w->links[link].there, auth_sasl, auth_sasl_reply, &last_login, w->arena, patience(w), .conn = conn,
-		.service = str_from_c(service), .client = str_from_c(client), .mechanism = S("PLAIN"), .has_initial = true,
+	EQ(CALL(w->links[link].there, auth_sasl, auth_sasl_reply, &last_login, w->arena,
+		patience(w), .conn = conn, .service = str_from_c(service),
+		.client = str_from_c(client), .mechanism = S("PLAIN"), .has_initial = true,
 		.initial = str_of(initial, (size_t)n)),
 	   ERR_OK);
 	return last_login.state;
 }
 
-static UNUSED enum err bind_session(struct world *w, const uint8_t ticket[16], uint64_t id, bool again)
+static UNUSED enum err bind_session(struct world *w, const uint8_t ticket[16], uint64_t id,
+				    bool again)
 {
 	struct msg_session_bind m = { .account = id, .again = again };
 	struct msg_done done;
 
 	memcpy(m.ticket, ticket, sizeof(m.ticket));
-	return chan_call(w->links[SESSION].there, MSG_session_bind, &m, MSG_done, &done, w->arena, patience(w));
+	return chan_call(w->links[SESSION].there, MSG_session_bind, &m, MSG_done, &done, w->arena,
+			 patience(w));
 }
 
 #endif

@@ -1,16 +1,19 @@
 /* Logins: SASL exchanges between the clients of the fronts and the directory.
  *
- * One entry for each connection of a front that is logging in, and for those that have, where they send mail: for the
- * rest, a login ends in a ticket, and the connection's session knows the account from then on. The front passes
- * the mechanism's bytes and hears challenges; it never learns what is stored.
+ * One entry for each connection of a front that is logging in, and for those that have, where they
+ * send mail: for the rest, a login ends in a ticket, and the connection's session knows the account
+ * from then on. The front passes the mechanism's bytes and hears challenges; it never learns what is
+ * stored.
  *
  * An exchange goes through at most these steps, the waiting ones marked:
- *	messages (client*) -> penalty (delay*) -> directory -> remembered login, or a worker's hash* -> answer
- * A client whose address failed too often waits before its password is looked at, so that guesses cost the
- * guesser time and us nothing. Every end of an exchange goes through login_end, which wipes it.
+ *	messages (client*) -> penalty (delay*) -> directory -> remembered login, or a worker's hash*
+ * -> answer A client whose address failed too often waits before its password is looked at, so that
+ * guesses cost the guesser time and us nothing. Every end of an exchange goes through login_end,
+ * which wipes it.
  *
- * What a name is told: one text for a wrong name, a wrong password and a disabled account (RFC 5803 and
- * RFC 4954 6 leave no reason to tell more); temporary failures are told apart, since the client should try again.
+ * What a name is told: one text for a wrong name, a wrong password and a disabled account (RFC 5803
+ * and RFC 4954 6 leave no reason to tell more); temporary failures are told apart, since the client
+ * should try again.
  */
 #include "base/os.h"
 #include "roles/auth_priv.h"
@@ -43,7 +46,8 @@ static void conn_key(uint8_t key[16], const struct chan *front, uint64_t conn)
 	put_le64(key + 8, conn);
 }
 
-static struct auth_conn *conn_find(const struct auth_role *a, const struct chan *front, uint64_t conn)
+static struct auth_conn *conn_find(const struct auth_role *a, const struct chan *front,
+				   uint64_t conn)
 {
 	uint8_t key[16];
 	struct lru_node *n;
@@ -77,7 +81,8 @@ static void conn_drop(struct auth_conn *c)
 	free(c);
 }
 
-static struct auth_conn *conn_make(struct auth_role *a, struct chan *front, const struct msg_auth_sasl *m)
+static struct auth_conn *conn_make(struct auth_role *a, struct chan *front,
+				   const struct msg_auth_sasl *m)
 {
 	struct auth_conn *c;
 
@@ -119,29 +124,35 @@ static void login_failed(struct auth_conn *c, enum err err)
 
 	if (err == ERR_TEMPORARY || err == ERR_NO_MEMORY || err == ERR_BUSY || err == ERR_TIMEOUT) {
 		log_warn(&a->role->log, "login-temporary-failure", "name=%.*s client=%.*s error=%s",
-			 STR_ARGS(sasl_name(c->sasl)), STR_ARGS(addr_ip_text(&c->client, client)), err_name(err));
+			 STR_ARGS(sasl_name(c->sasl)), STR_ARGS(addr_ip_text(&c->client, client)),
+			 err_name(err));
 		login_end(c, AUTH_SASL_TEMPORARY, S("Temporary authentication failure"));
 		return;
 	}
 	if (err == ERR_AUTH)
-		penalty_failure(a->penalty, os_monotonic_ns(), &c->client, sasl_name(c->sasl), sasl_password(c->sasl));
-	log_info(&a->role->log, "login-refused", "name=%.*s client=%.*s error=%s", STR_ARGS(sasl_name(c->sasl)),
-		 STR_ARGS(addr_ip_text(&c->client, client)), err_name(err));
+		penalty_failure(a->penalty, os_monotonic_ns(), &c->client, sasl_name(c->sasl),
+				sasl_password(c->sasl));
+	log_info(&a->role->log, "login-refused", "name=%.*s client=%.*s error=%s",
+		 STR_ARGS(sasl_name(c->sasl)), STR_ARGS(addr_ip_text(&c->client, client)),
+		 err_name(err));
 	login_end(c, AUTH_SASL_FAILED, S("Authentication credentials invalid"));
 }
 
-static void login_succeeded(struct auth_conn *c, const struct directory_account *account, str additional)
+static void login_succeeded(struct auth_conn *c, const struct directory_account *account,
+			    str additional)
 {
 	struct auth_role *a = c->auth;
-	struct msg_auth_sasl_reply reply = {
-		.state = AUTH_SASL_OK, .challenge = additional, .account = account->id, .address = account->address
-	};
+	struct msg_auth_sasl_reply reply = { .state = AUTH_SASL_OK,
+					     .challenge = additional,
+					     .account = account->id,
+					     .address = account->address };
 	struct auth_caller caller = c->caller;
 	char client[ADDR_TEXT_MAX];
 	enum err err = ERR_OK;
 
 	if (!c->keeps_account)
-		err = auth_ticket_issue(a, account->id, account->address, account->quota, reply.ticket);
+		err = auth_ticket_issue(a, account->id, account->address, account->quota,
+					reply.ticket);
 	if (err) {
 		login_failed(c, ERR_TEMPORARY);
 		return;
@@ -159,13 +170,16 @@ static void login_succeeded(struct auth_conn *c, const struct directory_account 
 	answer(&caller, &reply);
 }
 
-/* Once the password is right: the account as it is now, for it may have been disabled while a worker computed. */
+/* Once the password is right: the account as it is now, for it may have been disabled while a
+ * worker computed. */
 static void password_right(struct auth_conn *c)
 {
 	struct directory_account account;
-	enum err err = directory_account_find_id(c->auth->directory, c->candidate, c->auth->arena, &account);
+	enum err err = directory_account_find_id(c->auth->directory, c->candidate, c->auth->arena,
+						 &account);
 
-	if (err == ERR_NOT_FOUND || (!err && (!account.enabled || !str_eq(account.hash, c->candidate_hash))))
+	if (err == ERR_NOT_FOUND ||
+	    (!err && (!account.enabled || !str_eq(account.hash, c->candidate_hash))))
 		err = ERR_DENIED;
 	if (err)
 		login_failed(c, err);
@@ -183,16 +197,17 @@ static void verified(void *arg, enum err err, const struct msg_lookup_hash_reply
 		conn_drop(c);
 		return;
 	}
-	if (err == ERR_UNSUPPORTED || err == ERR_SYNTAX || err == ERR_RANGE || err == ERR_TOO_LONG) {
-		log_error(&a->role->log, "stored-password-unusable", "name=%.*s error=%s", STR_ARGS(sasl_name(c->sasl)),
-			  err_name(err));
+	if (err == ERR_UNSUPPORTED || err == ERR_SYNTAX || err == ERR_RANGE ||
+	    err == ERR_TOO_LONG) {
+		log_error(&a->role->log, "stored-password-unusable", "name=%.*s error=%s",
+			  STR_ARGS(sasl_name(c->sasl)), err_name(err));
 		err = ERR_TEMPORARY;
 	}
 	if (!err && c->candidate == 0)
 		err = ERR_AUTH;
 	if (!err && conf_bool(a->role->conf, CONF_login_cache))
-		logincache_add(a->cache, os_monotonic_ns(), c->changes, c->candidate, c->candidate_hash,
-			       sasl_password(c->sasl));
+		logincache_add(a->cache, os_monotonic_ns(), c->changes, c->candidate,
+			       c->candidate_hash, sasl_password(c->sasl));
 	if (err)
 		login_failed(c, err);
 	else
@@ -200,7 +215,8 @@ static void verified(void *arg, enum err err, const struct msg_lookup_hash_reply
 	arena_reset(a->arena);
 }
 
-/* The stored hash is kept with the exchange: the arena's copy is gone by the time the worker answers. */
+/* The stored hash is kept with the exchange: the arena's copy is gone by the time the worker
+ * answers. */
 static bool keep_candidate(struct auth_conn *c, const struct directory_account *account)
 {
 	char *p = malloc(account->hash.n + 1);
@@ -214,7 +230,8 @@ static bool keep_candidate(struct auth_conn *c, const struct directory_account *
 	return true;
 }
 
-/* PLAIN and LOGIN. A name that does not exist costs as long as a wrong password (auth/password.h). */
+/* PLAIN and LOGIN. A name that does not exist costs as long as a wrong password (auth/password.h).
+ */
 static void login_verify(struct auth_conn *c)
 {
 	struct auth_role *a = c->auth;
@@ -233,8 +250,8 @@ static void login_verify(struct auth_conn *c)
 			return;
 		}
 		if (conf_bool(a->role->conf, CONF_login_cache) &&
-		    logincache_has(a->cache, os_monotonic_ns(), c->changes, account.id, account.hash,
-				   sasl_password(c->sasl))) {
+		    logincache_has(a->cache, os_monotonic_ns(), c->changes, account.id,
+				   account.hash, sasl_password(c->sasl))) {
 			login_succeeded(c, &account, STR_EMPTY);
 			return;
 		}
@@ -247,7 +264,8 @@ static void login_verify(struct auth_conn *c)
 	}
 }
 
-static void exchange_step(struct auth_conn *c, enum err err, enum sasl_next next, struct buf *reply);
+static void exchange_step(struct auth_conn *c, enum err err, enum sasl_next next,
+			  struct buf *reply);
 
 /* SCRAM: what is stored, after any delay. */
 static void login_lookup(struct auth_conn *c)
@@ -265,7 +283,9 @@ static void login_lookup(struct auth_conn *c)
 		return;
 	}
 	if (err || !account.enabled)
-		account = (struct directory_account){ .id = 0 }; /* an exchange that looks like any other */
+		account = (struct directory_account){
+			.id = 0
+		}; /* an exchange that looks like any other */
 	else if (!keep_candidate(c, &account)) {
 		login_failed(c, ERR_NO_MEMORY);
 		return;
@@ -292,7 +312,8 @@ static void delay_over(void *arg)
 static void login_penalty(struct auth_conn *c)
 {
 	struct auth_role *a = c->auth;
-	struct penalty_verdict v = penalty_check(a->penalty, os_monotonic_ns(), &c->client, sasl_name(c->sasl));
+	struct penalty_verdict v =
+		penalty_check(a->penalty, os_monotonic_ns(), &c->client, sasl_name(c->sasl));
 	char text[PENALTY_TEXT_SIZE], client[ADDR_TEXT_MAX];
 
 	if (v.refused_ns > 0) {
@@ -300,7 +321,8 @@ static void login_penalty(struct auth_conn *c)
 			 STR_ARGS(addr_ip_text(&c->client, client)), STR_ARGS(sasl_name(c->sasl)));
 		login_end(c, AUTH_SASL_FAILED, penalty_text(&v, text));
 	} else if (v.delay_ns > 0) {
-		loop_timer_set(a->role->loop, &c->delay, loop_now(a->role->loop) + v.delay_ns, delay_over, c);
+		loop_timer_set(a->role->loop, &c->delay, loop_now(a->role->loop) + v.delay_ns,
+			       delay_over, c);
 	} else {
 		delay_over(c);
 	}
@@ -310,7 +332,8 @@ static void login_penalty(struct auth_conn *c)
 static void scram_done(struct auth_conn *c, str additional)
 {
 	struct directory_account account;
-	enum err err = directory_account_find_id(c->auth->directory, c->candidate, c->auth->arena, &account);
+	enum err err = directory_account_find_id(c->auth->directory, c->candidate, c->auth->arena,
+						 &account);
 
 	if (!err && !account.enabled)
 		err = ERR_DENIED;
@@ -328,7 +351,8 @@ static void exchange_step(struct auth_conn *c, enum err err, enum sasl_next next
 	}
 	switch (next) {
 	case SASL_CHALLENGE:
-		answer(&c->caller, &(struct msg_auth_sasl_reply){ .state = AUTH_SASL_CONTINUE, .challenge = buf_str(reply) });
+		answer(&c->caller, &(struct msg_auth_sasl_reply){ .state = AUTH_SASL_CONTINUE,
+								  .challenge = buf_str(reply) });
 		break;
 	case SASL_LOOKUP:
 	case SASL_VERIFY:
@@ -340,14 +364,16 @@ static void exchange_step(struct auth_conn *c, enum err err, enum sasl_next next
 	}
 }
 
-static void refuse_at_once(struct auth_role *a, struct chan *from, uint32_t id, enum auth_sasl_state state, str text)
+static void refuse_at_once(struct auth_role *a, struct chan *from, uint32_t id,
+			   enum auth_sasl_state state, str text)
 {
 	struct auth_caller caller = auth_caller(a, from, id);
 
 	answer(&caller, &(struct msg_auth_sasl_reply){ .state = (uint8_t)state, .text = text });
 }
 
-static enum err exchange_begin(struct auth_conn *c, const struct msg_auth_sasl *m, struct buf *reply, enum sasl_next *next)
+static enum err exchange_begin(struct auth_conn *c, const struct msg_auth_sasl *m,
+			       struct buf *reply, enum sasl_next *next)
 {
 	struct sasl_secrets secrets;
 	enum sasl_mechanism mechanism;
@@ -362,11 +388,14 @@ static enum err exchange_begin(struct auth_conn *c, const struct msg_auth_sasl *
 	if (!c->sasl)
 		return ERR_NO_MEMORY;
 	/* An initial response that is empty is not the same as none (RFC 4954 4). */
-	return sasl_start(c->sasl, m->has_initial ? str_of(m->initial.n ? m->initial.p : "", m->initial.n) : STR_EMPTY,
+	return sasl_start(c->sasl,
+			  m->has_initial ? str_of(m->initial.n ? m->initial.p : "", m->initial.n)
+					 : STR_EMPTY,
 			  reply, next);
 }
 
-void auth_sasl_begin(struct auth_role *a, struct chan *from, uint32_t id, const struct msg_auth_sasl *m)
+void auth_sasl_begin(struct auth_role *a, struct chan *from, uint32_t id,
+		     const struct msg_auth_sasl *m)
 {
 	struct auth_conn *c = conn_find(a, from, m->conn);
 	enum sasl_next next = SASL_DONE;
@@ -381,7 +410,8 @@ void auth_sasl_begin(struct auth_role *a, struct chan *from, uint32_t id, const 
 		conn_drop(c); /* an exchange that the client gave up */
 	c = conn_make(a, from, m);
 	if (!c) {
-		refuse_at_once(a, from, id, AUTH_SASL_TEMPORARY, S("Too many logins at the moment"));
+		refuse_at_once(a, from, id, AUTH_SASL_TEMPORARY,
+			       S("Too many logins at the moment"));
 		return;
 	}
 	c->caller = auth_caller(a, from, id);
@@ -398,7 +428,8 @@ void auth_sasl_begin(struct auth_role *a, struct chan *from, uint32_t id, const 
 	buf_free(&reply);
 }
 
-void auth_sasl_continue(struct auth_role *a, struct chan *from, uint32_t id, const struct msg_auth_sasl_step *m)
+void auth_sasl_continue(struct auth_role *a, struct chan *from, uint32_t id,
+			const struct msg_auth_sasl_step *m)
 {
 	struct auth_conn *c = conn_find(a, from, m->conn);
 	enum sasl_next next = SASL_DONE;
@@ -406,7 +437,8 @@ void auth_sasl_continue(struct auth_role *a, struct chan *from, uint32_t id, con
 	enum err err;
 
 	if (!c || !c->sasl || c->is_working || c->delay.position > 0) {
-		refuse_at_once(a, from, id, AUTH_SASL_FAILED, S("No authentication is in progress"));
+		refuse_at_once(a, from, id, AUTH_SASL_FAILED,
+			       S("No authentication is in progress"));
 		return;
 	}
 	c->caller = auth_caller(a, from, id);

@@ -1,4 +1,5 @@
-/* Role auth on logins: passwords, remembered ones, penalties, workers and fronts that die, tickets, commands, what is offered. */
+/* Role auth on logins: passwords, remembered ones, penalties, workers and fronts that die, tickets,
+ * commands, what is offered. */
 #include "roles/auth_fake.h"
 
 static const char *const wrong = "Authentication credentials invalid";
@@ -22,7 +23,8 @@ static void logins(struct world *w)
 	tap_group("one text for all that is wrong");
 	EQ(login(w, FRONT0, 1, "imap", "192.0.2.2:5", "alice@example.test", "x"), AUTH_SASL_FAILED);
 	STR_EQ(last_login.text, str_from_c(wrong));
-	EQ(login(w, FRONT0, 1, "imap", "192.0.2.3:5", "nobody@example.test", "x"), AUTH_SASL_FAILED);
+	EQ(login(w, FRONT0, 1, "imap", "192.0.2.3:5", "nobody@example.test", "x"),
+	   AUTH_SASL_FAILED);
 	STR_EQ(last_login.text, str_from_c(wrong));
 	EQ(w->jobs, 3); /* a name that does not exist takes as long */
 	EQ(run_command(w, S("user\0disable\0bob@example.test"), ""), 0);
@@ -34,10 +36,12 @@ static void logins(struct world *w)
 	EQ(login(w, FRONT0, 1, "imap", "192.0.2.6:5", "alice@example.test", "new"), AUTH_SASL_OK);
 	EQ(login(w, FRONT0, 1, "imap", "192.0.2.6:5", "alice@example.test", "new"), AUTH_SASL_OK);
 	EQ(run_command(w, S("user\0disable\0alice@example.test"), ""), 0);
-	EQ(login(w, FRONT0, 1, "imap", "192.0.2.7:5", "alice@example.test", "new"), AUTH_SASL_FAILED);
+	EQ(login(w, FRONT0, 1, "imap", "192.0.2.7:5", "alice@example.test", "new"),
+	   AUTH_SASL_FAILED);
 	tap_group("what is stored cannot be read");
 	EQ(account(w, "carol@example.test", "{NOBODYKNOWS}x"), 3);
-	EQ(login(w, FRONT0, 1, "imap", "192.0.2.8:5", "carol@example.test", "x"), AUTH_SASL_TEMPORARY);
+	EQ(login(w, FRONT0, 1, "imap", "192.0.2.8:5", "carol@example.test", "x"),
+	   AUTH_SASL_TEMPORARY);
 }
 
 static void exchanges(struct world *w)
@@ -47,19 +51,20 @@ static void exchanges(struct world *w)
 
 	setup_accounts(w);
 	tap_group("no such mechanism");
-	EQ(CALL(front, auth_sasl, auth_sasl_reply, &r, w->arena, patience(w), .conn = 1, .service = S("imap"),
-		.mechanism = S("CRAM-MD5")),
+	EQ(CALL(front, auth_sasl, auth_sasl_reply, &r, w->arena, patience(w), .conn = 1,
+		.service = S("imap"), .mechanism = S("CRAM-MD5")),
 	   ERR_OK);
 	EQ(r.state, AUTH_SASL_FAILED);
 	tap_group("a step without an exchange, and one of another front");
-	EQ(CALL(front, auth_sasl_step, auth_sasl_reply, &r, w->arena, patience(w), .conn = 1), ERR_OK);
+	EQ(CALL(front, auth_sasl_step, auth_sasl_reply, &r, w->arena, patience(w), .conn = 1),
+	   ERR_OK);
 	EQ(r.state, AUTH_SASL_FAILED);
-	EQ(CALL(front, auth_sasl, auth_sasl_reply, &r, w->arena, patience(w), .conn = 1, .service = S("imap"),
-		.client = S("192.0.2.1:5"), .mechanism = S("PLAIN")),
+	EQ(CALL(front, auth_sasl, auth_sasl_reply, &r, w->arena, patience(w), .conn = 1,
+		.service = S("imap"), .client = S("192.0.2.1:5"), .mechanism = S("PLAIN")),
 	   ERR_OK);
 	EQ(r.state, AUTH_SASL_CONTINUE);
-	EQ(CALL(w->links[FRONT1].there, auth_sasl_step, auth_sasl_reply, &r, w->arena, patience(w), .conn = 1,
-		.response = S("\0alice@example.test\0a")),
+	EQ(CALL(w->links[FRONT1].there, auth_sasl_step, auth_sasl_reply, &r, w->arena, patience(w),
+		.conn = 1, .response = S("\0alice@example.test\0a")),
 	   ERR_OK);
 	EQ(r.state, AUTH_SASL_FAILED);
 	EQ(CALL(front, auth_sasl_step, auth_sasl_reply, &r, w->arena, patience(w), .conn = 1,
@@ -67,14 +72,18 @@ static void exchanges(struct world *w)
 	   ERR_OK);
 	EQ(r.state, AUTH_SASL_OK);
 	tap_group("twice on one connection");
-	EQ(login(w, FRONT0, 2, "submission", "192.0.2.1:5", "alice@example.test", "a"), AUTH_SASL_OK);
-	EQ(login(w, FRONT0, 2, "submission", "192.0.2.1:5", "bob@example.test", "b"), AUTH_SASL_FAILED);
+	EQ(login(w, FRONT0, 2, "submission", "192.0.2.1:5", "alice@example.test", "a"),
+	   AUTH_SASL_OK);
+	EQ(login(w, FRONT0, 2, "submission", "192.0.2.1:5", "bob@example.test", "b"),
+	   AUTH_SASL_FAILED);
 	tap_group("the connection ends before the exchange");
-	EQ(CALL(front, auth_sasl, auth_sasl_reply, &r, w->arena, patience(w), .conn = 3, .service = S("imap"),
-		.client = S("192.0.2.1:5"), .mechanism = S("LOGIN")),
+	EQ(CALL(front, auth_sasl, auth_sasl_reply, &r, w->arena, patience(w), .conn = 3,
+		.service = S("imap"), .client = S("192.0.2.1:5"), .mechanism = S("LOGIN")),
 	   ERR_OK);
 	EQ(SEND(front, auth_conn_end, .conn = 3), ERR_OK);
-	EQ(CALL(front, auth_sasl_step, auth_sasl_reply, &r, w->arena, patience(w), .conn = 3, .response = S("x")), ERR_OK);
+	EQ(CALL(front, auth_sasl_step, auth_sasl_reply, &r, w->arena, patience(w), .conn = 3,
+		.response = S("x")),
+	   ERR_OK);
 	EQ(r.state, AUTH_SASL_FAILED);
 	EQ(w->auth->conns.count, 1);
 }
@@ -95,7 +104,8 @@ static void penalties(struct world *w)
 	must(addr_parse(S("192.0.2.2:5"), &client));
 	for (int i = 0; i < PENALTY_REFUSE_AFTER; i++) {
 		snprintf(password, sizeof(password), "guess%d", i);
-		penalty_failure(w->auth->penalty, os_monotonic_ns(), &client, S("bob@example.test"), str_from_c(password));
+		penalty_failure(w->auth->penalty, os_monotonic_ns(), &client, S("bob@example.test"),
+				str_from_c(password));
 	}
 	w->jobs = 0;
 	EQ(login(w, FRONT0, 1, "imap", "192.0.2.2:7", "alice@example.test", "a"), AUTH_SASL_FAILED);
@@ -115,9 +125,10 @@ static void late_login(void *arg)
 	struct late *l = arg;
 	struct arena *arena = arena_new(65536);
 	struct msg_auth_sasl_reply r;
-	enum err err = CALL(l->world->links[l->link].there, auth_sasl, auth_sasl_reply, &r, arena, patience(l->world), .conn = 8,
-			    .service = S("imap"), .client = S("192.0.2.20:5"), .mechanism = S("PLAIN"), .has_initial = true,
-			    .initial = S("\0bob@example.test\0b"));
+	enum err err = CALL(l->world->links[l->link].there, auth_sasl, auth_sasl_reply, &r, arena,
+			    patience(l->world), .conn = 8, .service = S("imap"),
+			    .client = S("192.0.2.20:5"), .mechanism = S("PLAIN"),
+			    .has_initial = true, .initial = S("\0bob@example.test\0b"));
 
 	l->state = err ? -2 : r.state;
 	arena_free(arena);
@@ -152,10 +163,12 @@ static void deaths(struct world *w)
 	EQ(l.state, AUTH_SASL_TEMPORARY);
 	w->lookup_waits = false;
 	link_revive(&w->links[LOOKUP]);
-	EQ(login(w, FRONT0, 1, "imap", "192.0.2.20:6", "bob@example.test", "b"), AUTH_SASL_OK); /* and no penalty */
+	EQ(login(w, FRONT0, 1, "imap", "192.0.2.20:6", "bob@example.test", "b"),
+	   AUTH_SASL_OK); /* and no penalty */
 
 	tap_group("no worker comes in time");
-	EQ(run_command(w, S("user\0passwd\0bob@example.test\0--hash"), "{PLAIN}b\n"), 0); /* forgets the login */
+	EQ(run_command(w, S("user\0passwd\0bob@example.test\0--hash"), "{PLAIN}b\n"),
+	   0); /* forgets the login */
 	begin_late(w, &l, FRONT0);
 	link_kill(&w->links[LOOKUP]);
 	await(w, &l);
@@ -178,7 +191,8 @@ static void deaths(struct world *w)
 	link_revive(&w->links[FRONT0]);
 	w->lookup_waits = false;
 	EQ(w->auth->logins, 1);
-	EQ(REPLY(w->links[LOOKUP].there, w->waiting_id, lookup_password_reply, .err = ERR_OK), ERR_OK);
+	EQ(REPLY(w->links[LOOKUP].there, w->waiting_id, lookup_password_reply, .err = ERR_OK),
+	   ERR_OK);
 	EQ(login(w, FRONT0, 8, "imap", "192.0.2.21:5", "alice@example.test", "a"), AUTH_SASL_OK);
 	EQ(w->opened, 2); /* not for the one that is gone */
 	EQ(w->auth->conns.count, 0);
@@ -204,7 +218,11 @@ static void tickets(struct world *w)
 	unsigned n = 0;
 
 	setup_accounts(w);
-	EQ(run_command(w, S("user\0quota\0alice@example.test\0" "9k"), ""), 0);
+	EQ(run_command(w,
+		       S("user\0quota\0alice@example.test\0"
+			 "9k"),
+		       ""),
+	   0);
 	EQ(login(w, FRONT0, 1, "imap", "192.0.2.1:5", "alice@example.test", "a"), AUTH_SASL_OK);
 	memcpy(first, last_login.ticket, 16);
 	OK(memcmp(w->open.ticket, first, 16) == 0 && w->open.account == 1);
@@ -235,10 +253,12 @@ static void tickets(struct world *w)
 	while (w->binds == 0)
 		fiber_yield(w->role.loop);
 	OK(memcmp(w->bind.ticket, other, 16) == 0);
-	EQ(run_command(w, S("user\0quota\0alice@example.test"), ""), 0); /* behind whatever else would be sent */
+	EQ(run_command(w, S("user\0quota\0alice@example.test"), ""),
+	   0); /* behind whatever else would be sent */
 	EQ(w->binds, 1);
 	tap_group("no more than fit");
-	while (!err && n <= AUTH_TICKETS_MAX && !(err = auth_ticket_issue(w->auth, 2, S("bob@example.test"), 0, other)))
+	while (!err && n <= AUTH_TICKETS_MAX &&
+	       !(err = auth_ticket_issue(w->auth, 2, S("bob@example.test"), 0, other)))
 		n++;
 	EQ(err, ERR_BUSY);
 	EQ(n + 1, AUTH_TICKETS_MAX); /* `first` is still there, useless */
@@ -246,7 +266,8 @@ static void tickets(struct world *w)
 	link_kill(&w->links[SESSION]);
 	EQ(w->auth->tickets.count, 0);
 	EQ(auth_ticket_issue(w->auth, 1, S("alice@example.test"), 0, other), ERR_CLOSED);
-	EQ(login(w, FRONT0, 1, "imap", "192.0.2.1:5", "alice@example.test", "a"), AUTH_SASL_TEMPORARY);
+	EQ(login(w, FRONT0, 1, "imap", "192.0.2.1:5", "alice@example.test", "a"),
+	   AUTH_SASL_TEMPORARY);
 	link_revive(&w->links[SESSION]);
 	EQ(bind_session(w, other, 1, true), ERR_DENIED);
 }
@@ -270,8 +291,10 @@ static void offers(struct world *w)
 	EQ(run_command(w, S("user\0disable\0bob@example.test"), ""), 0);
 	hears(w, true);
 	EQ(run_command(w, S("user\0passwd\0bob@example.test\0--hash"),
-		       "{SCRAM-SHA-256}4096,MDEyMzQ1Njc4OWFiY2RlZg==,tSgetjYW5SQlNzIxJAKMryuDGH8Snw5oWcj1eOW0ZyI=,"
-		       "bbZ1dJMgYYaKKR1fU1oGHkWJzi9OQY4yU8Fuksa1t70=\n"), 0);
+		       "{SCRAM-SHA-256}4096,MDEyMzQ1Njc4OWFiY2RlZg==,"
+		       "tSgetjYW5SQlNzIxJAKMryuDGH8Snw5oWcj1eOW0ZyI=,"
+		       "bbZ1dJMgYYaKKR1fU1oGHkWJzi9OQY4yU8Fuksa1t70=\n"),
+	   0);
 	EQ(run_command(w, S("user\0enable\0bob@example.test"), ""), 0);
 	EQ(run_command(w, S("user\0list"), ""), 0);
 	EQ(w->mechanisms[0], -1); /* SCRAM's own keys are keys: nothing changed */

@@ -1,9 +1,10 @@
 /* Password hashes, computed by the lookup workers: one at a time in each, the rest in a queue here.
  *
- * A hash takes 15 ms of a core and 19 MiB. There is a worker for each core; more at once would only make every one slower
- * and use more memory. Whatever needs no hash (a remembered login, RCPT, SCRAM) never waits behind one, since
- * the loop of auth only hands jobs out. A job that waited too long is answered with a temporary error: its client
- * has given up by then, and computing for it would delay the others.
+ * A hash takes 15 ms of a core and 19 MiB. There is a worker for each core; more at once would only
+ * make every one slower and use more memory. Whatever needs no hash (a remembered login, RCPT,
+ * SCRAM) never waits behind one, since the loop of auth only hands jobs out. A job that waited too
+ * long is answered with a temporary error: its client has given up by then, and computing for it
+ * would delay the others.
  */
 #include "roles/auth_priv.h"
 
@@ -33,10 +34,12 @@ void auth_jobs_init(struct auth_role *a)
 /* What password_make refuses, of which the administrator is told. */
 static bool is_about_the_password(enum err err)
 {
-	return err == ERR_SYNTAX || err == ERR_TOO_LONG || err == ERR_RANGE || err == ERR_UNSUPPORTED;
+	return err == ERR_SYNTAX || err == ERR_TOO_LONG || err == ERR_RANGE ||
+	       err == ERR_UNSUPPORTED;
 }
 
-/* The worker's answer. A worker that died or sent nonsense has not said "wrong": that is a temporary error. */
+/* The worker's answer. A worker that died or sent nonsense has not said "wrong": that is a
+ * temporary error. */
 static void job_answered(void *arg, enum err err, struct msg *reply)
 {
 	struct auth_job *j = arg;
@@ -48,8 +51,9 @@ static void job_answered(void *arg, enum err err, struct msg *reply)
 	if (!err && j->is_hash && reply->type == MSG_lookup_hash_reply)
 		made = &reply->u.lookup_hash_reply;
 	else if (!err && !j->is_hash && reply->type == MSG_lookup_password_reply)
-		err = reply->u.lookup_password_reply.err < ERR_COUNT ? (enum err)reply->u.lookup_password_reply.err :
-								       ERR_TEMPORARY;
+		err = reply->u.lookup_password_reply.err < ERR_COUNT
+			      ? (enum err)reply->u.lookup_password_reply.err
+			      : ERR_TEMPORARY;
 	else if (!err || !j->is_hash || !is_about_the_password(err))
 		err = ERR_TEMPORARY;
 	job_end(j, err, made);
@@ -60,11 +64,13 @@ static enum err job_start(struct auth_job *j, struct chan *worker)
 {
 	if (j->is_hash)
 		return chan_call_async(worker, MSG_lookup_hash,
-				       &(struct msg_lookup_hash){ .scheme = j->scheme, .password = j->password },
+				       &(struct msg_lookup_hash){ .scheme = j->scheme,
+								  .password = j->password },
 				       j->deadline, job_answered, j);
 	return chan_call_async(worker, MSG_lookup_password,
-			       &(struct msg_lookup_password){ .stored = j->stored, .password = j->password }, j->deadline,
-			       job_answered, j);
+			       &(struct msg_lookup_password){ .stored = j->stored,
+							      .password = j->password },
+			       j->deadline, job_answered, j);
 }
 
 static struct auth_job *job_take(struct auth_role *a)
@@ -152,14 +158,21 @@ static enum err job_add(struct auth_role *a, const struct auth_job *wanted)
 }
 
 enum err auth_job_verify(struct auth_role *a, str stored, str password,
-			 void (*done)(void *, enum err, const struct msg_lookup_hash_reply *), void *arg)
+			 void (*done)(void *, enum err, const struct msg_lookup_hash_reply *),
+			 void *arg)
 {
-	return job_add(a, &(struct auth_job){ .stored = stored, .password = password, .done = done, .arg = arg });
+	return job_add(a,
+		       &(struct auth_job){
+			       .stored = stored, .password = password, .done = done, .arg = arg });
 }
 
 enum err auth_job_hash(struct auth_role *a, str scheme, str password,
-		       void (*done)(void *, enum err, const struct msg_lookup_hash_reply *), void *arg)
+		       void (*done)(void *, enum err, const struct msg_lookup_hash_reply *),
+		       void *arg)
 {
-	return job_add(a, &(struct auth_job){
-				  .is_hash = true, .scheme = scheme, .password = password, .done = done, .arg = arg });
+	return job_add(a, &(struct auth_job){ .is_hash = true,
+					      .scheme = scheme,
+					      .password = password,
+					      .done = done,
+					      .arg = arg });
 }

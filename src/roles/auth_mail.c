@@ -1,17 +1,20 @@
 /* Transactions: may this sender send, to whom, and who gets it in the end.
  *
- * A front says what its client says: MAIL, RCPT, end of data. What it cannot say is who the client is (that is known
- * here, from the login on that connection), nor who receives (that is resolved here and told to store
- * directly). So a front that lies gets no mail relayed, no foreign sender accepted and no recipient invented:
+ * A front says what its client says: MAIL, RCPT, end of data. What it cannot say is who the client
+ * is (that is known here, from the login on that connection), nor who receives (that is resolved
+ * here and told to store directly). So a front that lies gets no mail relayed, no foreign sender
+ * accepted and no recipient invented:
  *
- *  - the message id carries the instance of the role that made it, and is taken from that role alone, so
- *    that one front cannot mix into another's transactions;
- *  - relaying is for those who logged in on that connection, and for clients in mynetworks, whose address the kernel tells us
- *    on the socket itself, not the front in words;
- *  - only queue may send without a client, with the null sender alone, and only it may end queue records.
+ *  - the message id carries the instance of the role that made it, and is taken from that role
+ * alone, so that one front cannot mix into another's transactions;
+ *  - relaying is for those who logged in on that connection, and for clients in mynetworks, whose
+ * address the kernel tells us on the socket itself, not the front in words;
+ *  - only queue may send without a client, with the null sender alone, and only it may end queue
+ * records.
  *
- * A recipient that two RCPTs lead to gets the message once; that is told to store more than once only when the sender wants to
- * hear of each RCPT's success. Everything here is bounded and goes away with the peer it came from.
+ * A recipient that two RCPTs lead to gets the message once; that is told to store more than once
+ * only when the sender wants to hear of each RCPT's success. Everything here is bounded and goes
+ * away with the peer it came from.
  */
 #include "auth/address.h"
 #include "base/os.h"
@@ -88,9 +91,11 @@ void auth_txns_drop(struct auth_role *a, struct chan *peer)
 	}
 }
 
-static void verdict(struct auth_role *a, struct chan *to, uint32_t id, unsigned code, str status, str text, bool relays)
+static void verdict(struct auth_role *a, struct chan *to, uint32_t id, unsigned code, str status,
+		    str text, bool relays)
 {
-	enum err err = REPLY(to, id, auth_verdict, .code = (uint16_t)code, .status = status, .text = text, .relays = relays);
+	enum err err = REPLY(to, id, auth_verdict, .code = (uint16_t)code, .status = status,
+			     .text = text, .relays = relays);
 
 	if (err)
 		log_warn(&a->role->log, "verdict-lost", "error=%s", err_name(err));
@@ -98,7 +103,8 @@ static void verdict(struct auth_role *a, struct chan *to, uint32_t id, unsigned 
 
 /* ---- MAIL ---- */
 
-/* Is the client one of ours by its address? The socket is the client's; the kernel knows its ends. */
+/* Is the client one of ours by its address? The socket is the client's; the kernel knows its ends.
+ */
 static bool client_is_trusted(struct auth_role *a, const struct msg_auth_mail *m)
 {
 	struct addr client, local;
@@ -109,7 +115,8 @@ static bool client_is_trusted(struct auth_role *a, const struct msg_auth_mail *m
 	if (conf_nets_contain(a->role->conf, CONF_mynetworks, &client))
 		return true;
 	return str_eq(conf_str(a->role->conf, CONF_mynetworks_style), S("host")) &&
-	       (addr_is_loopback(&client) || (!os_local_addr(m->socket, &local) && addr_ip_eq(&client, &local)));
+	       (addr_is_loopback(&client) ||
+		(!os_local_addr(m->socket, &local) && addr_ip_eq(&client, &local)));
 }
 
 /* What stands against this sender; NULL text: nothing. */
@@ -118,7 +125,8 @@ struct objection {
 	const char *status, *text;
 };
 
-static struct objection sender_objection(struct auth_role *a, const struct msg_auth_mail *m, uint64_t account)
+static struct objection sender_objection(struct auth_role *a, const struct msg_auth_mail *m,
+					 uint64_t account)
 {
 	struct auth_address address;
 	enum send_as reason;
@@ -128,7 +136,9 @@ static struct objection sender_objection(struct auth_role *a, const struct msg_a
 	if (account == 0 && str_starts(m->service, S("submission")))
 		return (struct objection){ 530, "5.7.0", "Authentication required" };
 	if (m->sender.n == 0)
-		return (struct objection){ .text = NULL }; /* RFC 5321 4.5.5: notifications have no sender */
+		return (struct objection){
+			.text = NULL
+		}; /* RFC 5321 4.5.5: notifications have no sender */
 	err = auth_address_parse(m->sender, a->arena, &address);
 	if (err == ERR_SYNTAX || err == ERR_TOO_LONG)
 		return (struct objection){ 501, "5.1.7", "Bad sender address syntax" };
@@ -141,7 +151,9 @@ static struct objection sender_objection(struct auth_role *a, const struct msg_a
 	if (err)
 		return (struct objection){ 451, "4.3.0", "Temporary lookup failure" };
 	if (!send_as_is_allowed(reason))
-		return (struct objection){ 553, "5.7.1", "Sender address rejected: not owned by the authenticated user" };
+		return (struct objection){
+			553, "5.7.1", "Sender address rejected: not owned by the authenticated user"
+		};
 	return (struct objection){ .text = NULL };
 }
 
@@ -162,7 +174,8 @@ static bool keep(struct buf *b, str s)
 	return !buf_failed(b);
 }
 
-static struct auth_txn *txn_make(struct auth_role *a, struct chan *from, const struct msg_auth_mail *m)
+static struct auth_txn *txn_make(struct auth_role *a, struct chan *from,
+				 const struct msg_auth_mail *m)
 {
 	struct auth_txn *t = lru_is_full(&a->txns) ? NULL : calloc(1, sizeof(*t));
 
@@ -189,7 +202,8 @@ void auth_mail(struct auth_role *a, struct chan *from, uint32_t id, const struct
 	struct auth_txn *t;
 
 	if (!id_is_good(a, from, m->txn)) {
-		log_error(&a->role->log, "bad-message-id", "peer=%s.%u", role_name(chan_peer(from)), chan_peer_index(from));
+		log_error(&a->role->log, "bad-message-id", "peer=%s.%u", role_name(chan_peer(from)),
+			  chan_peer_index(from));
 		verdict(a, from, id, 451, S("4.3.0"), S("Temporary internal failure"), false);
 		return;
 	}
@@ -203,7 +217,8 @@ void auth_mail(struct auth_role *a, struct chan *from, uint32_t id, const struct
 	}
 	t = txn_make(a, from, m);
 	if (!t) {
-		verdict(a, from, id, 451, S("4.3.2"), S("Too many transactions at the moment"), false);
+		verdict(a, from, id, 451, S("4.3.2"), S("Too many transactions at the moment"),
+			false);
 		return;
 	}
 	t->submitter = account;
@@ -213,16 +228,20 @@ void auth_mail(struct auth_role *a, struct chan *from, uint32_t id, const struct
 
 /* ---- RCPT ---- */
 
-/* RFC 3461 4.1: success is told of the address that RCPT gave, so who asks for that is another recipient. */
+/* RFC 3461 4.1: success is told of the address that RCPT gave, so who asks for that is another
+ * recipient. */
 static str told_as(uint8_t notify, str original)
 {
 	return notify & NOTIFY_SUCCESS ? original : STR_EMPTY;
 }
 
-static uint64_t rcpt_hash(const struct auth_role *a, const struct msg_auth_rcpt *m, const struct resolved_recipient *r)
+static uint64_t rcpt_hash(const struct auth_role *a, const struct msg_auth_rcpt *m,
+			  const struct resolved_recipient *r)
 {
 	str told = told_as(m->notify, m->address);
-	uint64_t hash = siphash(a->txns.seed, r->account > 0 ? str_of(&r->account, sizeof(r->account)) : r->address);
+	uint64_t hash =
+		siphash(a->txns.seed,
+			r->account > 0 ? str_of(&r->account, sizeof(r->account)) : r->address);
 
 	return told.n ? hash ^ siphash(a->txns.seed, told) * 3 : hash;
 }
@@ -239,13 +258,14 @@ static bool is_same_rcpt(const struct auth_txn *t, uint32_t position, const stru
 }
 
 /* The slot of a recipient: its own, or the free one where it belongs. */
-static struct rcpt_slot *set_slot(const struct auth_txn *t, uint64_t hash, const struct msg_auth_rcpt *m,
-				  const struct resolved_recipient *r)
+static struct rcpt_slot *set_slot(const struct auth_txn *t, uint64_t hash,
+				  const struct msg_auth_rcpt *m, const struct resolved_recipient *r)
 {
 	size_t i = hash & (t->set_size - 1);
 
 	while (t->set[i].position_plus_one > 0 &&
-	       !(r && t->set[i].hash == hash && is_same_rcpt(t, t->set[i].position_plus_one - 1, m, r)))
+	       !(r && t->set[i].hash == hash &&
+		 is_same_rcpt(t, t->set[i].position_plus_one - 1, m, r)))
 		i = (i + 1) & (t->set_size - 1);
 	return &t->set[i];
 }
@@ -308,8 +328,8 @@ static bool any_is_remote(const struct resolution *r)
 	return false;
 }
 
-/* Does nobody that this leads to have room? One full mailbox among several gets the message all the same: there is one answer for
- * all, and the others must not miss it. */
+/* Does nobody that this leads to have room? One full mailbox among several gets the message all the
+ * same: there is one answer for all, and the others must not miss it. */
 static bool all_are_full(const struct auth_role *a, const struct resolution *r)
 {
 	for (size_t i = 0; i < r->count; i++)
@@ -318,7 +338,8 @@ static bool all_are_full(const struct auth_role *a, const struct resolution *r)
 	return true;
 }
 
-static void refuse_rcpt(struct auth_role *a, struct chan *from, uint32_t id, str address, enum err why)
+static void refuse_rcpt(struct auth_role *a, struct chan *from, uint32_t id, str address,
+			enum err why)
 {
 	static const struct refusal {
 		enum err err;
@@ -334,24 +355,26 @@ static void refuse_rcpt(struct auth_role *a, struct chan *from, uint32_t id, str
 		const struct refusal *r = &refusals[i];
 
 		if (r->err == why) {
-			verdict(a, from, id, r->code, str_from_c(r->status), str_from_c(r->text), false);
+			verdict(a, from, id, r->code, str_from_c(r->status), str_from_c(r->text),
+				false);
 			return;
 		}
 	}
 	/* A lookup that failed is never "no such user". */
-	log_warn(&a->role->log, "lookup-failed", "address=%.*s error=%s detail=%.*s", STR_ARGS(address), err_name(why),
-		 STR_ARGS(directory_failure(a->directory)));
+	log_warn(&a->role->log, "lookup-failed", "address=%.*s error=%s detail=%.*s",
+		 STR_ARGS(address), err_name(why), STR_ARGS(directory_failure(a->directory)));
 	verdict(a, from, id, 451, S("4.3.0"), S("Temporary lookup failure"), false);
 }
 
-static void accept_rcpt(struct auth_role *a, struct auth_txn *t, uint32_t id, const struct msg_auth_rcpt *m,
-			const struct resolution *found)
+static void accept_rcpt(struct auth_role *a, struct auth_txn *t, uint32_t id,
+			const struct msg_auth_rcpt *m, const struct resolution *found)
 {
 	struct chan *peer = t->peer;
 	enum err err = ERR_OK;
 
 	/* All of them or none: who a refused RCPT leads to must not get the message. */
-	if (t->rcpts_final + found->count > AUTH_TXN_RCPTS_MAX || a->rcpt_bytes >= AUTH_RCPT_BYTES_MAX) {
+	if (t->rcpts_final + found->count > AUTH_TXN_RCPTS_MAX ||
+	    a->rcpt_bytes >= AUTH_RCPT_BYTES_MAX) {
 		verdict(a, peer, id, 452, S("4.5.3"), S("Too many recipients"), false);
 		return;
 	}
@@ -389,8 +412,9 @@ void auth_rcpt(struct auth_role *a, struct chan *from, uint32_t id, const struct
 	else if (found.by == RESOLVED_REMOTE && !t->may_relay)
 		verdict(a, from, id, 554, S("5.7.1"), S("Relay access denied"), false);
 	else if (chan_peer(from) != ROLE_QUEUE && all_are_full(a, &found))
-		/* RFC 5321 4.2.2, RFC 3463 3.3: temporary, since its owner can make room, and the sender's queue tries for days
-		 * and then tells. A report from our own queue is small, and the last that is heard of a message: it goes in. */
+		/* RFC 5321 4.2.2, RFC 3463 3.3: temporary, since its owner can make room, and the
+		 * sender's queue tries for days and then tells. A report from our own queue is
+		 * small, and the last that is heard of a message: it goes in. */
 		verdict(a, from, id, 452, S("4.2.2"), S("The recipient's mailbox is full"), false);
 	else
 		accept_rcpt(a, t, id, m, &found);
@@ -412,8 +436,9 @@ static str next_records(str *rest)
 static enum err send_envelope(struct chan *store, struct auth_txn *t, str ends)
 {
 	str rest = buf_str(&t->rcpts);
-	enum err err = SEND(store, txn_envelope, .txn = t->id, .sender = buf_str(&t->sender), .submitter = t->submitter,
-			    .smtputf8 = t->smtputf8, .body = t->body, .ret = t->ret, .envid = buf_str(&t->envid),
+	enum err err = SEND(store, txn_envelope, .txn = t->id, .sender = buf_str(&t->sender),
+			    .submitter = t->submitter, .smtputf8 = t->smtputf8, .body = t->body,
+			    .ret = t->ret, .envid = buf_str(&t->envid),
 			    .rcpts = next_records(&rest), .count = t->rcpts_final, .ends = ends);
 
 	while (!err && rest.n > 0)
@@ -437,7 +462,8 @@ void auth_commit(struct auth_role *a, struct chan *from, const struct msg_auth_c
 	/* Store then never hears of it, and its sender gets a temporary error from the deadline. */
 	if (err)
 		log_error(&a->role->log, "envelope-not-sent", "msg=%.*s peer=%s.%u error=%s",
-			  STR_ARGS(msgid_text(m->txn, text)), role_name(chan_peer(from)), chan_peer_index(from), err_name(err));
+			  STR_ARGS(msgid_text(m->txn, text)), role_name(chan_peer(from)),
+			  chan_peer_index(from), err_name(err));
 	if (t)
 		txn_free(a, t);
 }

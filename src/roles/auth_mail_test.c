@@ -1,4 +1,5 @@
-/* Role auth on mail: who may send as whom and to whom, what the store is told, limits, lying fronts, peers that die. */
+/* Role auth on mail: who may send as whom and to whom, what the store is told, limits, lying
+ * fronts, peers that die. */
 #include "roles/auth_fake.h"
 #include "store/types.h"
 
@@ -30,7 +31,8 @@ static void transactions(struct world *w)
 	EQ(rcpt(w, FRONT0, t, "no address"), 501);
 	EQ(rcpt(w, FRONT0, t, "x@far.test"), 554);
 	EQ(rcpt(w, FRONT0, t, "postmaster"), 550); /* example.test has none here */
-	STR_EQ(str_from_c(commit(w, FRONT0, t, STR_EMPTY)), S("0:1:alice@example.test 2:2:bob@example.test"));
+	STR_EQ(str_from_c(commit(w, FRONT0, t, STR_EMPTY)),
+	       S("0:1:alice@example.test 2:2:bob@example.test"));
 	EQ(w->submitter, 0);
 	STR_EQ(str_from_c(w->sender), S("me@far.test"));
 	STR_EQ(str_from_c(commit(w, FRONT0, t, STR_EMPTY)), S("")); /* it is over */
@@ -40,7 +42,9 @@ static void transactions(struct world *w)
 	EQ(rcpt(w, FRONT0, t, "alice@example.test"), 250);
 	for (int twice = 0; twice < 2; twice++) {
 		EQ(rcpt_notify(w, FRONT0, t, "alice@example.test", NOTIFY_SUCCESS), 250);
-		EQ(rcpt_notify(w, FRONT0, t, "alice+news@example.test", NOTIFY_SUCCESS | NOTIFY_FAILURE), 250);
+		EQ(rcpt_notify(w, FRONT0, t, "alice+news@example.test",
+			       NOTIFY_SUCCESS | NOTIFY_FAILURE),
+		   250);
 		EQ(rcpt_notify(w, FRONT0, t, "alice+other@example.test", NOTIFY_FAILURE), 250);
 	}
 	STR_EQ(str_from_c(commit(w, FRONT0, t, STR_EMPTY)),
@@ -50,7 +54,8 @@ static void transactions(struct world *w)
 	EQ(MAIL(w, FRONT0, .txn = t, .sender = S("")), 250);
 	EQ(rcpt(w, FRONT0, t, "team@example.test"), 250);
 	OK(last_verdict.relays);
-	STR_EQ(str_from_c(commit(w, FRONT0, t, STR_EMPTY)), S("0:1:alice@example.test 0:0:x@far.test"));
+	STR_EQ(str_from_c(commit(w, FRONT0, t, STR_EMPTY)),
+	       S("0:1:alice@example.test 0:0:x@far.test"));
 
 	tap_group("reset, nobody to send to, a bad sender");
 	EQ(MAIL(w, FRONT0, .txn = t, .sender = S("me@far.test")), 250);
@@ -83,7 +88,8 @@ static void lies(struct world *w)
 	STR_EQ(str_from_c(commit(w, FRONT1, other, STR_EMPTY)), S("0:1:alice@example.test"));
 
 	tap_group("logins of others");
-	EQ(login(w, FRONT1, 9, "submission", "192.0.2.1:5", "alice@example.test", "a"), AUTH_SASL_OK);
+	EQ(login(w, FRONT1, 9, "submission", "192.0.2.1:5", "alice@example.test", "a"),
+	   AUTH_SASL_OK);
 	EQ(MAIL(w, FRONT0, .txn = mine, .conn = 9, .sender = S("alice@example.test")), 250);
 	EQ(rcpt(w, FRONT0, mine, "x@far.test"), 554);
 	EQ(rcpt(w, FRONT0, mine, "bob@example.test"), 250);
@@ -113,8 +119,8 @@ static void tcp_pair(int fd[2], int *listener)
 static unsigned relays(struct world *w, const char *client, str service, int socket)
 {
 	uint64_t t = txn_of(w, FRONT0);
-	unsigned code = MAIL(w, FRONT0, .txn = t, .sender = S("me@far.test"), .client = str_from_c(client), .service = service,
-			     .socket = socket);
+	unsigned code = MAIL(w, FRONT0, .txn = t, .sender = S("me@far.test"),
+			     .client = str_from_c(client), .service = service, .socket = socket);
 
 	return code == 250 ? rcpt(w, FRONT0, t, "x@far.test") : code;
 }
@@ -146,14 +152,19 @@ static void relaying(struct world *w)
 	EQ(relays(w, "192.0.2.9:1", S("smtp"), tcp[1]), 250);
 	EQ(relays(w, "192.0.2.9:1", S("smtp"), -1), 554);
 	tap_group("who logged in");
-	EQ(login(w, FRONT0, 3, "submission", "192.0.2.1:5", "alice@example.test", "a"), AUTH_SASL_OK);
-	EQ(MAIL(w, FRONT0, .txn = t, .conn = 3, .service = S("submission"), .sender = S("alice@example.test")), 250);
+	EQ(login(w, FRONT0, 3, "submission", "192.0.2.1:5", "alice@example.test", "a"),
+	   AUTH_SASL_OK);
+	EQ(MAIL(w, FRONT0, .txn = t, .conn = 3, .service = S("submission"),
+		.sender = S("alice@example.test")),
+	   250);
 	EQ(rcpt(w, FRONT0, t, "x@far.test"), 250);
 	OK(last_verdict.relays);
 	STR_EQ(str_from_c(commit(w, FRONT0, t, STR_EMPTY)), S("0:0:x@far.test"));
 	EQ(w->submitter, 1);
 	EQ(SEND(w->links[FRONT0].there, auth_conn_end, .conn = 3), ERR_OK);
-	EQ(MAIL(w, FRONT0, .txn = t, .conn = 3, .service = S("submission"), .sender = S("alice@example.test")), 530);
+	EQ(MAIL(w, FRONT0, .txn = t, .conn = 3, .service = S("submission"),
+		.sender = S("alice@example.test")),
+	   530);
 	os_close(tcp[0]);
 	os_close(tcp[1]);
 	os_close(pair[0]);
@@ -165,13 +176,15 @@ static unsigned sends_as(struct world *w, const char *sender)
 {
 	uint64_t t = txn_of(w, FRONT0);
 
-	return MAIL(w, FRONT0, .txn = t, .conn = 3, .service = S("submission"), .sender = str_from_c(sender));
+	return MAIL(w, FRONT0, .txn = t, .conn = 3, .service = S("submission"),
+		    .sender = str_from_c(sender));
 }
 
 static void senders(struct world *w)
 {
 	setup_accounts(w);
-	EQ(login(w, FRONT0, 3, "submission", "192.0.2.1:5", "alice@example.test", "a"), AUTH_SASL_OK);
+	EQ(login(w, FRONT0, 3, "submission", "192.0.2.1:5", "alice@example.test", "a"),
+	   AUTH_SASL_OK);
 	EQ(sends_as(w, "alice@example.test"), 250);
 	EQ(sends_as(w, "Alice+shop@example.test"), 250);
 	EQ(sends_as(w, "team@example.test"), 250);
@@ -201,7 +214,8 @@ static void limits(struct world *w)
 	EQ(rcpt(w, FRONT0, t, "bob@example.test"), 250);
 	EQ(rcpt(w, FRONT0, t, "bob@example.test"), 452);
 	STR_EQ(last_verdict.status, S("4.5.3"));
-	STR_EQ(str_from_c(commit(w, FRONT0, t, STR_EMPTY)), S("0:1:alice@example.test 2:2:bob@example.test"));
+	STR_EQ(str_from_c(commit(w, FRONT0, t, STR_EMPTY)),
+	       S("0:1:alice@example.test 2:2:bob@example.test"));
 
 	tap_group("recipients in the end");
 	conf_set(w, "smtpd_recipient_limit = 10000\nmynetworks = 127.0.0.1\n");
@@ -219,7 +233,8 @@ static void limits(struct world *w)
 	EQ(rcpt(w, FRONT0, t, "two@example.test"), 452); /* both, or neither */
 	EQ(rcpt(w, FRONT0, t, "last@far.test"), 250);
 	EQ(rcpt(w, FRONT0, t, "more@far.test"), 452);
-	OK(str_starts(str_from_c(commit(w, FRONT0, t, STR_EMPTY)), S("0:0:r0@far.test 1:0:r1@far.test ")));
+	OK(str_starts(str_from_c(commit(w, FRONT0, t, STR_EMPTY)),
+		      S("0:0:r0@far.test 1:0:r1@far.test ")));
 	EQ(w->rcpts, AUTH_TXN_RCPTS_MAX);
 	EQ(w->auth->rcpt_bytes, 0);
 
@@ -253,7 +268,11 @@ static void full(struct world *w)
 	struct chan *store = w->links[STORE].there;
 
 	setup_accounts(w);
-	EQ(run_command(w, S("user\0quota\0alice@example.test\0" "5"), ""), 0);
+	EQ(run_command(w,
+		       S("user\0quota\0alice@example.test\0"
+			 "5"),
+		       ""),
+	   0);
 	EQ(MAIL(w, FRONT0, .txn = t, .sender = S("")), 250);
 	tap_group("below, at and above the quota");
 	for (unsigned used = 4; used <= 6; used++) {
@@ -277,9 +296,17 @@ static void full(struct world *w)
 
 	tap_group("no longer");
 	EQ(MAIL(w, FRONT0, .txn = t, .sender = S("")), 250);
-	EQ(run_command(w, S("user\0quota\0alice@example.test\0" "7"), ""), 0);
+	EQ(run_command(w,
+		       S("user\0quota\0alice@example.test\0"
+			 "7"),
+		       ""),
+	   0);
 	EQ(rcpt(w, FRONT0, t, "alice@example.test"), 250);
-	EQ(run_command(w, S("user\0quota\0alice@example.test\0" "6"), ""), 0);
+	EQ(run_command(w,
+		       S("user\0quota\0alice@example.test\0"
+			 "6"),
+		       ""),
+	   0);
 	EQ(rcpt(w, FRONT0, t, "alice@example.test"), 452);
 	EQ(SEND(store, account_full, .account = 1, .over = false), ERR_OK);
 	while (w->auth->full.count)
@@ -304,7 +331,8 @@ static void failing(struct world *w)
 	char path[64];
 
 	setup_accounts(w);
-	EQ(login(w, FRONT0, 3, "submission", "192.0.2.1:5", "alice@example.test", "a"), AUTH_SASL_OK);
+	EQ(login(w, FRONT0, 3, "submission", "192.0.2.1:5", "alice@example.test", "a"),
+	   AUTH_SASL_OK);
 	snprintf(path, sizeof(path), "%s/directory.db", w->folder);
 	OK(sqlite3_open(path, &db) == SQLITE_OK &&
 	   sqlite3_exec(db, "DROP TABLE aliases", NULL, NULL, NULL) == SQLITE_OK);

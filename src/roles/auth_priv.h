@@ -29,18 +29,21 @@ enum {
 	AUTH_RCPT_BYTES_MAX = 64 << 20, /* of final recipients in all transactions */
 	AUTH_TICKETS_MAX = 16384,	/* logins whose session was not bound yet */
 	AUTH_TICKET_SECONDS = 60,
-	AUTH_OPENED_MAX = 100000, /* accounts that may be opened again for connections that sleep: 100 bytes each */
+	AUTH_OPENED_MAX = 100000, /* accounts that may be opened again for connections that sleep:
+				     100 bytes each */
 	AUTH_FULL_MAX = 100000,	  /* accounts over their quota: 100 bytes each */
-	AUTH_JOBS_MAX = 2000,		/* hashes that wait for a worker */
-	AUTH_JOB_SECONDS = 20,		/* how long they may */
-	AUTH_LOGIN_SECONDS = 30,	/* the longest that a login may wait for its hash: RFC 4954's clients wait longer */
-	AUTH_INDEX_MAX = 256,		/* of several roles of a kind */
+	AUTH_JOBS_MAX = 2000,	  /* hashes that wait for a worker */
+	AUTH_JOB_SECONDS = 20,	  /* how long they may */
+	AUTH_LOGIN_SECONDS = 30,  /* the longest that a login may wait for its hash: RFC 4954's
+				     clients wait longer */
+	AUTH_INDEX_MAX = 256,	  /* of several roles of a kind */
 	AUTH_ARENA = 8 << 20,
 };
 
 struct auth_role;
 
-/* Who asked, so that a late answer goes to nobody else: a peer that died and came back has another epoch. */
+/* Who asked, so that a late answer goes to nobody else: a peer that died and came back has another
+ * epoch. */
 struct auth_caller {
 	struct auth_role *auth;
 	struct chan *chan;
@@ -51,7 +54,7 @@ struct auth_caller {
 struct auth_job {
 	struct auth_job *next;
 	struct auth_role *auth;
-	bool is_hash; /* make a stored password, instead of checking one */
+	bool is_hash;		      /* make a stored password, instead of checking one */
 	str stored, scheme, password; /* copies, wiped and freed with the job */
 	int64_t deadline;
 	unsigned worker;
@@ -94,8 +97,10 @@ MUST_USE enum err auth_resolver_make(struct auth_role *a);
 
 /* ---- auth_login.c ---- */
 
-void auth_sasl_begin(struct auth_role *a, struct chan *from, uint32_t id, const struct msg_auth_sasl *m);
-void auth_sasl_continue(struct auth_role *a, struct chan *from, uint32_t id, const struct msg_auth_sasl_step *m);
+void auth_sasl_begin(struct auth_role *a, struct chan *from, uint32_t id,
+		     const struct msg_auth_sasl *m);
+void auth_sasl_continue(struct auth_role *a, struct chan *from, uint32_t id,
+			const struct msg_auth_sasl_step *m);
 void auth_conn_forget(struct auth_role *a, struct chan *from, uint64_t conn);
 void auth_conns_drop(struct auth_role *a, struct chan *peer);
 /* Who is logged in on that connection: 0 nobody. */
@@ -104,10 +109,11 @@ uint64_t auth_conn_account(const struct auth_role *a, const struct chan *from, u
 /* ---- auth_session.c ---- */
 
 /* A ticket for a session of this account, told to the zygote. ERR_BUSY, ERR_CLOSED. */
-MUST_USE enum err auth_ticket_issue(struct auth_role *a, uint64_t account, str address, uint64_t quota,
-				    uint8_t ticket[16]);
+MUST_USE enum err auth_ticket_issue(struct auth_role *a, uint64_t account, str address,
+				    uint64_t quota, uint8_t ticket[16]);
 void auth_tickets_expire(struct auth_role *a);
-void auth_session_bind(struct auth_role *a, struct chan *from, uint32_t id, const struct msg_session_bind *m);
+void auth_session_bind(struct auth_role *a, struct chan *from, uint32_t id,
+		       const struct msg_session_bind *m);
 /* The zygote is gone, and with it what it may open without a login. */
 void auth_sessions_drop(struct auth_role *a);
 
@@ -138,9 +144,13 @@ bool auth_account_is_full(const struct auth_role *a, uint64_t account, uint64_t 
 void auth_jobs_init(struct auth_role *a);
 /* `stored` empty: nobody's. ERR_BUSY, ERR_NO_MEMORY: `done` is not called. */
 MUST_USE enum err auth_job_verify(struct auth_role *a, str stored, str password,
-				  void (*done)(void *arg, enum err err, const struct msg_lookup_hash_reply *made), void *arg);
+				  void (*done)(void *arg, enum err err,
+					       const struct msg_lookup_hash_reply *made),
+				  void *arg);
 MUST_USE enum err auth_job_hash(struct auth_role *a, str scheme, str password,
-				void (*done)(void *arg, enum err err, const struct msg_lookup_hash_reply *made), void *arg);
+				void (*done)(void *arg, enum err err,
+					     const struct msg_lookup_hash_reply *made),
+				void *arg);
 /* A worker came, or time passed: starts what waits, ends what waited too long. */
 void auth_jobs_run(struct auth_role *a);
 

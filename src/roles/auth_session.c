@@ -1,15 +1,18 @@
 /* Which account a session may open: tickets.
  *
- * A ticket is 16 random bytes that stand for "this login may open that account": auth tells the zygote, and the front
- * passes it with the connection. The zygote comes back with it when it needs the store for that account, and
- * auth alone tells the store which account a channel is for. A ticket is good for one binding and a minute.
+ * A ticket is 16 random bytes that stand for "this login may open that account": auth tells the
+ * zygote, and the front passes it with the connection. The zygote comes back with it when it needs
+ * the store for that account, and auth alone tells the store which account a channel is for. A
+ * ticket is good for one binding and a minute.
  *
- * Connections that have been idle for long are held by the zygote without a process, and when one wakes, its account must be
- * opened again without a login. So the zygote may bind with a ticket of its own (`again`), but only an account that a
- * login's ticket opened before through this same zygote, and that still exists and is enabled. A broken-in zygote thereby
- * reaches those accounts whose connections it had anyway, and never one whose owner did not log in. Who opened what is forgotten
- * with the zygote, or with auth: then the clients of sleeping connections are told to come back, and log in again. (A voucher
- * that outlives auth was turned down: it would outlive the zygote as well, in whoever copied it.)
+ * Connections that have been idle for long are held by the zygote without a process, and when one
+ * wakes, its account must be opened again without a login. So the zygote may bind with a ticket of
+ * its own (`again`), but only an account that a login's ticket opened before through this same
+ * zygote, and that still exists and is enabled. A broken-in zygote thereby reaches those accounts
+ * whose connections it had anyway, and never one whose owner did not log in. Who opened what is
+ * forgotten with the zygote, or with auth: then the clients of sleeping connections are told to
+ * come back, and log in again. (A voucher that outlives auth was turned down: it would outlive the
+ * zygote as well, in whoever copied it.)
  */
 #include "base/os.h"
 #include "roles/auth_priv.h"
@@ -55,7 +58,8 @@ void auth_tickets_expire(struct auth_role *a)
 	}
 }
 
-enum err auth_ticket_issue(struct auth_role *a, uint64_t account, str address, uint64_t quota, uint8_t ticket[TICKET_SIZE])
+enum err auth_ticket_issue(struct auth_role *a, uint64_t account, str address, uint64_t quota,
+			   uint8_t ticket[TICKET_SIZE])
 {
 	struct chan *zygote = role_peer(a->role, ROLE_SESSION, 0);
 	struct auth_ticket *t;
@@ -105,7 +109,8 @@ static struct lru_node *opened_find(struct auth_role *a, uint64_t account)
 	return lru_find(&a->opened, str_of(&account, sizeof(account)));
 }
 
-/* One that does not fit the memory is not remembered: its sleeping connections will have to log in again. */
+/* One that does not fit the memory is not remembered: its sleeping connections will have to log in
+ * again. */
 static void opened_note(struct auth_role *a, uint64_t account)
 {
 	struct lru_node *n = opened_find(a, account);
@@ -135,13 +140,15 @@ static void bound(void *arg, enum err err, struct msg *reply UNUSED)
 		else
 			err = REPLY(caller->chan, caller->id, done);
 		if (err)
-			log_warn(&caller->auth->role->log, "bind-answer-lost", "error=%s", err_name(err));
+			log_warn(&caller->auth->role->log, "bind-answer-lost", "error=%s",
+				 err_name(err));
 	}
 	free(caller);
 }
 
 /* The store is told; its answer goes to the zygote. */
-static enum err tell_store(struct auth_role *a, struct chan *from, uint32_t id, const struct msg_store_bind *bind)
+static enum err tell_store(struct auth_role *a, struct chan *from, uint32_t id,
+			   const struct msg_store_bind *bind)
 {
 	struct auth_caller *caller = malloc(sizeof(*caller));
 	enum err err;
@@ -150,14 +157,16 @@ static enum err tell_store(struct auth_role *a, struct chan *from, uint32_t id, 
 		return ERR_NO_MEMORY;
 	*caller = auth_caller(a, from, id);
 	err = chan_call_async(role_peer(a->role, ROLE_STORE, 0), MSG_store_bind, bind,
-			      loop_now(a->role->loop) + SECONDS(AUTH_TICKET_SECONDS), bound, caller);
+			      loop_now(a->role->loop) + SECONDS(AUTH_TICKET_SECONDS), bound,
+			      caller);
 	if (err)
 		free(caller);
 	return err;
 }
 
 /* A login's ticket, which is used up. */
-static enum err bind_login(struct auth_role *a, struct chan *from, uint32_t id, const struct msg_session_bind *m)
+static enum err bind_login(struct auth_role *a, struct chan *from, uint32_t id,
+			   const struct msg_session_bind *m)
 {
 	struct lru_node *n = lru_find(&a->tickets, str_of(m->ticket, sizeof(m->ticket)));
 	struct auth_ticket *t = n ? CONTAINER_OF(n, struct auth_ticket, node) : NULL;
@@ -176,7 +185,8 @@ static enum err bind_login(struct auth_role *a, struct chan *from, uint32_t id, 
 }
 
 /* No login, but there was one. */
-static enum err bind_again(struct auth_role *a, struct chan *from, uint32_t id, const struct msg_session_bind *m)
+static enum err bind_again(struct auth_role *a, struct chan *from, uint32_t id,
+			   const struct msg_session_bind *m)
 {
 	struct directory_account account;
 	struct msg_store_bind bind = { .account = m->account };
@@ -196,7 +206,8 @@ static enum err bind_again(struct auth_role *a, struct chan *from, uint32_t id, 
 	return tell_store(a, from, id, &bind);
 }
 
-void auth_session_bind(struct auth_role *a, struct chan *from, uint32_t id, const struct msg_session_bind *m)
+void auth_session_bind(struct auth_role *a, struct chan *from, uint32_t id,
+		       const struct msg_session_bind *m)
 {
 	enum err err = m->again ? bind_again(a, from, id, m) : bind_login(a, from, id, m);
 

@@ -1,9 +1,10 @@
 /* The role checkpoint: the store's helper, the only writer of the index.
  *
- * It does one thing, and may take its time: bring the index up to the position that the store names, which is
- * durable. It is a process of its own so that the pages it copies, and the disk it waits for, are not those of
- * the event loop that answers `250`. If it dies, the store asks its successor for the same again. Before its first run
- * it reads the whole index and checks it; what is wrong there is for the store to act on.
+ * It does one thing, and may take its time: bring the index up to the position that the store
+ * names, which is durable. It is a process of its own so that the pages it copies, and the disk it
+ * waits for, are not those of the event loop that answers `250`. If it dies, the store asks its
+ * successor for the same again. Before its first run it reads the whole index and checks it; what
+ * is wrong there is for the store to act on.
  *
  * Sandbox: files below the store's directory.
  */
@@ -58,7 +59,8 @@ static enum err run(struct role *r, uint64_t position, struct msg_cp_done *out)
 
 	if (err)
 		return err;
-	/* Once for each store that begins: what nobody reads for a year must not be found spoilt then. */
+	/* Once for each store that begins: what nobody reads for a year must not be found spoilt
+	 * then. */
 	if (is_new)
 		err = store_index_check(c->index);
 	if (!err) {
@@ -80,7 +82,8 @@ static void checkpoint_message(struct role *r, struct chan *from, struct msg *m)
 	struct msg_cp_done done = { .position = 0 };
 	enum err err = m->type == MSG_cp_run ? run(r, m->u.cp_run.position, &done) : ERR_DENIED;
 
-	err = err ? REPLY_FAILED(from, m->id, err, str_from_c(err_text(err))) : chan_reply(from, m->id, MSG_cp_done, &done);
+	err = err ? REPLY_FAILED(from, m->id, err, str_from_c(err_text(err)))
+		  : chan_reply(from, m->id, MSG_cp_done, &done);
 	if (err)
 		log_warn(&r->log, "checkpoint-reply-lost", "error=%s", err_name(err));
 }

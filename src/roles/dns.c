@@ -113,8 +113,9 @@ static void question_reply(struct question *q, const struct dns_resolver_answer 
 		question_fail(q, S("an answer that cannot be read"));
 	} else if (q->from) {
 		loop_timer_cancel(q->dns->role->loop, &q->timer);
-		err = REPLY(q->from, q->id, dns_reply, .rcode = (uint16_t)packet.rcode, .secure = a->is_secure,
-			    .ttl = packet.ttl, .canonical = str_of(packet.canonical.text, packet.canonical.n),
+		err = REPLY(q->from, q->id, dns_reply, .rcode = (uint16_t)packet.rcode,
+			    .secure = a->is_secure, .ttl = packet.ttl,
+			    .canonical = str_of(packet.canonical.text, packet.canonical.n),
 			    .records = buf_str(&records));
 		if (err)
 			log_warn(&q->dns->role->log, "dns-reply", "err=%s", err_name(err));
@@ -153,14 +154,21 @@ static void dns_message(struct role *r, struct chan *from, struct msg *m)
 			log_warn(&r->log, "dns-reply", "peer=%s", role_name(chan_peer(from)));
 		return;
 	}
-	*q = (struct question){ .dns = d, .from = from, .id = m->id, .type = ask->type, .next = d->first, .back = &d->first };
+	*q = (struct question){ .dns = d,
+				.from = from,
+				.id = m->id,
+				.type = ask->type,
+				.next = d->first,
+				.back = &d->first };
 	if (q->next)
 		q->next->back = &q->next;
 	d->first = q;
 	d->waiting++;
-	loop_timer_set(r->loop, &q->timer, loop_now(r->loop) + SECONDS(QUESTION_SECONDS), on_late, q);
+	loop_timer_set(r->loop, &q->timer, loop_now(r->loop) + SECONDS(QUESTION_SECONDS), on_late,
+		       q);
 	/* The answer may come before this returns. */
-	err = dns_resolver_ask(d->validating && !d->is_plain ? d->validating : d->plain, ask->name, ask->type, on_answer, q);
+	err = dns_resolver_ask(d->validating && !d->is_plain ? d->validating : d->plain, ask->name,
+			       ask->type, on_answer, q);
 	if (err) {
 		question_fail(q, S("the question cannot be asked"));
 		question_unlink(q);
@@ -168,7 +176,8 @@ static void dns_message(struct role *r, struct chan *from, struct msg *m)
 	}
 }
 
-/* Its calls died with it, and its successor counts them anew: no old answer may meet a new number. */
+/* Its calls died with it, and its successor counts them anew: no old answer may meet a new number.
+ */
 static void dns_peer_down(struct role *r, struct chan *peer)
 {
 	struct dns *d = r->state;
@@ -187,15 +196,18 @@ static void probe_start(void *arg);
 static void probe_again(struct dns *d, int seconds)
 {
 	d->probe = PROBE_NONE;
-	loop_timer_set(d->role->loop, &d->probe_timer, loop_now(d->role->loop) + SECONDS(seconds), probe_start, d);
+	loop_timer_set(d->role->loop, &d->probe_timer, loop_now(d->role->loop) + SECONDS(seconds),
+		       probe_start, d);
 }
 
 static void set_plain(struct dns *d, bool is_plain)
 {
 	if (d->is_plain != is_plain && is_plain)
-		log_warn(&d->role->log, "dnssec-off", "reason=\"the name servers do not pass signatures on\"");
+		log_warn(&d->role->log, "dnssec-off",
+			 "reason=\"the name servers do not pass signatures on\"");
 	else if (d->is_plain != is_plain)
-		log_info(&d->role->log, "dnssec-on", "reason=\"the name servers pass signatures on\"");
+		log_info(&d->role->log, "dnssec-on",
+			 "reason=\"the name servers pass signatures on\"");
 	d->is_plain = is_plain;
 }
 
@@ -256,7 +268,8 @@ static void read_resolv_conf(struct dns *d)
 	while (text.n && d->machine_n < RESOLVER_SERVERS_MAX) {
 		str rest = str_trim(str_cut_line(&text));
 
-		if (!str_starts(rest, S("nameserver")) || rest.n < 11 || !ascii_is_space(rest.p[10]))
+		if (!str_starts(rest, S("nameserver")) || rest.n < 11 ||
+		    !ascii_is_space(rest.p[10]))
 			continue;
 		rest = str_trim(str_from(rest, 10));
 		if (!addr_parse_ip(rest, &d->machine[d->machine_n]))
@@ -277,13 +290,15 @@ static const char *choose_servers(struct dns *d)
 	return n ? "dns_servers" : d->servers_n ? RESOLV_CONF : "the root";
 }
 
-static enum err make_resolvers(struct dns *d, struct dns_resolver **validating, struct dns_resolver **plain)
+static enum err make_resolvers(struct dns *d, struct dns_resolver **validating,
+			       struct dns_resolver **plain)
 {
 	enum err err = ERR_OK;
 
 	*validating = *plain = NULL;
 	if (d->anchor_n)
-		err = dns_resolver_new(d->role->loop, d->servers, d->servers_n, str_of(d->anchor, d->anchor_n), validating);
+		err = dns_resolver_new(d->role->loop, d->servers, d->servers_n,
+				       str_of(d->anchor, d->anchor_n), validating);
 	if (!err)
 		err = dns_resolver_new(d->role->loop, d->servers, d->servers_n, STR_EMPTY, plain);
 	if (err) {
@@ -298,10 +313,11 @@ static void log_servers(struct dns *d, const char *source)
 	char first[ADDR_TEXT_MAX];
 	str text = d->servers_n ? addr_text(&d->servers[0], first) : STR_EMPTY;
 
-	log_info(&d->role->log, "dns-servers", "from=%s count=%zu first=%.*s", source, d->servers_n, STR_ARGS(text));
+	log_info(&d->role->log, "dns-servers", "from=%s count=%zu first=%.*s", source, d->servers_n,
+		 STR_ARGS(text));
 	if (!d->anchor_n)
-		log_warn(&d->role->log, "dnssec-off", "reason=\"no trust anchor: install dns-root-data\" file=%s",
-			 ANCHOR_FILE);
+		log_warn(&d->role->log, "dnssec-off",
+			 "reason=\"no trust anchor: install dns-root-data\" file=%s", ANCHOR_FILE);
 }
 
 static enum err dns_init(struct role *r)
@@ -402,8 +418,9 @@ static void dns_status(struct role *r, struct buf *out)
 {
 	const struct dns *d = r->state;
 
-	buf_printf(out, "\"questions\":%llu,\"failed\":%llu,\"waiting\":%u,\"dnssec\":%s", (unsigned long long)d->asked,
-		   (unsigned long long)d->failed, d->waiting, d->validating && !d->is_plain ? "true" : "false");
+	buf_printf(out, "\"questions\":%llu,\"failed\":%llu,\"waiting\":%u,\"dnssec\":%s",
+		   (unsigned long long)d->asked, (unsigned long long)d->failed, d->waiting,
+		   d->validating && !d->is_plain ? "true" : "false");
 }
 
 const struct role_ops role_dns_ops = {

@@ -162,8 +162,8 @@ static int ub_del(struct ub_event *event)
 	return 0;
 }
 
-static int ub_add_timer(struct ub_event *event, struct ub_event_base *base, void (*fn)(int, short, void *), void *arg,
-			struct timeval *tv)
+static int ub_add_timer(struct ub_event *event, struct ub_event_base *base,
+			void (*fn)(int, short, void *), void *arg, struct timeval *tv)
 {
 	struct event *e = event_of(event);
 
@@ -173,8 +173,8 @@ static int ub_add_timer(struct ub_event *event, struct ub_event_base *base, void
 	return event_start(e, tv);
 }
 
-static struct ub_event *ub_new(struct ub_event_base *base, int fd, short bits, void (*fn)(int, short, void *),
-			       void *arg)
+static struct ub_event *ub_new(struct ub_event_base *base, int fd, short bits,
+			       void (*fn)(int, short, void *), void *arg)
 {
 	struct dns_events *events = CONTAINER_OF(base, struct dns_events, base);
 	struct event *e = calloc(1, sizeof(*e));
@@ -205,7 +205,8 @@ static int no_signal_del(struct ub_event *event)
 	return -1;
 }
 
-static struct ub_event *no_signal_new(struct ub_event_base *base, int fd, void (*fn)(int, short, void *), void *arg)
+static struct ub_event *no_signal_new(struct ub_event_base *base, int fd,
+				      void (*fn)(int, short, void *), void *arg)
 {
 	(void)base;
 	(void)fd;
@@ -214,8 +215,8 @@ static struct ub_event *no_signal_new(struct ub_event_base *base, int fd, void (
 	return NULL;
 }
 
-static struct ub_event *no_windows_new(struct ub_event_base *base, void *event, void (*fn)(int, short, void *),
-				       void *arg)
+static struct ub_event *no_windows_new(struct ub_event_base *base, void *event,
+				       void (*fn)(int, short, void *), void *arg)
 {
 	(void)base;
 	(void)event;
@@ -261,12 +262,13 @@ enum err dns_events_new(struct loop *l, struct dns_events **out)
 		return ERR_NO_MEMORY;
 	e->loop = l;
 	e->base = (struct ub_event_base){ .magic = UB_EVENT_MAGIC, .vmt = &e->base_functions };
-	e->base_functions = (struct ub_event_base_vmt){ .free = no_free,
-							.dispatch = no_dispatch,
-							.loopexit = no_exit,
-							.new_event = ub_new,
-							.new_signal = no_signal_new,
-							.winsock_register_wsaevent = no_windows_new };
+	e->base_functions =
+		(struct ub_event_base_vmt){ .free = no_free,
+					    .dispatch = no_dispatch,
+					    .loopexit = no_exit,
+					    .new_event = ub_new,
+					    .new_signal = no_signal_new,
+					    .winsock_register_wsaevent = no_windows_new };
 	e->event_functions = (struct ub_event_vmt){ .add_bits = ub_add_bits,
 						    .del_bits = ub_del_bits,
 						    .set_fd = ub_set_fd,

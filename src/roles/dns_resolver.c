@@ -47,7 +47,9 @@ static struct question *question_new(struct dns_resolver *r, dns_resolver_fn *fn
 
 	if (!q)
 		return NULL;
-	*q = (struct question){ .resolver = r, .next = r->first, .back = &r->first, .fn = fn, .arg = arg };
+	*q = (struct question){
+		.resolver = r, .next = r->first, .back = &r->first, .fn = fn, .arg = arg
+	};
 	if (q->next)
 		q->next->back = &q->next;
 	r->first = q;
@@ -85,7 +87,7 @@ static bool set_options(struct ub_ctx *ctx, bool validates)
 		{ "outgoing-range:", "128" },
 		{ "outgoing-num-tcp:", "16" },
 		{ "num-queries-per-thread:", "1024" },
-		{ "edns-buffer-size:", "1232" }, /* no fragments */
+		{ "edns-buffer-size:", "1232" },  /* no fragments */
 		{ "qname-minimisation:", "yes" }, /* RFC 9156 */
 		{ "harden-glue:", "yes" },
 		{ "harden-dnssec-stripped:", "yes" },
@@ -146,7 +148,8 @@ static void on_first(void *arg, const struct dns_resolver_answer *answer)
 	*(enum err *)arg = answer->err;
 }
 
-enum err dns_resolver_new(struct loop *l, const struct addr *servers, size_t servers_n, str anchor, struct dns_resolver **out)
+enum err dns_resolver_new(struct loop *l, const struct addr *servers, size_t servers_n, str anchor,
+			  struct dns_resolver **out)
 {
 	struct dns_resolver *r = calloc(1, sizeof(*r));
 	enum err err, first = ERR_AGAIN;
@@ -162,7 +165,8 @@ enum err dns_resolver_new(struct loop *l, const struct addr *servers, size_t ser
 	if (!r->ctx)
 		err = ERR_NO_MEMORY;
 	else if (set_options(r->ctx, anchor.n > 0) && add_servers(r->ctx, servers, servers_n) &&
-		 (!anchor.n || add_anchor(r->ctx, anchor)) && !ub_ctx_debugout(r->ctx, NULL) && unblock(r->ctx))
+		 (!anchor.n || add_anchor(r->ctx, anchor)) && !ub_ctx_debugout(r->ctx, NULL) &&
+		 unblock(r->ctx))
 		err = dns_resolver_ask(r, S("localhost"), DNS_TYPE_A, on_first, &first);
 	if (!err)
 		err = first == ERR_OK ? ERR_OK : ERR_UNSUPPORTED;
@@ -186,7 +190,8 @@ void dns_resolver_free(struct dns_resolver *r)
 }
 
 /* libunbound's callback: rcode is not 0 when there is no packet. */
-static void on_answer(void *arg, int rcode, void *packet, int packet_n, int secure, char *why_bogus, int is_limited)
+static void on_answer(void *arg, int rcode, void *packet, int packet_n, int secure, char *why_bogus,
+		      int is_limited)
 {
 	struct question *q = arg;
 	struct dns_resolver_answer a = { .err = ERR_TEMPORARY, .text = S("no answer") };
@@ -201,13 +206,15 @@ static void on_answer(void *arg, int rcode, void *packet, int packet_n, int secu
 		unsigned code = ((const uint8_t *)packet)[3] & 15u;
 
 		a.packet = str_of(packet, (size_t)packet_n);
-		a.err = !a.is_bogus && (code == 0 || code == RCODE_NO_NAME) ? ERR_OK : ERR_TEMPORARY;
+		a.err = !a.is_bogus && (code == 0 || code == RCODE_NO_NAME) ? ERR_OK
+									    : ERR_TEMPORARY;
 	}
 	q->fn(q->arg, &a);
 	question_free(q);
 }
 
-enum err dns_resolver_ask(struct dns_resolver *r, str name, uint16_t type, dns_resolver_fn *fn, void *arg)
+enum err dns_resolver_ask(struct dns_resolver *r, str name, uint16_t type, dns_resolver_fn *fn,
+			  void *arg)
 {
 	struct question *q;
 	char text[DNS_NAME_MAX + 2];

@@ -23,11 +23,12 @@ typedef void dns_resolver_fn(void *arg, const struct dns_resolver_answer *answer
 
 /* servers_n 0: recursion from the root. anchor: text of a trust anchor file (records DS or DNSKEY,
  * one per line); empty: no validation. After this it opens no file. */
-MUST_USE enum err dns_resolver_new(struct loop *l, const struct addr *servers, size_t servers_n, str anchor,
-			       struct dns_resolver **out);
+MUST_USE enum err dns_resolver_new(struct loop *l, const struct addr *servers, size_t servers_n,
+				   str anchor, struct dns_resolver **out);
 /* Callbacks that have not come yet never will. */
 void dns_resolver_free(struct dns_resolver *r);
 /* ERR_TEMPORARY, ERR_SYNTAX: the callback will not come. A question cannot be taken back. */
-MUST_USE enum err dns_resolver_ask(struct dns_resolver *r, str name, uint16_t type, dns_resolver_fn *fn, void *arg);
+MUST_USE enum err dns_resolver_ask(struct dns_resolver *r, str name, uint16_t type,
+				   dns_resolver_fn *fn, void *arg);
 
 #endif

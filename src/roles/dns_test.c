@@ -63,7 +63,8 @@ static void put_many(struct buf *b, unsigned id, str name, bool is_tcp)
 }
 
 /* The answer to a question; nothing: no answer. */
-static void answer(struct server *s, unsigned id, str name, unsigned type, bool is_tcp, struct buf *b)
+static void answer(struct server *s, unsigned id, str name, unsigned type, bool is_tcp,
+		   struct buf *b)
 {
 	s->questions++;
 	s->over_tcp += is_tcp;
@@ -130,13 +131,15 @@ static void on_udp(void *arg, unsigned ready)
 	ssize_t n;
 
 	(void)ready;
-	while ((n = recvfrom(s->udp, room, sizeof(room), MSG_DONTWAIT, (struct sockaddr *)&from, &from_n)) > 0) {
+	while ((n = recvfrom(s->udp, room, sizeof(room), MSG_DONTWAIT, (struct sockaddr *)&from,
+			     &from_n)) > 0) {
 		struct buf out;
 
 		buf_init(&out, PACKET_MAX);
 		serve(s, str_of(room, (size_t)n), false, &out);
 		if (buf_len(&out))
-			sendto(s->udp, buf_str(&out).p, buf_len(&out), 0, (struct sockaddr *)&from, from_n);
+			sendto(s->udp, buf_str(&out).p, buf_len(&out), 0, (struct sockaddr *)&from,
+			       from_n);
 		buf_free(&out);
 		from_n = sizeof(from);
 	}
@@ -357,7 +360,9 @@ static void peer_dies(struct test *t)
 	int fd[2], before = t->server.questions;
 
 	tap_group("a peer that dies");
-	EQ(dns_a(t->there, S("silent.test"), t->arena, loop_now(t->role.loop) + MILLISECONDS(20), &a), ERR_TEMPORARY);
+	EQ(dns_a(t->there, S("silent.test"), t->arena, loop_now(t->role.loop) + MILLISECONDS(20),
+		 &a),
+	   ERR_TEMPORARY);
 	OK(t->server.questions > before);
 	OK(status_has(t, S("\"waiting\":1")));
 	/* Its successor's first question has the same number as the one that still waits. */
@@ -383,8 +388,8 @@ static void reload(struct test *t)
 	OK(t->second.questions > 0);
 }
 
-/* `dns_test ADDRESS:PORT TYPE NAME ...`: asks another name server, and prints what the role says; for
- * tests/interop. */
+/* `dns_test ADDRESS:PORT TYPE NAME ...`: asks another name server, and prints what the role says;
+ * for tests/interop. */
 static void ask_other(struct test *t, const char *type, str name)
 {
 	char text[ADDR_TEXT_MAX];
@@ -406,7 +411,9 @@ static void ask_other(struct test *t, const char *type, str name)
 		err = dns_ptr(t->there, &ip, t->arena, soon(t), &a);
 	printf("%s %.*s", type, STR_ARGS(name));
 	if (err || a.result != DNS_FOUND)
-		printf(" %s", err ? err_name(err) : a.result == DNS_NO_NAME ? "no-name" : "no-data");
+		printf(" %s", err			? err_name(err)
+			      : a.result == DNS_NO_NAME ? "no-name"
+							: "no-data");
 	for (size_t i = 0; !err && i < a.count; i++) {
 		if (a.mx)
 			printf(" %u:%.*s", a.mx[i].preference, STR_ARGS(a.mx[i].host));
@@ -415,7 +422,8 @@ static void ask_other(struct test *t, const char *type, str name)
 		if (a.text)
 			printf(" [%.*s]", STR_ARGS(a.text[i]));
 		if (a.tlsa)
-			printf(" %u.%u.%u.%zu", a.tlsa[i].usage, a.tlsa[i].selector, a.tlsa[i].matching, a.tlsa[i].data.n);
+			printf(" %u.%u.%u.%zu", a.tlsa[i].usage, a.tlsa[i].selector,
+			       a.tlsa[i].matching, a.tlsa[i].data.n);
 	}
 	printf(" (%.*s)\n", STR_ARGS(err ? STR_EMPTY : a.canonical));
 }
@@ -443,8 +451,10 @@ static void fiber_main(void *arg)
 
 int main(int argc, char **argv)
 {
-	static const struct chan_ops role_side = { .on_message = role_message, .on_down = role_down };
-	static const struct chan_ops peer_side = { .on_message = peer_message, .on_down = peer_down };
+	static const struct chan_ops role_side = { .on_message = role_message,
+						   .on_down = role_down };
+	static const struct chan_ops peer_side = { .on_message = peer_message,
+						   .on_down = peer_down };
 	struct test t = { .role = { .ops = &role_dns_ops, .kind = ROLE_DNS } };
 	int fd[2];
 

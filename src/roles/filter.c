@@ -1,12 +1,13 @@
-/* Role filter: judges each message and tells `store`, not the front that asked: a front that was broken into can neither
- * forge a verdict nor leave it out.
+/* Role filter: judges each message and tells `store`, not the front that asked: a front that was
+ * broken into can neither forge a verdict nor leave it out.
  *
- * It has no file and no network, and keeps nothing from one message to the next. A message arrives inline or as a
- * memfd, whose seals and size are checked before a byte is read: without its seals the sender could change it after
- * the verdict. It is read whole; messages are judged one after the other.
+ * It has no file and no network, and keeps nothing from one message to the next. A message arrives
+ * inline or as a memfd, whose seals and size are checked before a byte is read: without its seals
+ * the sender could change it after the verdict. It is read whole; messages are judged one after the
+ * other.
  *
- * What cannot be judged gets a verdict of its own, a 451 at the store: never unfiltered mail, and no client that waits for a
- * timeout.
+ * What cannot be judged gets a verdict of its own, a 451 at the store: never unfiltered mail, and
+ * no client that waits for a timeout.
  */
 #include "filter/filter.h"
 
@@ -34,7 +35,8 @@ static enum err filter_role_init(struct role *r)
 }
 
 /* The message's bytes; *memory is to be freed. */
-static enum err body_of(struct role *r, const struct msg_filter_check *check, str *body, void **memory)
+static enum err body_of(struct role *r, const struct msg_filter_check *check, str *body,
+			void **memory)
 {
 	uint64_t size;
 	enum err err;
@@ -85,9 +87,12 @@ static void judge(struct role *r, const struct msg_filter_check *check)
 	enum err err = body_of(r, check, &body, &memory);
 
 	if (err) {
-		v = (struct filter_verdict){ .code = 451, .status = S("4.3.0"), .text = S("Cannot judge the message now") };
+		v = (struct filter_verdict){ .code = 451,
+					     .status = S("4.3.0"),
+					     .text = S("Cannot judge the message now") };
 		state->failed++;
-		log_error(&r->log, "filter-failed", "msg=%.*s why=%s", STR_ARGS(msgid_text(check->txn, id)), err_name(err));
+		log_error(&r->log, "filter-failed", "msg=%.*s why=%s",
+			  STR_ARGS(msgid_text(check->txn, id)), err_name(err));
 	} else {
 		filter_judge(state->filter, body, &v);
 		state->judged++;

@@ -1,13 +1,14 @@
-/* Role front: everything that the internet sees. It accepts connections, does TLS, and speaks the protocols until the end
- * of a message's data, or until a login.
+/* Role front: everything that the internet sees. It accepts connections, does TLS, and speaks the
+ * protocols until the end of a message's data, or until a login.
  *
- * It holds no secret and no mail: keys sign in `keys`, passwords are checked in `auth`, recipients are resolved there, messages go
- * to `filter` and `store`, and after login a connection belongs to a `session`. Whoever breaks in here gets the connections
- * that pass through, and nothing else.
+ * It holds no secret and no mail: keys sign in `keys`, passwords are checked in `auth`, recipients
+ * are resolved there, messages go to `filter` and `store`, and after login a connection belongs to
+ * a `session`. Whoever breaks in here gets the connections that pass through, and nothing else.
  *
- * There is one front for each core, all on the same listening sockets. A wake-up takes a handful of connections and gives
- * the loop back, so that those that are there already are served while many come. A connection is counted once, when it is
- * taken, and let go once, in front_connection_ended, whatever service it belongs to.
+ * There is one front for each core, all on the same listening sockets. A wake-up takes a handful of
+ * connections and gives the loop back, so that those that are there already are served while many
+ * come. A connection is counted once, when it is taken, and let go once, in front_connection_ended,
+ * whatever service it belongs to.
  */
 #include "roles/front_priv.h"
 
@@ -33,11 +34,15 @@ static enum err serve_imap(struct front *f, struct conn *c, const struct front_s
 }
 
 static const struct front_service services[] = {
-	{ "smtp", serve_smtp, SMTP_SERVICE_SMTP, "421 4.3.2 Too many connections; try again later\r\n", true },
-	{ "submission", serve_smtp, SMTP_SERVICE_SUBMISSION, "421 4.3.2 Too many connections; try again later\r\n", true },
+	{ "smtp", serve_smtp, SMTP_SERVICE_SMTP,
+	  "421 4.3.2 Too many connections; try again later\r\n", true },
+	{ "submission", serve_smtp, SMTP_SERVICE_SUBMISSION,
+	  "421 4.3.2 Too many connections; try again later\r\n", true },
 	{ "submissions", serve_smtp, SMTP_SERVICE_SUBMISSIONS, "", true },
-	{ "lmtp", serve_smtp, SMTP_SERVICE_LMTP, "421 4.3.2 Too many connections; try again later\r\n", false },
-	{ "imap", serve_imap, IMAP_SERVICE_IMAP, "* BYE Too many connections; try again later\r\n", false },
+	{ "lmtp", serve_smtp, SMTP_SERVICE_LMTP,
+	  "421 4.3.2 Too many connections; try again later\r\n", false },
+	{ "imap", serve_imap, IMAP_SERVICE_IMAP, "* BYE Too many connections; try again later\r\n",
+	  false },
 	{ "imaps", serve_imap, IMAP_SERVICE_IMAPS, "", false },
 };
 
@@ -80,16 +85,18 @@ static bool is_stranger(const struct front *f, const struct addr *a)
 }
 
 /* NULL: it may come in. */
-static const char *objection(struct front *f, const struct front_service *service, const struct addr *client)
+static const char *objection(struct front *f, const struct front_service *service,
+			     const struct addr *client)
 {
 	const struct conf *conf = f->role->conf;
 	bool limited = service->is_limited && is_stranger(f, client);
 
 	if (f->connections >= conf_u64(conf, CONF_max_sessions))
 		return "too many connections in all";
-	switch (front_clients_begin(f->clients, client, loop_now(f->role->loop),
-				    limited ? conf_u64(conf, CONF_smtpd_client_connection_count_limit) : UINT64_MAX,
-				    limited ? conf_u64(conf, CONF_smtpd_client_connection_rate_limit) : 0)) {
+	switch (front_clients_begin(
+		f->clients, client, loop_now(f->role->loop),
+		limited ? conf_u64(conf, CONF_smtpd_client_connection_count_limit) : UINT64_MAX,
+		limited ? conf_u64(conf, CONF_smtpd_client_connection_rate_limit) : 0)) {
 	case FRONT_TOO_MANY:
 		return "too many connections of this client";
 	case FRONT_TOO_OFTEN:
@@ -102,24 +109,27 @@ static const char *objection(struct front *f, const struct front_service *servic
 
 /* ---- accepting ---- */
 
-static void turn_away(struct front *f, const struct front_service *service, const struct addr *client, int fd,
-		      const char *why)
+static void turn_away(struct front *f, const struct front_service *service,
+		      const struct addr *client, int fd, const char *why)
 {
 	char text[ADDR_TEXT_MAX];
 	str from = addr_text(client, text), words = str_from_c(service->busy);
 	size_t done;
 
 	f->turned_away++;
-	/* A socket that was just accepted has room for a line; a client that is gone already needs none. */
+	/* A socket that was just accepted has room for a line; a client that is gone already needs
+	 * none. */
 	if (words.n && os_send(fd, words.p, words.n, &done))
 		log_debug(&f->role->log, "client-gone", "client=%.*s", STR_ARGS(from));
 	os_close(fd);
-	log_info(&f->role->log, "client-refused", "client=%.*s service=%s why=\"%s\"", STR_ARGS(from), service->name, why);
-	role_trace(f->role, 0, TRACE_CLIENT_REFUSED, STR_EMPTY, STR_EMPTY, "%.*s on %s: %s", STR_ARGS(from), service->name,
-		   why);
+	log_info(&f->role->log, "client-refused", "client=%.*s service=%s why=\"%s\"",
+		 STR_ARGS(from), service->name, why);
+	role_trace(f->role, 0, TRACE_CLIENT_REFUSED, STR_EMPTY, STR_EMPTY, "%.*s on %s: %s",
+		   STR_ARGS(from), service->name, why);
 }
 
-static void take(struct front *f, const struct front_service *service, const struct addr *client, int fd)
+static void take(struct front *f, const struct front_service *service, const struct addr *client,
+		 int fd)
 {
 	const char *why = objection(f, service, client);
 	struct conn *c;
@@ -138,7 +148,8 @@ static void take(struct front *f, const struct front_service *service, const str
 		return;
 	}
 	if ((err = service->serve(f, c, service))) {
-		log_warn(&f->role->log, "client-refused", "service=%s why=\"%s\"", service->name, err_text(err));
+		log_warn(&f->role->log, "client-refused", "service=%s why=\"%s\"", service->name,
+			 err_text(err));
 		conn_write(c, str_from_c(service->busy));
 		conn_free(c);
 		front_connection_ended(f, client);
@@ -147,7 +158,8 @@ static void take(struct front *f, const struct front_service *service, const str
 
 static enum err listener_watch(struct front_listener *l)
 {
-	enum err err = loop_watch_listener(l->front->role->loop, &l->watch, l->fd, on_connections, l);
+	enum err err =
+		loop_watch_listener(l->front->role->loop, &l->watch, l->fd, on_connections, l);
 
 	l->is_watched = !err;
 	return err;
@@ -158,19 +170,23 @@ static void on_pause_over(void *arg)
 	struct front_listener *l = arg;
 
 	if (listener_watch(l))
-		loop_timer_set(l->front->role->loop, &l->again, loop_now(l->front->role->loop) + SECONDS(ACCEPT_PAUSE_SECONDS),
+		loop_timer_set(l->front->role->loop, &l->again,
+			       loop_now(l->front->role->loop) + SECONDS(ACCEPT_PAUSE_SECONDS),
 			       on_pause_over, l);
 }
 
-/* accept failed for want of something (descriptors, memory). The socket stays readable, so asking at once would only spin. */
+/* accept failed for want of something (descriptors, memory). The socket stays readable, so asking
+ * at once would only spin. */
 static void listener_pause(struct front_listener *l, enum err why)
 {
 	struct loop *loop = l->front->role->loop;
 
-	log_error(&l->front->role->log, "accept-failed", "service=%s why=%s", l->service->name, err_name(why));
+	log_error(&l->front->role->log, "accept-failed", "service=%s why=%s", l->service->name,
+		  err_name(why));
 	loop_unwatch(loop, &l->watch);
 	l->is_watched = false;
-	loop_timer_set(loop, &l->again, loop_now(loop) + SECONDS(ACCEPT_PAUSE_SECONDS), on_pause_over, l);
+	loop_timer_set(loop, &l->again, loop_now(loop) + SECONDS(ACCEPT_PAUSE_SECONDS),
+		       on_pause_over, l);
 }
 
 static void on_connections(void *arg, unsigned ready)
@@ -194,7 +210,8 @@ static void on_connections(void *arg, unsigned ready)
 
 /* ---- hooks of smtp/session.h ---- */
 
-static void on_trace(void *arg, uint64_t message, enum trace_event event, str sender, str recipient, str text)
+static void on_trace(void *arg, uint64_t message, enum trace_event event, str sender, str recipient,
+		     str text)
 {
 	struct front *f = arg;
 
@@ -220,8 +237,8 @@ static void on_login_refused(void *arg, const struct addr *client, str user, str
 	struct front *f = arg;
 	char text[ADDR_TEXT_MAX];
 
-	role_trace(f->role, 0, TRACE_LOGIN_REFUSED, user, STR_EMPTY, "%.*s on imap: %.*s", STR_ARGS(addr_text(client, text)),
-		   STR_ARGS(why));
+	role_trace(f->role, 0, TRACE_LOGIN_REFUSED, user, STR_EMPTY, "%.*s on imap: %.*s",
+		   STR_ARGS(addr_text(client, text)), STR_ARGS(why));
 }
 
 /* ---- hooks of roles/role.h ---- */
@@ -235,7 +252,9 @@ static enum err front_init(struct role *r)
 	r->state = f;
 	f->role = r;
 	smtp_server_init(&f->smtp, r->loop, &r->log, &r->msgids, r->conf);
-	f->smtp.hooks = (struct smtp_hooks){ .trace = on_trace, .may_send = on_message, .ended = on_ended, .arg = f };
+	f->smtp.hooks = (struct smtp_hooks){
+		.trace = on_trace, .may_send = on_message, .ended = on_ended, .arg = f
+	};
 	f->imap = (struct imap_front){ .loop = r->loop,
 				       .log = &r->log,
 				       .conf = r->conf,
@@ -253,7 +272,8 @@ static enum err front_listener(struct role *r, str service, str address, int fd)
 	struct front_listener *l;
 
 	if (!s || f->listener_count == FRONT_LISTENERS_MAX) {
-		log_error(&r->log, "bad-listener", "service=%.*s address=%.*s", STR_ARGS(service), STR_ARGS(address));
+		log_error(&r->log, "bad-listener", "service=%.*s address=%.*s", STR_ARGS(service),
+			  STR_ARGS(address));
 		os_close(fd);
 		return s ? ERR_TOO_MANY : ERR_UNSUPPORTED;
 	}
@@ -285,8 +305,9 @@ static enum err front_prepare(struct role *r)
 	return ERR_OK;
 }
 
-/* The first connection is taken when it is known whether there is TLS: until then clients wait in the kernel's queue, where the
- * first would otherwise meet a server without STARTTLS, or no handshake. Should keys not come, plain services begin without. */
+/* The first connection is taken when it is known whether there is TLS: until then clients wait in
+ * the kernel's queue, where the first would otherwise meet a server without STARTTLS, or no
+ * handshake. Should keys not come, plain services begin without. */
 static void begin(void *arg)
 {
 	struct front *f = arg;
@@ -315,7 +336,8 @@ static void front_message(struct role *r, struct chan *from, struct msg *m)
 	else if (m->type == MSG_auth_mechanisms)
 		f->smtp.offers_scram = f->imap.offers_scram = m->u.auth_mechanisms.scram;
 	else
-		log_error(&r->log, "unexpected-message", "type=%s peer=%s", msg_name(m->type), role_name(chan_peer(from)));
+		log_error(&r->log, "unexpected-message", "type=%s peer=%s", msg_name(m->type),
+			  role_name(chan_peer(from)));
 }
 
 static void front_peer_up(struct role *r, struct chan *peer)
@@ -379,7 +401,8 @@ static void front_stop(struct role *r, unsigned seconds)
 		os_close(l->fd);
 		l->fd = -1;
 	}
-	loop_timer_set(r->loop, &f->give_up, loop_now(r->loop) + SECONDS(seconds), on_patience_over, f);
+	loop_timer_set(r->loop, &f->give_up, loop_now(r->loop) + SECONDS(seconds), on_patience_over,
+		       f);
 	f->imap.is_stopping = true;
 	smtp_server_stop(&f->smtp);
 	imap_front_stop(&f->imap);
@@ -391,17 +414,23 @@ static void front_status(struct role *r, struct buf *out)
 	const struct front *f = r->state;
 	struct loop_counts counts = loop_counts(r->loop);
 
-	buf_printf(out, "\"connections\":%u,\"taken\":%llu,\"turned_away\":%llu,\"fibers\":%u,", f->connections,
-		   (unsigned long long)f->taken, (unsigned long long)f->turned_away, counts.fibers);
-	buf_printf(out, "\"smtp\":{\"sessions\":%u,\"accepted\":%llu,\"refused\":%llu,\"deferred\":%llu,\"spooled_bytes\":%llu},",
-		   f->smtp.sessions, (unsigned long long)f->smtp.accepted, (unsigned long long)f->smtp.refused,
-		   (unsigned long long)f->smtp.deferred, (unsigned long long)f->smtp.spool.used);
-	buf_printf(out, "\"imap\":{\"connections\":%u,\"relayed\":%u}", f->imap.connections, f->imap.relayed);
+	buf_printf(out, "\"connections\":%u,\"taken\":%llu,\"turned_away\":%llu,\"fibers\":%u,",
+		   f->connections, (unsigned long long)f->taken, (unsigned long long)f->turned_away,
+		   counts.fibers);
+	buf_printf(out,
+		   "\"smtp\":{\"sessions\":%u,\"accepted\":%llu,\"refused\":%llu,\"deferred\":%llu,"
+		   "\"spooled_bytes\":%llu},",
+		   f->smtp.sessions, (unsigned long long)f->smtp.accepted,
+		   (unsigned long long)f->smtp.refused, (unsigned long long)f->smtp.deferred,
+		   (unsigned long long)f->smtp.spool.used);
+	buf_printf(out, "\"imap\":{\"connections\":%u,\"relayed\":%u}", f->imap.connections,
+		   f->imap.relayed);
 }
 
 const struct role_ops role_front_ops = {
 	.kind = ROLE_FRONT,
-	/* Sockets it was given, memfds for large messages, and socket pairs for the relay of TLS to a session. */
+	/* Sockets it was given, memfds for large messages, and socket pairs for the relay of TLS to
+	   a session. */
 	.sandbox = SANDBOX_ACCEPT | SANDBOX_MEMFD | SANDBOX_PEERS,
 	.init = front_init,
 	.listener = front_listener,

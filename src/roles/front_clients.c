@@ -1,6 +1,6 @@
-/* Limits per client address: a bounded table, oldest out. Rates are counted in fixed minutes, so that an entry is a
- * few words: a client may double its rate across the border of two minutes, which no limit of this kind needs to
- * prevent. */
+/* Limits per client address: a bounded table, oldest out. Rates are counted in fixed minutes, so
+ * that an entry is a few words: a client may double its rate across the border of two minutes,
+ * which no limit of this kind needs to prevent. */
 #include "roles/front_clients.h"
 
 #include "auth/lru.h"
@@ -105,8 +105,8 @@ static bool count(struct window *w, int64_t now, uint64_t limit)
 	return ++w->count <= limit || limit == 0;
 }
 
-enum front_admission front_clients_begin(struct front_clients *c, const struct addr *a, int64_t now, uint64_t at_once,
-					 uint64_t per_minute)
+enum front_admission front_clients_begin(struct front_clients *c, const struct addr *a, int64_t now,
+					 uint64_t at_once, uint64_t per_minute)
 {
 	struct client *k = find_or_make(c, a);
 
@@ -129,7 +129,8 @@ void front_clients_end(struct front_clients *c, const struct addr *a)
 		lru_touch(&c->table, &k->node, LIST_IDLE);
 }
 
-bool front_clients_message(struct front_clients *c, const struct addr *a, int64_t now, uint64_t per_minute)
+bool front_clients_message(struct front_clients *c, const struct addr *a, int64_t now,
+			   uint64_t per_minute)
 {
 	struct client *k = per_minute ? find(c, a) : NULL;
 

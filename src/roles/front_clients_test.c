@@ -11,7 +11,8 @@ static struct addr ip4(uint8_t last)
 
 int main(void)
 {
-	struct addr a = ip4(1), b = ip4(2), c = ip4(3), n1 = { .family = ADDR_IP6, .ip = { 0x20, 1, [7] = 1, [15] = 1 } };
+	struct addr a = ip4(1), b = ip4(2), c = ip4(3),
+		    n1 = { .family = ADDR_IP6, .ip = { 0x20, 1, [7] = 1, [15] = 1 } };
 	struct addr n2 = n1, n3 = n1;
 	struct front_clients *t;
 

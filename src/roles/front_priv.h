@@ -11,7 +11,8 @@
 enum {
 	FRONT_LISTENERS_MAX = 64,
 	FRONT_FILTERS_MAX = 64,
-	FRONT_ACCEPT_BATCH = 16, /* connections taken per wake-up; then the others have their turn */
+	FRONT_ACCEPT_BATCH =
+		16, /* connections taken per wake-up; then the others have their turn */
 };
 
 /* auth knows the connections of a front by numbers: SMTP's begin at 1, IMAP's here. */
@@ -22,10 +23,11 @@ struct front;
 /* One row for each service that a listener may have; it takes over the connection. */
 struct front_service {
 	const char *name;
-	MUST_USE enum err (*serve)(struct front *f, struct conn *c, const struct front_service *service);
-	unsigned kind;		/* for `serve` */
-	const char *busy;	/* what is said to a connection that cannot be taken; "" under TLS */
-	bool is_limited;	/* per client address */
+	MUST_USE enum err (*serve)(struct front *f, struct conn *c,
+				   const struct front_service *service);
+	unsigned kind;	  /* for `serve` */
+	const char *busy; /* what is said to a connection that cannot be taken; "" under TLS */
+	bool is_limited;  /* per client address */
 };
 
 struct front_listener {

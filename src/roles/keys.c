@@ -16,7 +16,7 @@
 #include <stdlib.h>
 
 enum {
-	PREVIOUS_SECONDS = 20,	  /* longer than a front waits for a signature */
+	PREVIOUS_SECONDS = 20, /* longer than a front waits for a signature */
 	EXPIRY_WARNING_DAYS = 14,
 };
 
@@ -61,7 +61,8 @@ static enum err keys_init(struct role *r)
 	struct keys *k;
 
 	if (err == ERR_UNSUPPORTED)
-		log_warn(&r->log, "keys-memory", "locked=no reason=\"the limit of locked memory is too small\"");
+		log_warn(&r->log, "keys-memory",
+			 "locked=no reason=\"the limit of locked memory is too small\"");
 	else if (err)
 		return err;
 	k = calloc(1, sizeof(*k));
@@ -123,8 +124,8 @@ static enum err keys_file(struct role *r, str name, str path, int fd)
 	/* One that cannot be read is missed when the pair is put together: a reload keeps the old
 	 * one then. */
 	if (!p || (err = read_text(fd, path, is_key ? &p->key : &p->certificate)))
-		log_error(&r->log, "keys-file", "name=%.*s path=%.*s err=%s", STR_ARGS(name), STR_ARGS(path),
-			  err_name(p ? err : ERR_TOO_MANY));
+		log_error(&r->log, "keys-file", "name=%.*s path=%.*s err=%s", STR_ARGS(name),
+			  STR_ARGS(path), err_name(p ? err : ERR_TOO_MANY));
 	os_close(fd);
 	return ERR_OK;
 }
@@ -135,10 +136,11 @@ static enum err add_pair(struct role *r, struct keyring *ring, const struct file
 	enum err err = ERR_CONFIG;
 
 	if (p->certificate.p && p->key.p)
-		err = keyring_add(ring, str_of(p->certificate.p, p->certificate.n), str_of(p->key.p, p->key.n), &why);
+		err = keyring_add(ring, str_of(p->certificate.p, p->certificate.n),
+				  str_of(p->key.p, p->key.n), &why);
 	if (err)
-		log_error(&r->log, "keys-refused", "certificate=%s key=%s reason=\"%s\"", p->certificate.path,
-			  p->key.path, why);
+		log_error(&r->log, "keys-refused", "certificate=%s key=%s reason=\"%s\"",
+			  p->certificate.path, p->key.path, why);
 	return err;
 }
 
@@ -148,9 +150,11 @@ static void log_pairs(struct role *r, const struct keyring *ring)
 		int days = keyring_days_left(ring, i, os_wall_us());
 
 		if (days < EXPIRY_WARNING_DAYS)
-			log_warn(&r->log, "certificate-expires", "name=%.*s days=%d", STR_ARGS(keyring_name(ring, i)), days);
+			log_warn(&r->log, "certificate-expires", "name=%.*s days=%d",
+				 STR_ARGS(keyring_name(ring, i)), days);
 		else
-			log_info(&r->log, "certificate", "name=%.*s days=%d", STR_ARGS(keyring_name(ring, i)), days);
+			log_info(&r->log, "certificate", "name=%.*s days=%d",
+				 STR_ARGS(keyring_name(ring, i)), days);
 	}
 }
 
@@ -199,7 +203,8 @@ static void tell_peers(struct role *r, enum role_kind kind)
 		enum err err = c && chan_is_up(c) ? SEND(c, keys_changed) : ERR_OK;
 
 		if (err)
-			log_error(&r->log, "keys-changed", "peer=%s.%u err=%s", role_name(kind), i, err_name(err));
+			log_error(&r->log, "keys-changed", "peer=%s.%u err=%s", role_name(kind), i,
+				  err_name(err));
 	}
 }
 
@@ -217,7 +222,8 @@ static void keys_reload(struct role *r)
 	k->previous = k->current;
 	k->current = ring;
 	k->version++;
-	loop_timer_set(r->loop, &k->forget, loop_now(r->loop) + SECONDS(PREVIOUS_SECONDS), forget_previous, k);
+	loop_timer_set(r->loop, &k->forget, loop_now(r->loop) + SECONDS(PREVIOUS_SECONDS),
+		       forget_previous, k);
 	tell_peers(r, ROLE_FRONT);
 	tell_peers(r, ROLE_OUT);
 }
@@ -232,12 +238,14 @@ static enum err answer_chains(struct keys *k, struct chan *from, uint32_t id)
 	buf_init(&chains, MSG_MAX);
 	keyring_chains(k->current, &chains);
 	if (!buf_failed(&chains))
-		err = REPLY(from, id, keys_chains_reply, .version = k->version, .chains = buf_str(&chains));
+		err = REPLY(from, id, keys_chains_reply, .version = k->version,
+			    .chains = buf_str(&chains));
 	buf_free(&chains);
 	return err;
 }
 
-static enum err answer_sign(struct role *r, struct chan *from, uint32_t id, const struct msg_keys_sign *m)
+static enum err answer_sign(struct role *r, struct chan *from, uint32_t id,
+			    const struct msg_keys_sign *m)
 {
 	struct keys *k = r->state;
 	const struct keyring *ring = m->version == k->version	    ? k->current
@@ -251,8 +259,9 @@ static enum err answer_sign(struct role *r, struct chan *from, uint32_t id, cons
 		err = keyring_sign(ring, m->key, m->digest, m->pss, m->text, signature, &n);
 	/* No front of ours asks this: it was taken over, or has an error. */
 	if (err == ERR_DENIED)
-		log_error(&r->log, "keys-denied", "peer=%s.%u key=%u digest=%.*s bytes=%zu", role_name(chan_peer(from)),
-			  chan_peer_index(from), m->key, STR_ARGS(m->digest), m->text.n);
+		log_error(&r->log, "keys-denied", "peer=%s.%u key=%u digest=%.*s bytes=%zu",
+			  role_name(chan_peer(from)), chan_peer_index(from), m->key,
+			  STR_ARGS(m->digest), m->text.n);
 	return err ? err : REPLY(from, id, keys_signature, .signature = str_of(signature, n));
 }
 
@@ -265,8 +274,8 @@ static void keys_message(struct role *r, struct chan *from, struct msg *m)
 	else if (m->type == MSG_keys_sign)
 		err = answer_sign(r, from, m->id, &m->u.keys_sign);
 	if (err && REPLY_FAILED(from, m->id, err, str_from_c(err_text(err))))
-		log_error(&r->log, "keys-reply", "peer=%s.%u err=%s", role_name(chan_peer(from)), chan_peer_index(from),
-			  err_name(err));
+		log_error(&r->log, "keys-reply", "peer=%s.%u err=%s", role_name(chan_peer(from)),
+			  chan_peer_index(from), err_name(err));
 }
 
 static void keys_stop(struct role *r, unsigned seconds)

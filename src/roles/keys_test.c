@@ -106,8 +106,8 @@ static enum err sign(struct test *t, uint32_t version, unsigned key, str text)
 	struct msg_keys_signature reply;
 	enum err err;
 
-	err = CALL(t->there, keys_sign, keys_signature, &reply, t->arena, soon(t), .version = version,
-		   .key = (uint16_t)key, .digest = S("SHA256"), .text = text);
+	err = CALL(t->there, keys_sign, keys_signature, &reply, t->arena, soon(t),
+		   .version = version, .key = (uint16_t)key, .digest = S("SHA256"), .text = text);
 	if (!err)
 		OK(reply.signature.n > 60 && reply.signature.n <= 72);
 	return err;
@@ -115,7 +115,8 @@ static enum err sign(struct test *t, uint32_t version, unsigned key, str text)
 
 static void body(struct test *t)
 {
-	struct test_pem a = test_pem_new("P-256", "a.test", 90), b = test_pem_new("P-256", "b.test", 2);
+	struct test_pem a = test_pem_new("P-256", "a.test", 90),
+			b = test_pem_new("P-256", "b.test", 2);
 	char room[HELLO_MAX];
 	str text = handshake_text(room);
 	uint32_t first, version;
@@ -185,7 +186,8 @@ static void fiber_main(void *arg)
 int main(void)
 {
 	static const struct chan_ops keys_ops = { .on_message = keys_message, .on_down = on_down };
-	static const struct chan_ops front_ops = { .on_message = front_message, .on_down = on_down };
+	static const struct chan_ops front_ops = { .on_message = front_message,
+						   .on_down = on_down };
 	struct test_pem a = test_pem_new("P-256", "a.test", 90);
 	struct test t = { .role = { .ops = &role_keys_ops, .kind = ROLE_KEYS } };
 	struct buf status;
@@ -198,7 +200,8 @@ int main(void)
 	t.arena = arena_new(128 * 1024);
 	EQ(loop_new(&t.role.loop), ERR_OK);
 	EQ(role_keys_ops.init(&t.role), ERR_OK);
-	/* A bad pair at the start is an error: nobody wants a server without the TLS he asked for. */
+	/* A bad pair at the start is an error: nobody wants a server without the TLS he asked for.
+	 */
 	hand_over(&t, S("tls_cert"), buf_str(&a.certificate));
 	hand_over(&t, S("tls_key"), S("rubbish"));
 	EQ(role_keys_ops.prepare(&t.role), ERR_CONFIG);

@@ -1,8 +1,9 @@
 /* Role lookup: computes password hashes, one at a time, for auth.
  *
- * It blocks while it computes, which is what it is for: there is one of it for each core, and auth sends a job only
- * when the last is answered. It has no file and no network; what it sees is one stored text and one password at a
- * time. Keeping this out of auth means that a crash in a hash library costs one login.
+ * It blocks while it computes, which is what it is for: there is one of it for each core, and auth
+ * sends a job only when the last is answered. It has no file and no network; what it sees is one
+ * stored text and one password at a time. Keeping this out of auth means that a crash in a hash
+ * library costs one login.
  */
 #include "auth/password.h"
 #include "base/os.h"
@@ -13,8 +14,8 @@ enum { LOOKUP_ARENA = 64 * 1024 };
 static void verify(struct chan *from, const struct msg *m)
 {
 	const struct msg_lookup_password *job = &m->u.lookup_password;
-	enum err err = job->stored.n == 0 ? password_verify_nobody(job->password) :
-					    password_verify(job->stored, job->password);
+	enum err err = job->stored.n == 0 ? password_verify_nobody(job->password)
+					  : password_verify(job->stored, job->password);
 
 	/* A reply that cannot be sent: the channel is going down, and auth's call ends with it. */
 	err = REPLY(from, m->id, lookup_password_reply, .err = (uint16_t)err);
@@ -37,7 +38,8 @@ static void hash(struct chan *from, const struct msg *m)
 	if (err)
 		err = REPLY_FAILED(from, m->id, err, STR_EMPTY);
 	else
-		err = REPLY(from, m->id, lookup_hash_reply, .stored = made.hash, .scram = made.scram);
+		err = REPLY(from, m->id, lookup_hash_reply, .stored = made.hash,
+			    .scram = made.scram);
 	(void)err;
 	arena_free(a);
 }

@@ -1,6 +1,7 @@
-/* A front that was broken into, against the real role store: the process that production runs, its sandbox locked, spoken to over
- * the channels that production gives it. This program is supervisor, auth, filter, session and two fronts at once; what the lying
- * front tries must commit nothing, and an honest delivery afterwards must go through. */
+/* A front that was broken into, against the real role store: the process that production runs, its
+ * sandbox locked, spoken to over the channels that production gives it. This program is supervisor,
+ * auth, filter, session and two fronts at once; what the lying front tries must commit nothing, and
+ * an honest delivery afterwards must go through. */
 #include "base/tap.h"
 #include "conf/conf.h"
 #include "roles/role.h"
@@ -70,14 +71,16 @@ static enum err receive(struct peer *p)
 	return err;
 }
 
-/* A new channel to the store, as the supervisor makes it when the role at our end is started (again). */
-static void link_peer(struct test *t, struct peer *p, enum role_kind kind, unsigned index, unsigned instance)
+/* A new channel to the store, as the supervisor makes it when the role at our end is started
+ * (again). */
+static void link_peer(struct test *t, struct peer *p, enum role_kind kind, unsigned index,
+		      unsigned instance)
 {
 	int fd[2];
 
 	EQ(os_socketpair(true, fd), ERR_OK);
-	TELL(&t->control, sup_channel, .role = (uint8_t)kind, .index = (uint16_t)index, .instance = (uint16_t)instance,
-	     .socket = fd[0]);
+	TELL(&t->control, sup_channel, .role = (uint8_t)kind, .index = (uint16_t)index,
+	     .instance = (uint16_t)instance, .socket = fd[0]);
 	os_close(fd[0]);
 	os_close(p->fd);
 	p->fd = fd[1];
@@ -102,7 +105,8 @@ static void start_store(struct test *t)
 	EQ(os_mkdir(-1, path, 0700), ERR_OK);
 	EQ(os_open(-1, path, OS_READ | OS_DIRECTORY, &dir), ERR_OK);
 	EQ(os_memfd(str_from_c(text), true, &conf), ERR_OK);
-	TELL(&t->control, sup_config, .role = ROLE_STORE, .instance = 1, .text = conf, .path = S("posthorn.conf"));
+	TELL(&t->control, sup_config, .role = ROLE_STORE, .instance = 1, .text = conf,
+	     .path = S("posthorn.conf"));
 	TELL(&t->control, sup_file, .name = S("store"), .path = str_from_c(path), .file = dir);
 	os_close(dir);
 	os_close(conf);
@@ -121,7 +125,8 @@ static void open_mail(struct test *t)
 {
 	int fd[2];
 
-	ASK(&t->auth, store_bind, .ticket = { 1 }, .account = ACCOUNT, .address = S("alice@example.test"));
+	ASK(&t->auth, store_bind, .ticket = { 1 }, .account = ACCOUNT,
+	    .address = S("alice@example.test"));
 	EQ(receive(&t->auth), ERR_OK);
 	EQ(t->auth.in.type, MSG_done);
 	EQ(os_socketpair(true, fd), ERR_OK);
@@ -160,8 +165,10 @@ static void say_envelope(struct peer *who, uint64_t txn)
 	struct buf b;
 
 	buf_init(&b, 4096);
-	rec_txn_rcpt_put(&b, &(struct rec_txn_rcpt){ .account = ACCOUNT, .address = S("alice@example.test") });
-	TELL(who, txn_envelope, .txn = txn, .sender = S("x@example.org"), .rcpts = buf_str(&b), .count = 1);
+	rec_txn_rcpt_put(&b, &(struct rec_txn_rcpt){ .account = ACCOUNT,
+						     .address = S("alice@example.test") });
+	TELL(who, txn_envelope, .txn = txn, .sender = S("x@example.org"), .rcpts = buf_str(&b),
+	     .count = 1);
 	buf_free(&b);
 }
 
@@ -202,7 +209,8 @@ static void deliver_honestly(struct test *t, struct peer *front, unsigned instan
 	EQ(messages(t), before + 1);
 }
 
-/* The store closed front 0's channel and told the supervisor; the supervisor links its successor. */
+/* The store closed front 0's channel and told the supervisor; the supervisor links its successor.
+ */
 static void expect_cut_off(struct test *t)
 {
 	enum err err = ERR_OK;
@@ -227,7 +235,8 @@ static void test_forged_recipient(struct test *t)
 
 	tap_group("a recipient that auth did not name");
 	say_verdict(&t->filter, txn, spam);
-	EQ(messages(t), before); /* the verdict was taken: the store has answered what came behind it */
+	EQ(messages(t),
+	   before); /* the verdict was taken: the store has answered what came behind it */
 	say_body(&t->front0, txn, spam);
 	say_envelope(&t->front0, txn);
 	expect_cut_off(t);
@@ -246,7 +255,8 @@ static void test_no_verdict(struct test *t)
 	tap_group("the filter was not asked");
 	say_body(&t->front0, txn, spam);
 	say_envelope(&t->auth, txn);
-	deliver_honestly(t, &t->front0, FRONT0); /* the first reply that comes is the honest one's */
+	deliver_honestly(t, &t->front0,
+			 FRONT0); /* the first reply that comes is the honest one's */
 	EQ(messages(t), before + 1);
 	tap_group("a verdict of its own");
 	say_verdict(&t->front0, txn, spam);

@@ -1,15 +1,17 @@
 /* Role out: speaks SMTP and LMTP as a client, and decides nothing.
  *
- * Each out_deliver is a job with a fiber and an arena of its own; its answer is one out_result with an answer
- * for each recipient. Who failed for good and when the others are tried again is the queue's to say. It has no
- * files: bodies are read from descriptors that store hands over, opened with the key that comes with them.
+ * Each out_deliver is a job with a fiber and an arena of its own; its answer is one out_result with
+ * an answer for each recipient. Who failed for good and when the others are tried again is the
+ * queue's to say. It has no files: bodies are read from descriptors that store hands over, opened
+ * with the key that comes with them.
  *
- * When the queue process dies, its jobs go on here, for nothing else knows that a message is just being taken by
- * a server somewhere. The next queue process asks first of all what is under way (out_jobs), leaves these
- * recipients alone, and gets their answers when they are there (out_late). What was delivered shortly before is
- * told again then, since the process that was told may have died before store recorded it: to record it twice
- * costs nothing, to send it twice does. So the death of the queue sends nothing twice. (A recipient that asked for
- * NOTIFY=SUCCESS is not told again: it may be recorded as one whose notice is owed, and would lose it.)
+ * When the queue process dies, its jobs go on here, for nothing else knows that a message is just
+ * being taken by a server somewhere. The next queue process asks first of all what is under way
+ * (out_jobs), leaves these recipients alone, and gets their answers when they are there (out_late).
+ * What was delivered shortly before is told again then, since the process that was told may have
+ * died before store recorded it: to record it twice costs nothing, to send it twice does. So the
+ * death of the queue sends nothing twice. (A recipient that asked for NOTIFY=SUCCESS is not told
+ * again: it may be recorded as one whose notice is owed, and would lose it.)
  */
 #include "base/os.h"
 #include "conf/conf.h"
@@ -59,9 +61,11 @@ static void answer_put(struct buf *out, const struct out_rcpt *x, size_t room)
 
 static void remember(struct out_role *o, const struct out_rcpt *x)
 {
-	if (x->result.state != QUEUE_SENT || ((x->r.notify & NOTIFY_SUCCESS) && !x->result.dsn_passed))
+	if (x->result.state != QUEUE_SENT ||
+	    ((x->r.notify & NOTIFY_SUCCESS) && !x->result.dsn_passed))
 		return;
-	o->recent[o->recent_count++ % OUT_RECENT_MAX] = (struct out_recent){ x->r.id, loop_now(o->role->loop) };
+	o->recent[o->recent_count++ % OUT_RECENT_MAX] =
+		(struct out_recent){ x->r.id, loop_now(o->role->loop) };
 }
 
 static enum err results_send(struct out_job *job)
@@ -212,9 +216,10 @@ static void tell_recent(struct out_role *o, struct chan *queue)
 
 		buf_clear(&b);
 		while (n < RECENT_CHUNK && (r = recent_next(o, &at))) {
-			const struct rec_out_answer a = {
-				.id = r->id, .state = QUEUE_SENT, .status = S("2.0.0"), .reply = S("delivered shortly before")
-			};
+			const struct rec_out_answer a = { .id = r->id,
+							  .state = QUEUE_SENT,
+							  .status = S("2.0.0"),
+							  .reply = S("delivered shortly before") };
 
 			rec_out_answer_put(&b, &a);
 			n++;
@@ -270,7 +275,8 @@ static void own_addresses(struct out_role *o)
 
 	o->own_count = 0;
 	for (size_t i = 0; i < n && o->own_count < OUT_OWN_MAX; i++)
-		if (str_eq(l[i].service, S("smtp")) && (l[i].address.family == ADDR_IP4 || l[i].address.family == ADDR_IP6))
+		if (str_eq(l[i].service, S("smtp")) &&
+		    (l[i].address.family == ADDR_IP4 || l[i].address.family == ADDR_IP6))
 			o->own[o->own_count++] = l[i].address;
 }
 
@@ -287,7 +293,8 @@ static enum err out_init(struct role *r)
 	o->recent = calloc(OUT_RECENT_MAX, sizeof(*o->recent));
 	own_addresses(o);
 	r->state = o;
-	return o->cipher && o->recent ? tls_client_new(r->loop, &r->log, STR_EMPTY, &o->tls) : ERR_NO_MEMORY;
+	return o->cipher && o->recent ? tls_client_new(r->loop, &r->log, STR_EMPTY, &o->tls)
+				      : ERR_NO_MEMORY;
 }
 
 void out_free(struct out_role *o)
@@ -346,7 +353,8 @@ static void out_stop(struct role *r, unsigned seconds)
 	o->is_stopping = true;
 	out_drop_idle(o);
 	if (o->job_count)
-		loop_timer_set(r->loop, &o->stop_timer, loop_now(r->loop) + SECONDS(seconds), stop_now, o);
+		loop_timer_set(r->loop, &o->stop_timer, loop_now(r->loop) + SECONDS(seconds),
+			       stop_now, o);
 	else
 		loop_stop(r->loop);
 }
@@ -356,10 +364,12 @@ static void out_status(struct role *r, struct buf *out)
 	const struct out_role *o = r->state;
 
 	buf_printf(out,
-		   "\"jobs\":%u,\"idle_connections\":%u,\"connections\":%llu,\"reused\":%llu,\"delivered\":%llu,"
+		   "\"jobs\":%u,\"idle_connections\":%u,\"connections\":%llu,\"reused\":%llu,"
+		   "\"delivered\":%llu,"
 		   "\"deferred\":%llu,\"failed\":%llu",
-		   o->job_count, o->idle_count, (unsigned long long)o->connections, (unsigned long long)o->reused,
-		   (unsigned long long)o->delivered, (unsigned long long)o->deferred, (unsigned long long)o->failed);
+		   o->job_count, o->idle_count, (unsigned long long)o->connections,
+		   (unsigned long long)o->reused, (unsigned long long)o->delivered,
+		   (unsigned long long)o->deferred, (unsigned long long)o->failed);
 }
 
 const struct role_ops role_out_ops = {

@@ -1,13 +1,12 @@
 /* Delivering one job: the message, the servers, the connections, and what each recipient is told.
  *
- * A connection that waits from a job before is used first; when it turns out to be dead before anything was
- * said of our message, a
- * new one is made, as if it had never been there. Otherwise the servers of the domain are tried in their
- * order. A server that
- * cannot be reached or does not want to talk leads to the next one, and so does a temporary refusal, but to one
- * other server at most: a second MX often takes what the first cannot, and a third only costs both
- * sides. Permanent answers are final, and so is a break between the dot and its answer (RFC 1047), since
- * asking the next server could deliver the message twice within a second.
+ * A connection that waits from a job before is used first; when it turns out to be dead before
+ * anything was said of our message, a new one is made, as if it had never been there. Otherwise the
+ * servers of the domain are tried in their order. A server that cannot be reached or does not want
+ * to talk leads to the next one, and so does a temporary refusal, but to one other server at most:
+ * a second MX often takes what the first cannot, and a third only costs both sides. Permanent
+ * answers are final, and so is a break between the dot and its answer (RFC 1047), since asking the
+ * next server could deliver the message twice within a second.
  *
  * Limits on recipients (452, 552) are no refusals when others were taken: the rest goes in another
  * transaction at
@@ -62,8 +61,8 @@ void out_drop_idle(struct out_role *o)
 
 static void session_key(const struct out_job *job, char *key, size_t *n)
 {
-	int written = snprintf(key, SESSION_KEY_MAX, "%d %d %u %.*s", job->hop.is_lmtp, job->hop.asks_mx, job->hop.port,
-			       STR_ARGS(job->hop.host));
+	int written = snprintf(key, SESSION_KEY_MAX, "%d %d %u %.*s", job->hop.is_lmtp,
+			       job->hop.asks_mx, job->hop.port, STR_ARGS(job->hop.host));
 
 	*n = written < 0 ? 0 : MIN((size_t)written, (size_t)SESSION_KEY_MAX - 1);
 }
@@ -103,7 +102,8 @@ static void session_release(struct out_job *job, struct out_session *s)
 		session_free(LIST_FIRST(&o->idle, struct out_session, in_idle));
 	list_append(&o->idle, &s->in_idle);
 	o->idle_count++;
-	smtp_client_park(s->client, loop_now(o->role->loop) + SECONDS(OUT_IDLE_SECONDS), session_woke, s);
+	smtp_client_park(s->client, loop_now(o->role->loop) + SECONDS(OUT_IDLE_SECONDS),
+			 session_woke, s);
 }
 
 /* ---- results ---- */
@@ -151,7 +151,8 @@ static enum err message_read(void *arg, char *to, size_t max, size_t *n)
 	} else {
 		*n = (size_t)MIN(size - at, (uint64_t)max);
 		if (*n)
-			err = body_read(job->out->cipher, job->file, &job->location, at - job->prefix.n, *n, to);
+			err = body_read(job->out->cipher, job->file, &job->location,
+					at - job->prefix.n, *n, to);
 	}
 	job->read_at += *n;
 	return err;
@@ -165,9 +166,9 @@ static bool is_ascii(str s)
 	return true;
 }
 
-/* RFC 6531 3.1: a message that came with SMTPUTF8 needs it further on if an address or its header is not
- * ASCII. A client that
- * always asks for it would otherwise have no mail delivered to older servers. */
+/* RFC 6531 3.1: a message that came with SMTPUTF8 needs it further on if an address or its header
+ * is not ASCII. A client that always asks for it would otherwise have no mail delivered to older
+ * servers. */
 static enum err find_utf8(struct out_job *job)
 {
 	char *chunk;
@@ -209,8 +210,9 @@ static enum err message_open(struct out_job *job)
 
 	if (!store)
 		return ERR_CLOSED;
-	err = CALL(store, q_body, q_body_reply, &reply, job->arena, loop_now(r->loop) + SECONDS(BODY_SECONDS),
-		   .id = job->rcpts[0].r.id, .token = job->rcpts[0].r.token);
+	err = CALL(store, q_body, q_body_reply, &reply, job->arena,
+		   loop_now(r->loop) + SECONDS(BODY_SECONDS), .id = job->rcpts[0].r.id,
+		   .token = job->rcpts[0].r.token);
 	if (err)
 		return err;
 	job->file = reply.file;
@@ -223,7 +225,8 @@ static enum err message_open(struct out_job *job)
 /* ---- transactions ---- */
 
 /* Takes over what the server said of those who were asked. */
-static void results(struct out_job *job, const struct out_session *s, const struct smtp_client_rcpt *rcpts)
+static void results(struct out_job *job, const struct out_session *s,
+		    const struct smtp_client_rcpt *rcpts)
 {
 	str remote = arena_str(job->arena, str_from_c(s->remote));
 
@@ -246,7 +249,8 @@ static bool has_more_turns(const struct smtp_client_rcpt *rcpts, size_t count)
 
 	for (size_t i = 0; i < count; i++) {
 		some = some || rcpts[i].result.state == QUEUE_SENT;
-		limited = limited || (rcpts[i].result.is_rcpt && (rcpts[i].result.code == 452 || rcpts[i].result.code == 552));
+		limited = limited || (rcpts[i].result.is_rcpt &&
+				      (rcpts[i].result.code == 452 || rcpts[i].result.code == 552));
 	}
 	return some && limited;
 }
@@ -276,13 +280,16 @@ static bool transact(struct out_job *job, struct out_session *s, bool *again)
 		const struct rec_out_rcpt *r = &job->rcpts[i].r;
 
 		if (!job->rcpts[i].is_final)
-			rcpts[n++] = (struct smtp_client_rcpt){ .address = r->address, .orcpt = r->orcpt, .notify = r->notify };
+			rcpts[n++] = (struct smtp_client_rcpt){ .address = r->address,
+								.orcpt = r->orcpt,
+								.notify = r->notify };
 	}
 	job->read_at = 0;
 	smtp_client_send(s->client, &m, rcpts, n);
 	if (smtp_client_broke_early(s->client)) {
 		/* Kept in case there is no other connection to be had. */
-		everybody(job, &rcpts[0].result, arena_str(job->arena, str_from_c(s->remote)), false);
+		everybody(job, &rcpts[0].result, arena_str(job->arena, str_from_c(s->remote)),
+			  false);
 		free(rcpts);
 		return false;
 	}
@@ -316,7 +323,8 @@ static void try_idle(struct out_job *job)
 
 /* ---- new connections ---- */
 
-static enum err dns_ask(void *arg, enum dns_type type, str name, struct arena *a, struct dns_answer *out)
+static enum err dns_ask(void *arg, enum dns_type type, str name, struct arena *a,
+			struct dns_answer *out)
 {
 	struct out_job *job = arg;
 	struct role *r = job->out->role;
@@ -325,9 +333,9 @@ static enum err dns_ask(void *arg, enum dns_type type, str name, struct arena *a
 
 	if (!dns)
 		return ERR_CLOSED;
-	return type == DNS_TYPE_MX  ? dns_mx(dns, name, a, deadline, out) :
-	       type == DNS_TYPE_A ? dns_a(dns, name, a, deadline, out) :
-				      dns_aaaa(dns, name, a, deadline, out);
+	return type == DNS_TYPE_MX  ? dns_mx(dns, name, a, deadline, out)
+	       : type == DNS_TYPE_A ? dns_a(dns, name, a, deadline, out)
+				    : dns_aaaa(dns, name, a, deadline, out);
 }
 
 static void copy_text(char *to, size_t size, str s)
@@ -352,7 +360,8 @@ static struct out_session *session_new(struct out_job *job, const struct smtp_ta
 	session_key(job, s->key, &s->key_n);
 	copy_text(s->hostname, sizeof(s->hostname), conf_str(conf, CONF_myhostname));
 	copy_text(s->tls_name, sizeof(s->tls_name), target->host);
-	snprintf(s->remote, sizeof(s->remote), "%.*s[%.*s]:%u", (int)MIN(target->host.n, (size_t)180), target->host.p,
+	snprintf(s->remote, sizeof(s->remote), "%.*s[%.*s]:%u",
+		 (int)MIN(target->host.n, (size_t)180), target->host.p,
 		 STR_ARGS(addr_ip_text(&target->address, text)), target->address.port);
 	s->config = (struct smtp_client_config){
 		.hostname = str_from_c(s->hostname),
@@ -360,7 +369,9 @@ static struct out_session *session_new(struct out_job *job, const struct smtp_ta
 		.tls_name = str_from_c(s->tls_name),
 		.is_lmtp = job->hop.is_lmtp,
 		.finds_loops = job->hop.asks_mx,
-		.tls = job->hop.is_lmtp ? SMTP_TLS_NONE : (enum smtp_client_tls)conf_choice(conf, CONF_smtp_tls_security_level),
+		.tls = job->hop.is_lmtp ? SMTP_TLS_NONE
+					: (enum smtp_client_tls)conf_choice(
+						  conf, CONF_smtp_tls_security_level),
 		.tls_context = o->tls,
 		.times = smtp_client_times(conf_time_ns(conf, CONF_smtp_helo_timeout)),
 	};
@@ -380,7 +391,8 @@ static bool is_ourselves(const struct out_job *job, const struct conn *c)
 	return false;
 }
 
-static enum smtp_open session_connect(struct out_job *job, struct out_session *s, const struct addr *to, struct smtp_result *why)
+static enum smtp_open session_connect(struct out_job *job, struct out_session *s,
+				      const struct addr *to, struct smtp_result *why)
 {
 	struct out_role *o = job->out;
 	int64_t wait = conf_time_ns(o->role->conf, CONF_smtp_connect_timeout);
@@ -389,14 +401,18 @@ static enum smtp_open session_connect(struct out_job *job, struct out_session *s
 	enum err err = conn_connect(o->role->loop, to, NULL, loop_now(o->role->loop) + wait, &c);
 
 	if (err) {
-		smtp_result_set(why, QUEUE_DEFERRED, "4.4.1", "connecting to %s failed: %s", s->remote,
-				err == ERR_TIMEOUT ? "it does not answer" : "it cannot be reached, or nobody listens there");
+		smtp_result_set(why, QUEUE_DEFERRED, "4.4.1", "connecting to %s failed: %s",
+				s->remote,
+				err == ERR_TIMEOUT
+					? "it does not answer"
+					: "it cannot be reached, or nobody listens there");
 		return SMTP_OPEN_NEXT;
 	}
 	o->connections++;
 	if (is_ourselves(job, c)) {
 		conn_free(c);
-		smtp_result_set(why, QUEUE_FAILED, "5.4.6", "mail for %.*s loops back to ourselves", STR_ARGS(job->m.domain));
+		smtp_result_set(why, QUEUE_FAILED, "5.4.6", "mail for %.*s loops back to ourselves",
+				STR_ARGS(job->m.domain));
 		return SMTP_OPEN_FAILED;
 	}
 	job->conn = c;
@@ -418,7 +434,8 @@ static bool try_target(struct out_job *job, const struct smtp_target *target)
 	}
 	open = session_connect(job, s, &target->address, &why);
 	if (open == SMTP_OPEN_NO_TLS && !job->is_over) {
-		log_info(&job->out->role->log, "tls-failed", "remote=%s text=%.*s", s->remote, STR_ARGS(smtp_result_text(&why)));
+		log_info(&job->out->role->log, "tls-failed", "remote=%s text=%.*s", s->remote,
+			 STR_ARGS(smtp_result_text(&why)));
 		s->config.tls = SMTP_TLS_NONE;
 		open = session_connect(job, s, &target->address, &why);
 	}
@@ -443,7 +460,8 @@ static void try_servers(struct out_job *job)
 	struct smtp_hosts_question q = {
 		.host = job->hop.host,
 		.asks_mx = job->hop.asks_mx,
-		.port = job->hop.port ? job->hop.port : (uint16_t)conf_u64(o->role->conf, CONF_smtp_client_port),
+		.port = job->hop.port ? job->hop.port
+				      : (uint16_t)conf_u64(o->role->conf, CONF_smtp_client_port),
 		.own = o->own,
 		.own_count = o->own_count,
 		.chance = os_random_u64(),
@@ -457,7 +475,8 @@ static void try_servers(struct out_job *job)
 		everybody(job, &why, STR_EMPTY, true);
 		return;
 	}
-	for (size_t i = 0; i < count && pending(job) && sessions < OUT_SESSIONS_MAX && !job->is_over; i++)
+	for (size_t i = 0;
+	     i < count && pending(job) && sessions < OUT_SESSIONS_MAX && !job->is_over; i++)
 		sessions += try_target(job, &targets[i]);
 }
 
@@ -476,9 +495,12 @@ void out_deliver(struct out_job *job)
 {
 	struct loop *loop = job->out->role->loop;
 
-	loop_timer_set(loop, &job->timer, loop_now(loop) + SECONDS(OUT_JOB_SECONDS), time_is_over, job);
+	loop_timer_set(loop, &job->timer, loop_now(loop) + SECONDS(OUT_JOB_SECONDS), time_is_over,
+		       job);
 	if (route_parse(job->m.nexthop, job->m.domain, &job->hop))
-		give_up(job, "4.3.5", "the transport for this domain (transport_maps, relayhost) is not one that we have");
+		give_up(job, "4.3.5",
+			"the transport for this domain (transport_maps, relayhost) is not one that "
+			"we have");
 	else if (message_open(job))
 		give_up(job, "4.3.0", "the stored message could not be read");
 	if (pending(job))

@@ -10,13 +10,13 @@
 
 enum {
 	OUT_JOBS_MAX = 512,
-	OUT_IDLE_MAX = 100,	      /* connections kept, and for how long: */
-	OUT_IDLE_SECONDS = 4,	      /* short, since a server's patience is not ours to use up */
-	OUT_TRANSACTIONS_MAX = 100,   /* over one connection */
-	OUT_SESSIONS_MAX = 2,	      /* servers that may answer one job: a second opinion, not a poll */
+	OUT_IDLE_MAX = 100,	    /* connections kept, and for how long: */
+	OUT_IDLE_SECONDS = 4,	    /* short, since a server's patience is not ours to use up */
+	OUT_TRANSACTIONS_MAX = 100, /* over one connection */
+	OUT_SESSIONS_MAX = 2, /* servers that may answer one job: a second opinion, not a poll */
 	OUT_OWN_MAX = 64,
 	OUT_JOB_BUDGET = 4 * 1024 * 1024,
-	OUT_JOB_SECONDS = 3000,	      /* of a whole job: below what its leases are good for (queue.c) */
+	OUT_JOB_SECONDS = 3000, /* of a whole job: below what its leases are good for (queue.c) */
 	OUT_REMOTE_MAX = 256,
 	OUT_RECENT_MAX = 2048, /* recipients whose delivery the next queue process is told again */
 	OUT_RECENT_SECONDS = 120, /* and how long: more than an outcome takes to be recorded */

@@ -1,5 +1,6 @@
-/* Role out with its neighbours played by this test: store with one sealed body, dns with a few names, the queue that asks, and over
- * real connections to loopback a server that follows a script. Asserted is what the queue is told, and what the server got. */
+/* Role out with its neighbours played by this test: store with one sealed body, dns with a few
+ * names, the queue that asks, and over real connections to loopback a server that follows a script.
+ * Asserted is what the queue is told, and what the server got. */
 #include "base/os.h"
 #include "base/tap.h"
 #include "conf/conf.h"
@@ -14,7 +15,7 @@
 enum { STORE, DNS, QUEUE, PEERS, ANSWERS = 8, BODY_MAX = 4096 };
 
 #define PREFIX "Received: by me\r\n"
-#define BODY "Subject: x\r\n\r\n.dot\r\nend\r\n"
+#define BODY   "Subject: x\r\n\r\n.dot\r\nend\r\n"
 
 struct answer {
 	struct rec_out_answer a;
@@ -34,10 +35,10 @@ struct world {
 	int listener;
 	struct watch watch;
 	uint16_t port;
-	unsigned rcpts_max;    /* of a transaction; 0: no limit */
-	bool closes_idle;      /* after a message, without a word */
-	bool defers_all;       /* 450 to each RCPT */
-	bool holds_dot;	       /* its answer waits */
+	unsigned rcpts_max; /* of a transaction; 0: no limit */
+	bool closes_idle;   /* after a message, without a word */
+	bool defers_all;    /* 450 to each RCPT */
+	bool holds_dot;	    /* its answer waits */
 	struct fiber *holding;
 	unsigned connections, messages;
 	struct buf text; /* the last message */
@@ -57,10 +58,10 @@ struct chan *role_peer(struct role *r, enum role_kind kind, unsigned index)
 	(void)r;
 	if (index)
 		return NULL;
-	return kind == ROLE_STORE ? the_world->ours[STORE] :
-	       kind == ROLE_DNS	  ? the_world->ours[DNS] :
-	       kind == ROLE_QUEUE ? the_world->ours[QUEUE] :
-				    NULL;
+	return kind == ROLE_STORE   ? the_world->ours[STORE]
+	       : kind == ROLE_DNS   ? the_world->ours[DNS]
+	       : kind == ROLE_QUEUE ? the_world->ours[QUEUE]
+				    : NULL;
 }
 
 static void must(enum err err)
@@ -83,7 +84,8 @@ static void store_message(void *arg, struct chan *c, struct msg *m)
 	}
 	buf_init(&location, 256);
 	rec_body_location_put(&location, &w->location);
-	must(REPLY(c, m->id, q_body_reply, .location = buf_str(&location), .file = w->body, .prefix = S(PREFIX)));
+	must(REPLY(c, m->id, q_body_reply, .location = buf_str(&location), .file = w->body,
+		   .prefix = S(PREFIX)));
 	buf_free(&location);
 }
 
@@ -135,7 +137,8 @@ static void dns_message(void *arg, struct chan *c, struct msg *m)
 	if (fails)
 		must(REPLY_FAILED(c, m->id, ERR_TEMPORARY, STR_EMPTY));
 	else
-		must(REPLY(c, m->id, dns_reply, .rcode = exists ? 0 : 3, .canonical = q->name, .records = buf_str(&records)));
+		must(REPLY(c, m->id, dns_reply, .rcode = exists ? 0 : 3, .canonical = q->name,
+			   .records = buf_str(&records)));
 	buf_free(&records);
 	buf_free(&data);
 }
@@ -276,7 +279,8 @@ static void jobs_told(void *arg, enum err err, struct msg *reply)
 	w->id_count = 0;
 	if (!OK(!err && reply->type == MSG_out_jobs_reply))
 		return;
-	for (str ids = reply->u.out_jobs_reply.ids; ids.n >= 8 && w->id_count < ANSWERS; ids = str_from(ids, 8))
+	for (str ids = reply->u.out_jobs_reply.ids; ids.n >= 8 && w->id_count < ANSWERS;
+	     ids = str_from(ids, 8))
 		w->ids[w->id_count++] = get_le64(ids.p);
 	if (w->count >= w->goal)
 		loop_stop(w->role.loop);
@@ -343,9 +347,9 @@ static void begin(struct world *w)
 {
 	static const enum role_kind kinds[PEERS] = { ROLE_STORE, ROLE_DNS, ROLE_QUEUE };
 	static const struct chan_ops our_ops = { ours_message, ours_down };
-	static const struct chan_ops their_ops[PEERS] = {
-		{ store_message, down }, { dns_message, down }, { queue_message, down }
-	};
+	static const struct chan_ops their_ops[PEERS] = { { store_message, down },
+							  { dns_message, down },
+							  { queue_message, down } };
 	struct addr at;
 	char conf[200];
 	int n;
@@ -359,14 +363,18 @@ static void begin(struct world *w)
 	must(os_listen(&at, 0, &w->listener));
 	must(os_local_addr(w->listener, &at));
 	must(loop_watch(w->role.loop, &w->watch, w->listener, on_accept, w));
-	n = snprintf(conf, sizeof(conf), "myhostname = me.example.org\nsmtp_client_port = %u\nsmtp_connect_timeout = 5s\n",
-		     at.port);
+	n = snprintf(
+		conf, sizeof(conf),
+		"myhostname = me.example.org\nsmtp_client_port = %u\nsmtp_connect_timeout = 5s\n",
+		at.port);
 	w->conf_arena = arena_new(CONF_ARENA_SIZE);
-	must(conf_parse(str_of(conf, (size_t)n), S("posthorn.conf"), w->conf_arena, NULL, &w->role.conf));
+	must(conf_parse(str_of(conf, (size_t)n), S("posthorn.conf"), w->conf_arena, NULL,
+			&w->role.conf));
 	body_make(w);
 	for (unsigned i = 0; i < PEERS; i++) {
 		must(chan_new(w->role.loop, ROLE_OUT, kinds[i], 0, &our_ops, w, &w->ours[i]));
-		must(chan_new(w->role.loop, kinds[i], ROLE_OUT, 0, &their_ops[i], w, &w->theirs[i]));
+		must(chan_new(w->role.loop, kinds[i], ROLE_OUT, 0, &their_ops[i], w,
+			      &w->theirs[i]));
 		connect_peers(w, i);
 	}
 	must(role_out_ops.init(&w->role));
@@ -395,7 +403,9 @@ static void finish(struct world *w)
 static void give(struct world *w, uint64_t first, const char *addresses, const char *hop)
 {
 	str rest = str_from_c(addresses), address = STR_EMPTY;
-	struct msg_out_deliver m = { .message = 7, .sender = S("a@example.org"), .nexthop = str_from_c(hop), .size = 10 };
+	struct msg_out_deliver m = {
+		.message = 7, .sender = S("a@example.org"), .nexthop = str_from_c(hop), .size = 10
+	};
 	struct buf rcpts;
 
 	buf_init(&rcpts, 4096);
@@ -408,7 +418,8 @@ static void give(struct world *w, uint64_t first, const char *addresses, const c
 	}
 	m.domain = route_domain(address);
 	m.rcpts = buf_str(&rcpts);
-	must(chan_call_async(w->theirs[QUEUE], MSG_out_deliver, &m, loop_now(w->role.loop) + SECONDS(100), answered, w));
+	must(chan_call_async(w->theirs[QUEUE], MSG_out_deliver, &m,
+			     loop_now(w->role.loop) + SECONDS(100), answered, w));
 	buf_free(&rcpts);
 }
 
@@ -423,7 +434,8 @@ static void deliver(struct world *w, const char *addresses, const char *hop)
 	run(w, n);
 }
 
-static void told(struct world *w, unsigned i, uint64_t id, uint8_t state, const char *status, const char *reply)
+static void told(struct world *w, unsigned i, uint64_t id, uint8_t state, const char *status,
+		 const char *reply)
 {
 	if (!OK(i < w->count))
 		return;
@@ -527,11 +539,13 @@ static void ask_jobs(struct world *w, unsigned goal)
 
 	w->count = 0;
 	connect_peers(w, QUEUE);
-	must(chan_call_async(w->theirs[QUEUE], MSG_out_jobs, &m, loop_now(w->role.loop) + SECONDS(100), jobs_told, w));
+	must(chan_call_async(w->theirs[QUEUE], MSG_out_jobs, &m,
+			     loop_now(w->role.loop) + SECONDS(100), jobs_told, w));
 	run(w, goal);
 }
 
-/* The queue dies while the server has the message: the next one is told, once it is known; and the one after that again. */
+/* The queue dies while the server has the message: the next one is told, once it is known; and the
+ * one after that again. */
 static void test_queue_dies(void)
 {
 	struct world w;

@@ -1,7 +1,7 @@
 /* Tries what the sandbox must refuse, with the real calls, and reports what the kernel said.
  *
- * This file alone makes system calls outside base/os.h: it tests what a broken-in role could do, which would not go through
- * our functions either. */
+ * This file alone makes system calls outside base/os.h: it tests what a broken-in role could do,
+ * which would not go through our functions either. */
 #include "roles/probe.h"
 
 #include <arpa/inet.h>
@@ -42,8 +42,8 @@ static long try_internet(bool is_bind, uint32_t port)
 	a.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
 	if (fd < 0)
 		return -1;
-	return is_bind ? bind(fd, (struct sockaddr *)(void *)&a, sizeof(a)) :
-			 connect(fd, (struct sockaddr *)(void *)&a, sizeof(a));
+	return is_bind ? bind(fd, (struct sockaddr *)(void *)&a, sizeof(a))
+		       : connect(fd, (struct sockaddr *)(void *)&a, sizeof(a));
 }
 
 static long try_connect(const struct msg_sandbox_probe *m, const char *path)
@@ -109,7 +109,8 @@ static long try_unix_socket(const struct msg_sandbox_probe *m, const char *path)
 
 static long try_executable_memory(const struct msg_sandbox_probe *m, const char *path)
 {
-	void *p = mmap(NULL, 4096, PROT_READ | PROT_WRITE | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	void *p = mmap(NULL, 4096, PROT_READ | PROT_WRITE | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS,
+		       -1, 0);
 
 	(void)m;
 	(void)path;
@@ -117,10 +118,17 @@ static long try_executable_memory(const struct msg_sandbox_probe *m, const char 
 }
 
 static const struct probe probes[] = {
-	{ "open", try_open },	{ "create", try_create },     { "connect", try_connect },
-	{ "bind", try_bind },	{ "exec", try_exec },	      { "fork", try_fork },
-	{ "ptrace", try_ptrace }, { "signal", try_signal },   { "read-memory", try_read_memory },
-	{ "socket", try_unix_socket }, { "mmap-exec", try_executable_memory },
+	{ "open", try_open },
+	{ "create", try_create },
+	{ "connect", try_connect },
+	{ "bind", try_bind },
+	{ "exec", try_exec },
+	{ "fork", try_fork },
+	{ "ptrace", try_ptrace },
+	{ "signal", try_signal },
+	{ "read-memory", try_read_memory },
+	{ "socket", try_unix_socket },
+	{ "mmap-exec", try_executable_memory },
 };
 
 /* "send": the message `number` of messages.def, to the peer named by text ("store.0"). */

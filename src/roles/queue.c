@@ -1,21 +1,18 @@
 /* Role queue: what is sent, when, and to whom.
  *
- * The records are the store's; here are as many of the due ones as fit into memory, leased, so that a restart
- * of this process loses
- * nothing. The decisions are pure code (queue/scheduler.h, queue/outcome.h, queue/route.h); this file and its
- * neighbours act on them: queue_job.c hands jobs to `out` and records what came of them, queue_notice.c tells
- * senders,
- * queue_command.c answers the administrator.
+ * The records are the store's; here are as many of the due ones as fit into memory, leased, so that
+ * a restart of this process loses nothing. The decisions are pure code (queue/scheduler.h,
+ * queue/outcome.h, queue/route.h); this file and its neighbours act on them: queue_job.c hands jobs
+ * to `out` and records what came of them, queue_notice.c tells senders, queue_command.c answers the
+ * administrator.
  *
- * All of it turns in queue_pump: record refusals, hand out jobs, lease more. It is posted whenever something
- * changed, and never
- * waits.
+ * All of it turns in queue_pump: record refusals, hand out jobs, lease more. It is posted whenever
+ * something changed, and never waits.
  *
- * Starting is careful, so that the death of this process sends nothing twice: first every `out` is asked what
- * it still does for
- * the process before us (out_jobs), those recipients are left alone until their answers come (out_late), and
- * the leases
- * of before are void (q_begin); only then is anything leased.
+ * Starting is careful, so that the death of this process sends nothing twice: first every `out` is
+ * asked what it still does for the process before us (out_jobs), those recipients are left alone
+ * until their answers come (out_late), and the leases of before are void (q_begin); only then is
+ * anything leased.
  */
 #include "base/os.h"
 #include "conf/conf.h"
@@ -50,17 +47,20 @@ static void outcome_done(void *arg, enum err err, struct msg *reply)
 
 	if (!err && reply->type == MSG_failed)
 		err = reply->u.failed.err ? (enum err)reply->u.failed.err : ERR_PROTOCOL;
-	/* The store was restarted and our lease with it is gone. What was sent must be recorded all the same;
-	 * anything else is void, since the
-	 * record is leased anew, or the administrator changed it. */
+	/* The store was restarted and our lease with it is gone. What was sent must be recorded all
+	 * the same; anything else is void, since the record is leased anew, or the administrator
+	 * changed it. */
 	if (err == ERR_STALE && o->m.token && o->m.state == QUEUE_SENT) {
 		o->m.token = 0;
 		outcome_try(o);
 		return;
 	}
 	if (err && err != ERR_STALE && err != ERR_NOT_FOUND) {
-		log_warn(&q->role->log, "outcome-unrecorded", "record=%llu error=%s", (unsigned long long)o->m.id, err_name(err));
-		loop_timer_set(q->role->loop, &o->retry, loop_now(q->role->loop) + SECONDS(QUEUE_RETRY_SECONDS), outcome_try, o);
+		log_warn(&q->role->log, "outcome-unrecorded", "record=%llu error=%s",
+			 (unsigned long long)o->m.id, err_name(err));
+		loop_timer_set(q->role->loop, &o->retry,
+			       loop_now(q->role->loop) + SECONDS(QUEUE_RETRY_SECONDS), outcome_try,
+			       o);
 		return;
 	}
 	if (!err && (o->m.state == QUEUE_DEFERRED || queue_notice_of(o->m.state, o->m.status)))
@@ -77,12 +77,14 @@ static void outcome_try(void *arg)
 	struct outcome *o = arg;
 	struct role *r = o->q->role;
 	struct chan *store = role_peer(r, ROLE_STORE, 0);
-	enum err err = store ? chan_call_async(store, MSG_q_outcome, &o->m, loop_now(r->loop) + SECONDS(QUEUE_CALL_SECONDS),
-					       outcome_done, o) :
-			       ERR_CLOSED;
+	enum err err = store ? chan_call_async(store, MSG_q_outcome, &o->m,
+					       loop_now(r->loop) + SECONDS(QUEUE_CALL_SECONDS),
+					       outcome_done, o)
+			     : ERR_CLOSED;
 
 	if (err)
-		loop_timer_set(r->loop, &o->retry, loop_now(r->loop) + SECONDS(QUEUE_RETRY_SECONDS), outcome_try, o);
+		loop_timer_set(r->loop, &o->retry, loop_now(r->loop) + SECONDS(QUEUE_RETRY_SECONDS),
+			       outcome_try, o);
 }
 
 static void keep(str *s, char **at)
@@ -93,13 +95,15 @@ static void keep(str *s, char **at)
 	*at += s->n;
 }
 
-enum err outcome_send(struct queue_role *q, const struct msg_q_outcome *m, void (*then)(void *arg), void *arg)
+enum err outcome_send(struct queue_role *q, const struct msg_q_outcome *m, void (*then)(void *arg),
+		      void *arg)
 {
 	struct outcome *o = calloc(1, sizeof(*o) + m->remote.n + m->reply.n + m->status.n);
 	char *at;
 
 	if (!o) {
-		log_error(&q->role->log, "outcome-lost", "record=%llu error=NO_MEMORY", (unsigned long long)m->id);
+		log_error(&q->role->log, "outcome-lost", "record=%llu error=NO_MEMORY",
+			  (unsigned long long)m->id);
 		return ERR_NO_MEMORY;
 	}
 	q->outcomes++;
@@ -174,7 +178,9 @@ enum err queue_route(struct queue_role *q, str address, str *hop)
 	size_t n;
 	const struct conf_pair *pairs = conf_table(conf, CONF_transport_maps, &n);
 	struct route_pair *rows = arena_array(q->arena, n, sizeof(*rows));
-	struct route_table table = { .pairs = rows, .count = n, .relayhost = conf_str(conf, CONF_relayhost) };
+	struct route_table table = { .pairs = rows,
+				     .count = n,
+				     .relayhost = conf_str(conf, CONF_relayhost) };
 
 	if (n && !rows)
 		return ERR_NO_MEMORY;
@@ -227,7 +233,8 @@ static void record_take(struct queue_role *q, const struct rec_queue_record *r, 
 			err = sched_add(q->sched, r, where, until_us, queue_now());
 	}
 	if (err && err != ERR_EXISTS)
-		log_warn(&q->role->log, "lease-lost", "record=%llu error=%s", (unsigned long long)r->id, err_name(err));
+		log_warn(&q->role->log, "lease-lost", "record=%llu error=%s",
+			 (unsigned long long)r->id, err_name(err));
 }
 
 static void lease_again(void *arg)
@@ -240,7 +247,8 @@ static void lease_again(void *arg)
 
 static void lease_later(struct queue_role *q, int64_t wait_ns)
 {
-	loop_timer_set(q->role->loop, &q->lease_timer, loop_now(q->role->loop) + MAX(wait_ns, 0), lease_again, q);
+	loop_timer_set(q->role->loop, &q->lease_timer, loop_now(q->role->loop) + MAX(wait_ns, 0),
+		       lease_again, q);
 }
 
 /* Something is due then: not later than that. */
@@ -269,11 +277,13 @@ static void leased(void *arg, enum err err, struct msg *reply)
 	if (!err && reply->type == MSG_failed)
 		err = reply->u.failed.err ? (enum err)reply->u.failed.err : ERR_PROTOCOL;
 	if (err || reply->type != MSG_q_records) {
-		log_warn(&q->role->log, "lease-failed", "error=%s", err_name(err ? err : ERR_PROTOCOL));
+		log_warn(&q->role->log, "lease-failed", "error=%s",
+			 err_name(err ? err : ERR_PROTOCOL));
 		lease_later(q, SECONDS(QUEUE_RETRY_SECONDS));
 		return;
 	}
-	/* The lease is older than its answer by the time that passed: the margin is for more than that. */
+	/* The lease is older than its answer by the time that passed: the margin is for more than
+	 * that. */
 	for (rest = reply->u.q_records.records; !rec_queue_record_get(&rest, &r); n++)
 		record_take(q, &r, lease_end(now));
 	if (n && reply->u.q_records.next_due_us && reply->u.q_records.next_due_us <= now)
@@ -306,11 +316,13 @@ static void lease(struct queue_role *q)
 	uint32_t room = MIN(sched_room(q->sched), (uint32_t)QUEUE_LEASE_BATCH);
 	struct msg_q_lease m = { .now_us = now, .until_us = lease_end(now), .max = room };
 
-	if (!q->wants_lease || q->is_leasing || q->is_stopping || !q->has_begun || !room || !store || !outs_are_told(q))
+	if (!q->wants_lease || q->is_leasing || q->is_stopping || !q->has_begun || !room ||
+	    !store || !outs_are_told(q))
 		return;
 	q->wants_lease = false;
 	q->is_leasing = true;
-	if (chan_call_async(store, MSG_q_lease, &m, loop_now(q->role->loop) + SECONDS(QUEUE_CALL_SECONDS), leased, q)) {
+	if (chan_call_async(store, MSG_q_lease, &m,
+			    loop_now(q->role->loop) + SECONDS(QUEUE_CALL_SECONDS), leased, q)) {
 		q->is_leasing = false;
 		lease_later(q, SECONDS(QUEUE_RETRY_SECONDS));
 	}
@@ -331,13 +343,17 @@ static void refusal_recorded(void *arg)
 static void refuse(struct queue_role *q, struct sched_rcpt *x, const struct sched_refusal *why)
 {
 	const struct rec_queue_record *r = &x->r;
-	int64_t now = queue_now(), jitter = (int64_t)(os_random_u64() % (uint64_t)(q->limits.backoff_min_us / 10 + 1));
+	int64_t now = queue_now(),
+		jitter = (int64_t)(os_random_u64() % (uint64_t)(q->limits.backoff_min_us / 10 + 1));
 	struct queue_decision d = queue_decide(&q->limits, r, QUEUE_DEFERRED, false, now, 0);
-	struct rec_out_answer a = { .state = QUEUE_DEFERRED, .remote = why->remote, .reply = why->reason, .status = why->status };
+	struct rec_out_answer a = { .state = QUEUE_DEFERRED,
+				    .remote = why->remote,
+				    .reply = why->reason,
+				    .status = why->status };
 	struct msg_q_outcome m = { .id = r->id, .token = r->token, .state = QUEUE_DEFERRED };
 
-	/* Its time is over, though its last turn did not come: what is known of the destination is the
-	 * reason. */
+	/* Its time is over, though its last turn did not come: what is known of the destination is
+	 * the reason. */
 	if (why->is_dead && d.state == QUEUE_FAILED && d.notice) {
 		notice_add(q, x, d.notice, &d, &a);
 		return;
@@ -345,8 +361,8 @@ static void refuse(struct queue_role *q, struct sched_rcpt *x, const struct sche
 	if (why->is_dead && d.state == QUEUE_FAILED)
 		m.state = QUEUE_DELETED;
 	m.due_us = (why->is_dead ? why->due_us : now + q->limits.backoff_min_us) + jitter;
-	log_debug(&q->role->log, "out-postponed", "record=%llu to=<%.*s> dead=%d", (unsigned long long)r->id, STR_ARGS(r->address),
-		  why->is_dead);
+	log_debug(&q->role->log, "out-postponed", "record=%llu to=<%.*s> dead=%d",
+		  (unsigned long long)r->id, STR_ARGS(r->address), why->is_dead);
 	x->user = q;
 	if (outcome_send(q, &m, refusal_recorded, x))
 		sched_free(q->sched, x);
@@ -367,7 +383,8 @@ static void pump(void *arg)
 	while ((x = sched_refused(q->sched, &why)))
 		refuse(q, x, &why);
 	lease(q);
-	if (q->is_stopping && !sched_counts(q->sched, 0).jobs && !q->notices_running && !q->outcomes)
+	if (q->is_stopping && !sched_counts(q->sched, 0).jobs && !q->notices_running &&
+	    !q->outcomes)
 		loop_stop(q->role->loop);
 }
 
@@ -386,7 +403,8 @@ static void begun(void *arg, enum err err, struct msg *reply)
 		err = reply->u.failed.err ? (enum err)reply->u.failed.err : ERR_PROTOCOL;
 	if (err)
 		log_warn(&q->role->log, "begin-failed", "error=%s", err_name(err));
-	/* Old leases end by themselves in hours; waiting for this for ever would be worse than that. */
+	/* Old leases end by themselves in hours; waiting for this for ever would be worse than
+	 * that. */
 	q->has_begun = true;
 	q->wants_lease = true;
 	queue_pump(q);
@@ -397,7 +415,9 @@ static void begin(struct queue_role *q)
 	struct chan *store = role_peer(q->role, ROLE_STORE, 0);
 	const struct msg_q_begin m = {};
 
-	if (!store || chan_call_async(store, MSG_q_begin, &m, loop_now(q->role->loop) + SECONDS(QUEUE_CALL_SECONDS), begun, q))
+	if (!store ||
+	    chan_call_async(store, MSG_q_begin, &m,
+			    loop_now(q->role->loop) + SECONDS(QUEUE_CALL_SECONDS), begun, q))
 		begun(q, ERR_CLOSED, NULL);
 }
 
@@ -432,7 +452,8 @@ static void out_told(void *arg, enum err err, struct msg *reply)
 static void out_ask(struct queue_role *q, unsigned out)
 {
 	struct chan *c = role_peer(q->role, ROLE_OUT, out);
-	struct out_question *question = c && !q->out_asked[out] ? calloc(1, sizeof(*question)) : NULL;
+	struct out_question *question =
+		c && !q->out_asked[out] ? calloc(1, sizeof(*question)) : NULL;
 	const struct msg_out_jobs m = {};
 
 	q->out_told[out] = false;
@@ -441,7 +462,9 @@ static void out_ask(struct queue_role *q, unsigned out)
 	question->q = q;
 	question->out = out;
 	q->out_asked[out] = true;
-	if (chan_call_async(c, MSG_out_jobs, &m, loop_now(q->role->loop) + SECONDS(QUEUE_CALL_SECONDS), out_told, question)) {
+	if (chan_call_async(c, MSG_out_jobs, &m,
+			    loop_now(q->role->loop) + SECONDS(QUEUE_CALL_SECONDS), out_told,
+			    question)) {
 		q->out_asked[out] = false;
 		free(question);
 	}
@@ -510,7 +533,8 @@ static enum err queue_init(struct role *r)
 	q->arena = arena_new(DECISION_BUDGET);
 	q->cipher = body_cipher_new();
 	limits = limits_read(q);
-	return q->arena && q->cipher ? sched_new(&limits, os_random_u64(), &q->sched) : ERR_NO_MEMORY;
+	return q->arena && q->cipher ? sched_new(&limits, os_random_u64(), &q->sched)
+				     : ERR_NO_MEMORY;
 }
 
 void queue_free(struct queue_role *q)
@@ -582,10 +606,12 @@ static void queue_status(struct role *r, struct buf *out)
 	struct sched_counts c = sched_counts(q->sched, queue_now());
 
 	buf_printf(out,
-		   "\"in_memory\":%u,\"waiting\":%u,\"jobs\":%u,\"destinations\":%u,\"dead_destinations\":%u,"
+		   "\"in_memory\":%u,\"waiting\":%u,\"jobs\":%u,\"destinations\":%u,\"dead_"
+		   "destinations\":%u,"
 		   "\"sent\":%llu,\"deferred\":%llu,\"failed\":%llu,\"notices\":%llu",
-		   c.records, c.waiting, c.jobs, c.destinations, c.dead, (unsigned long long)q->sent,
-		   (unsigned long long)q->deferred, (unsigned long long)q->failed, (unsigned long long)q->noticed);
+		   c.records, c.waiting, c.jobs, c.destinations, c.dead,
+		   (unsigned long long)q->sent, (unsigned long long)q->deferred,
+		   (unsigned long long)q->failed, (unsigned long long)q->noticed);
 }
 
 const struct role_ops role_queue_ops = {

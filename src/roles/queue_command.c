@@ -1,10 +1,9 @@
 /* Role queue: `posthorn queue list|show|flush|delete|hold|release`.
  *
- * Each message asks for one page of the store's records, from the cursor on, and is answered with what that
- * page has to say, so that a
- * queue of millions is listed with the memory of a page. The cursor is the next record's number; its highest
- * bit says that some
- * record matched on an earlier page. Changes are recorded before they are told.
+ * Each message asks for one page of the store's records, from the cursor on, and is answered with
+ * what that page has to say, so that a queue of millions is listed with the memory of a page. The
+ * cursor is the next record's number; its highest bit says that some record matched on an earlier
+ * page. Changes are recorded before they are told.
  *
  * What is in the middle of a delivery is left alone: its outcome comes by itself, and is the truth.
  */
@@ -51,11 +50,14 @@ struct verb {
 
 static const char *state_name(const struct rec_queue_record *r)
 {
-	static const char *const names[] = {
-		[QUEUE_DUE] = "due", [QUEUE_SENT] = "sent", [QUEUE_DEFERRED] = "deferred",
-		[QUEUE_FAILED] = "failed", [QUEUE_DELETED] = "deleted", [QUEUE_HELD] = "held",
-		[QUEUE_DELIVERED] = "delivered, notice owed", [QUEUE_EXPANDED] = "expanded, notice owed"
-	};
+	static const char *const names[] = { [QUEUE_DUE] = "due",
+					     [QUEUE_SENT] = "sent",
+					     [QUEUE_DEFERRED] = "deferred",
+					     [QUEUE_FAILED] = "failed",
+					     [QUEUE_DELETED] = "deleted",
+					     [QUEUE_HELD] = "held",
+					     [QUEUE_DELIVERED] = "delivered, notice owed",
+					     [QUEUE_EXPANDED] = "expanded, notice owed" };
 
 	if (r->state == QUEUE_FAILED && str_starts(r->status, S("2.")))
 		return "sent, notice owed";
@@ -104,10 +106,13 @@ static void record_json(struct page *p, const struct rec_queue_record *r)
 	json_put(&p->out, "sender", r->sender);
 	json_put(&p->out, "recipient", r->address);
 	json_put(&p->out, "original", r->original);
-	json_put(&p->out, "state", str_from_c(sched_find(p->q->sched, r->id) && sched_find(p->q->sched, r->id)->job ? "active" :
-													 state_name(r)));
-	buf_printf(&p->out, ",\"size\":%llu,\"created\":%lld,\"due\":%lld,\"attempts\":%u", (unsigned long long)r->size,
-		   (long long)(r->created_us / 1000000), (long long)(r->due_us / 1000000), r->attempts);
+	json_put(&p->out, "state",
+		 str_from_c(sched_find(p->q->sched, r->id) && sched_find(p->q->sched, r->id)->job
+				    ? "active"
+				    : state_name(r)));
+	buf_printf(&p->out, ",\"size\":%llu,\"created\":%lld,\"due\":%lld,\"attempts\":%u",
+		   (unsigned long long)r->size, (long long)(r->created_us / 1000000),
+		   (long long)(r->due_us / 1000000), r->attempts);
 	json_put(&p->out, "remote", r->remote);
 	json_put(&p->out, "status", r->status);
 	json_put(&p->out, "reply", r->reply);
@@ -213,7 +218,8 @@ static void record_delete(struct page *p, const struct rec_queue_record *r)
 {
 	if (!is_free(p, r))
 		return;
-	log_info(&p->q->role->log, "out-deleted", "record=%llu to=<%.*s>", (unsigned long long)r->id, STR_ARGS(r->address));
+	log_info(&p->q->role->log, "out-deleted", "record=%llu to=<%.*s>",
+		 (unsigned long long)r->id, STR_ARGS(r->address));
 	told(p, r, "deleted it");
 	change(p, r, QUEUE_DELETED);
 }
@@ -249,7 +255,8 @@ static const struct verb verbs[] = {
 
 static void usage(struct page *p)
 {
-	buf_add(&p->err, S("usage: posthorn queue list [--json] | show ID | flush [ID|DOMAIN] | delete ID|ALL | hold ID|ALL | "
+	buf_add(&p->err, S("usage: posthorn queue list [--json] | show ID | flush [ID|DOMAIN] | "
+			   "delete ID|ALL | hold ID|ALL | "
 			   "release ID|ALL\n"));
 	p->exit = 2;
 }
@@ -308,8 +315,9 @@ static enum err scan(struct page *p, uint64_t *next)
 	struct msg_q_records reply;
 	struct rec_queue_record r;
 	uint64_t from = p->cursor & ~CURSOR_MATCHED;
-	enum err err = store ? CALL(store, q_scan, q_records, &reply, p->arena, deadline, .from = from, .max = PAGE) :
-			       ERR_CLOSED;
+	enum err err = store ? CALL(store, q_scan, q_records, &reply, p->arena, deadline,
+				    .from = from, .max = PAGE)
+			     : ERR_CLOSED;
 
 	if (err)
 		return err;
@@ -367,8 +375,9 @@ static void page_run(void *arg)
 		conclude(p, next);
 	}
 	cursor = next | (next && (p->matched || (p->cursor & CURSOR_MATCHED)) ? CURSOR_MATCHED : 0);
-	if (REPLY(p->from, p->call, command_output, .out = buf_str(&p->out), .err = buf_str(&p->err), .exit = (uint8_t)p->exit,
-		  .more = next != 0, .cursor = cursor))
+	if (REPLY(p->from, p->call, command_output, .out = buf_str(&p->out),
+		  .err = buf_str(&p->err), .exit = (uint8_t)p->exit, .more = next != 0,
+		  .cursor = cursor))
 		log_warn(&p->q->role->log, "answer-unsent", "command=queue");
 	buf_free(&p->out);
 	buf_free(&p->err);
@@ -376,7 +385,8 @@ static void page_run(void *arg)
 	free(p);
 }
 
-void queue_command(struct queue_role *q, struct chan *from, uint32_t call, const struct msg_command *m)
+void queue_command(struct queue_role *q, struct chan *from, uint32_t call,
+		   const struct msg_command *m)
 {
 	struct page *p = calloc(1, sizeof(*p));
 	str args;

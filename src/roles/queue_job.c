@@ -1,9 +1,9 @@
 /* Role queue: jobs on their way to `out`, and what becomes of their answers.
  *
- * For each recipient the answer becomes a decision (queue/outcome.h), the decision an outcome in store, and
- * only when that is durable is
- * the recipient forgotten here: until then no lease can bring it back and send it again. Who must be told of
- * it leaves the job and waits for its notice (queue_notice.c), so that the destination does not wait for that.
+ * For each recipient the answer becomes a decision (queue/outcome.h), the decision an outcome in
+ * store, and only when that is durable is the recipient forgotten here: until then no lease can
+ * bring it back and send it again. Who must be told of it leaves the job and waits for its notice
+ * (queue_notice.c), so that the destination does not wait for that.
  */
 #include "base/os.h"
 #include "base/trace.h"
@@ -14,7 +14,13 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-enum { RCPTS_BYTES_MAX = 49152, SOON_SECONDS = 10, LAST_REPLY_MAX = 512, LAST_REMOTE_MAX = 256, LAST_STATUS_MAX = 16 };
+enum {
+	RCPTS_BYTES_MAX = 49152,
+	SOON_SECONDS = 10,
+	LAST_REPLY_MAX = 512,
+	LAST_REMOTE_MAX = 256,
+	LAST_STATUS_MAX = 16
+};
 
 struct job {
 	struct queue_role *q;
@@ -32,7 +38,8 @@ static void job_settle(struct job *j)
 {
 	if (--j->unrecorded)
 		return;
-	sched_done(j->q->sched, j->job, j->feedback, j->feedback == SCHED_NO_CONNECTION ? &j->last : NULL, queue_now());
+	sched_done(j->q->sched, j->job, j->feedback,
+		   j->feedback == SCHED_NO_CONNECTION ? &j->last : NULL, queue_now());
 	queue_pump(j->q);
 	free(j);
 }
@@ -44,8 +51,8 @@ static void job_recorded(void *arg)
 
 /* ---- words ---- */
 
-static void tell(struct queue_role *q, const struct rec_queue_record *r, const struct rec_out_answer *a,
-		 const struct queue_decision *d)
+static void tell(struct queue_role *q, const struct rec_queue_record *r,
+		 const struct rec_out_answer *a, const struct queue_decision *d)
 {
 	struct role *role = q->role;
 	char id[MSGID_TEXT + 1];
@@ -54,30 +61,38 @@ static void tell(struct queue_role *q, const struct rec_queue_record *r, const s
 	str text = msgid_text(r->message, id);
 
 	if (d->state == QUEUE_SENT) {
-		log_info(&role->log, "out-sent", "msg=%.*s to=<%.*s> remote=%.*s tls=%d reply=\"%.*s\"", STR_ARGS(text),
+		log_info(&role->log, "out-sent",
+			 "msg=%.*s to=<%.*s> remote=%.*s tls=%d reply=\"%.*s\"", STR_ARGS(text),
 			 STR_ARGS(r->address), STR_ARGS(a->remote), a->tls, STR_ARGS(a->reply));
-		role_trace(role, r->message, TRACE_OUT_SENT, r->sender, r->address, "delivered to %.*s%s, which said %.*s",
-			   STR_ARGS(a->remote), a->tls ? " over TLS" : "", STR_ARGS(a->reply));
+		role_trace(role, r->message, TRACE_OUT_SENT, r->sender, r->address,
+			   "delivered to %.*s%s, which said %.*s", STR_ARGS(a->remote),
+			   a->tls ? " over TLS" : "", STR_ARGS(a->reply));
 	} else if (d->state == QUEUE_DEFERRED) {
-		log_info(&role->log, "out-deferred", "msg=%.*s to=<%.*s> remote=%.*s status=%.*s next=%llds reply=\"%.*s\"",
-			 STR_ARGS(text), STR_ARGS(r->address), STR_ARGS(a->remote), STR_ARGS(a->status), (long long)wait,
-			 STR_ARGS(a->reply));
+		log_info(&role->log, "out-deferred",
+			 "msg=%.*s to=<%.*s> remote=%.*s status=%.*s next=%llds reply=\"%.*s\"",
+			 STR_ARGS(text), STR_ARGS(r->address), STR_ARGS(a->remote),
+			 STR_ARGS(a->status), (long long)wait, STR_ARGS(a->reply));
 		role_trace(role, r->message, TRACE_OUT_DEFERRED, r->sender, r->address,
-			   "deferred: %.*s%s%.*s; next attempt in %lld seconds", STR_ARGS(is_reply ? a->remote : STR_EMPTY),
-			   is_reply ? " said " : "", STR_ARGS(a->reply), (long long)wait);
+			   "deferred: %.*s%s%.*s; next attempt in %lld seconds",
+			   STR_ARGS(is_reply ? a->remote : STR_EMPTY), is_reply ? " said " : "",
+			   STR_ARGS(a->reply), (long long)wait);
 	} else {
-		log_info(&role->log, "out-failed", "msg=%.*s to=<%.*s> remote=%.*s status=%.*s expired=%d reply=\"%.*s\"",
-			 STR_ARGS(text), STR_ARGS(r->address), STR_ARGS(a->remote), STR_ARGS(a->status), d->is_expired,
-			 STR_ARGS(a->reply));
-		role_trace(role, r->message, TRACE_OUT_FAILED, r->sender, r->address, "failed%s: %.*s%s%.*s",
+		log_info(&role->log, "out-failed",
+			 "msg=%.*s to=<%.*s> remote=%.*s status=%.*s expired=%d reply=\"%.*s\"",
+			 STR_ARGS(text), STR_ARGS(r->address), STR_ARGS(a->remote),
+			 STR_ARGS(a->status), d->is_expired, STR_ARGS(a->reply));
+		role_trace(role, r->message, TRACE_OUT_FAILED, r->sender, r->address,
+			   "failed%s: %.*s%s%.*s",
 			   d->is_expired ? " after the last attempt that its lifetime allows" : "",
-			   STR_ARGS(is_reply ? a->remote : STR_EMPTY), is_reply ? " said " : "", STR_ARGS(a->reply));
+			   STR_ARGS(is_reply ? a->remote : STR_EMPTY), is_reply ? " said " : "",
+			   STR_ARGS(a->reply));
 	}
 }
 
 /* ---- answers ---- */
 
-static struct msg_q_outcome outcome_of(const struct rec_queue_record *r, const struct rec_out_answer *a,
+static struct msg_q_outcome outcome_of(const struct rec_queue_record *r,
+				       const struct rec_out_answer *a,
 				       const struct queue_decision *d)
 {
 	struct msg_q_outcome m = {
@@ -107,14 +122,17 @@ static void count(struct queue_role *q, uint8_t state)
 static void answer_take(struct job *j, struct sched_rcpt *x, const struct rec_out_answer *a)
 {
 	struct queue_role *q = j->q;
-	struct queue_decision d = queue_decide(&q->limits, &x->r, a->state, a->dsn_passed, queue_now(), os_random_u64());
+	struct queue_decision d = queue_decide(&q->limits, &x->r, a->state, a->dsn_passed,
+					       queue_now(), os_random_u64());
 	struct msg_q_outcome m;
 
 	count(q, d.state);
 	tell(q, &x->r, a, &d);
 	if (d.state == QUEUE_FAILED && !d.notice)
-		role_trace(q->role, x->r.message, TRACE_NOTICE_DROPPED, x->r.sender, x->r.address, "%s",
-			   x->r.sender.n ? "the sender did not ask for it" : "it was a notification itself");
+		role_trace(q->role, x->r.message, TRACE_NOTICE_DROPPED, x->r.sender, x->r.address,
+			   "%s",
+			   x->r.sender.n ? "the sender did not ask for it"
+					 : "it was a notification itself");
 	if (d.notice) {
 		sched_keep(j->job, x);
 		notice_add(q, x, d.notice, &d, a);
@@ -168,16 +186,21 @@ static struct sched_rcpt *rcpt_of(struct job *j, uint64_t id)
 static void job_unanswered(struct job *j, enum err err)
 {
 	const struct rec_out_answer a = {
-		.state = QUEUE_DEFERRED, .status = S("4.3.0"), .reply = S("the delivering process was not there, or died")
+		.state = QUEUE_DEFERRED,
+		.status = S("4.3.0"),
+		.reply = S("the delivering process was not there, or died")
 	};
 
 	log_warn(&j->q->role->log, "job-unanswered", "out=%u error=%s", j->out, err_name(err));
 	for (uint32_t i = 0; i < j->job->count; i++) {
 		struct sched_rcpt *x = j->job->rcpts[i];
-		struct msg_q_outcome m = { .id = x->r.id, .token = x->r.token, .state = QUEUE_DEFERRED };
+		struct msg_q_outcome m = { .id = x->r.id,
+					   .token = x->r.token,
+					   .state = QUEUE_DEFERRED };
 
 		/* Busy or not yet there: soon. Otherwise it may have been sent: not at once. */
-		m.due_us = queue_now() + (err == ERR_BUSY ? SOON_SECONDS * 1000000ll : q_backoff_min(j->q));
+		m.due_us = queue_now() +
+			   (err == ERR_BUSY ? SOON_SECONDS * 1000000ll : q_backoff_min(j->q));
 		m.attempted = err != ERR_BUSY;
 		m.reply = a.reply;
 		m.status = a.status;
@@ -216,11 +239,12 @@ static void job_answered(void *arg, enum err err, struct msg *reply)
 
 /* ---- handing out ---- */
 
-/* The same destination to the same process, where its idle connections are; another one when that is not
- * there. */
+/* The same destination to the same process, where its idle connections are; another one when that
+ * is not there. */
 static struct chan *out_choose(struct queue_role *q, str where, unsigned *number)
 {
-	unsigned n = role_peers(q->role, ROLE_OUT), first = n ? (unsigned)(str_hash(where, 0) % n) : 0;
+	unsigned n = role_peers(q->role, ROLE_OUT),
+		 first = n ? (unsigned)(str_hash(where, 0) % n) : 0;
 
 	for (unsigned i = 0; i < n; i++) {
 		struct chan *c = role_peer(q->role, ROLE_OUT, (first + i) % n);
@@ -252,18 +276,22 @@ static enum err job_call(struct job *j, struct chan *out)
 	buf_init(&rcpts, RCPTS_BYTES_MAX);
 	for (uint32_t i = 0; i < j->job->count; i++) {
 		const struct rec_queue_record *r = &j->job->rcpts[i]->r;
-		const struct rec_out_rcpt x = {
-			.id = r->id, .token = r->token, .address = r->address, .orcpt = r->orcpt, .notify = r->notify
-		};
+		const struct rec_out_rcpt x = { .id = r->id,
+						.token = r->token,
+						.address = r->address,
+						.orcpt = r->orcpt,
+						.notify = r->notify };
 
 		rec_out_rcpt_put(&rcpts, &x);
 	}
 	m.rcpts = buf_str(&rcpts);
 	err = queue_route(j->q, first->address, &m.nexthop);
 	if (!err)
-		err = buf_failed(&rcpts) ? ERR_TOO_LONG :
-					   chan_call_async(out, MSG_out_deliver, &m,
-							   loop_now(role->loop) + SECONDS(QUEUE_JOB_SECONDS), job_answered, j);
+		err = buf_failed(&rcpts)
+			      ? ERR_TOO_LONG
+			      : chan_call_async(out, MSG_out_deliver, &m,
+						loop_now(role->loop) + SECONDS(QUEUE_JOB_SECONDS),
+						job_answered, j);
 	buf_free(&rcpts);
 	return err;
 }
@@ -300,7 +328,8 @@ struct late {
 	uint64_t id;
 };
 
-/* Not before it is recorded: a lease that store gave meanwhile is of the state before, and its answer comes first. */
+/* Not before it is recorded: a lease that store gave meanwhile is of the state before, and its
+ * answer comes first. */
 static void late_recorded(void *arg)
 {
 	struct late *l = arg;
@@ -337,9 +366,8 @@ void job_lost(struct queue_role *q, uint64_t id)
 	late_send(q, &m);
 }
 
-/* We never saw the record, so only what needs no more than the answer is decided: sent is sent. All else is
- * tried again soon, and
- * then decided with everything at hand. */
+/* We never saw the record, so only what needs no more than the answer is decided: sent is sent. All
+ * else is tried again soon, and then decided with everything at hand. */
 void late_answers(struct queue_role *q, str results)
 {
 	struct rec_out_answer a;
@@ -359,8 +387,8 @@ void late_answers(struct queue_role *q, str results)
 		if (a.code || a.state != QUEUE_SENT) {
 			count(q, a.state);
 			log_info(&q->role->log, a.state == QUEUE_SENT ? "out-sent" : "out-deferred",
-				 "record=%llu remote=%.*s reply=\"%.*s\"", (unsigned long long)a.id, STR_ARGS(a.remote),
-				 STR_ARGS(a.reply));
+				 "record=%llu remote=%.*s reply=\"%.*s\"", (unsigned long long)a.id,
+				 STR_ARGS(a.remote), STR_ARGS(a.reply));
 		}
 		late_send(q, &m);
 	}

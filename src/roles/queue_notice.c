@@ -1,22 +1,18 @@
 /* Role queue: telling senders.
  *
- * Recipients of one message that ask for the same kind of notice within a moment share one. Writing it takes
- * a fiber: the original
- * is read from store, the notice composed (queue/bounce.h) and submitted (queue/submit.h). What failed ends
- * in the very commit that
- * brings its notice; so the order is: first the notice, then nothing, and a crash in between tries the
- * recipient again,
- * which costs the other server a second refusal and loses nothing.
+ * Recipients of one message that ask for the same kind of notice within a moment share one. Writing
+ * it takes a fiber: the original is read from store, the notice composed (queue/bounce.h) and
+ * submitted (queue/submit.h). What failed ends in the very commit that brings its notice; so the
+ * order is: first the notice, then nothing, and a crash in between tries the recipient again, which
+ * costs the other server a second refusal and loses nothing.
  *
- * Success is different, since trying again would deliver twice: it is recorded first, as QUEUE_FAILED with a
- * status that
- * begins with 2 ("finished, notice owed"), and leased again for its notice. A notice that cannot be submitted
- * for the moment leaves the
- * record in that state too, and comes back with the back-off. What store itself delivered begins there: QUEUE_DELIVERED and
- * QUEUE_EXPANDED came with the delivery's own commit. One that is refused, because its recipient does
- * not exist, is
- * dropped with a line in the log and an event, as with Postfix: it has the null sender, and there is nobody
- * left to tell.
+ * Success is different, since trying again would deliver twice: it is recorded first, as
+ * QUEUE_FAILED with a status that begins with 2 ("finished, notice owed"), and leased again for its
+ * notice. A notice that cannot be submitted for the moment leaves the record in that state too, and
+ * comes back with the back-off. What store itself delivered begins there: QUEUE_DELIVERED and
+ * QUEUE_EXPANDED came with the delivery's own commit. One that is refused, because its recipient
+ * does not exist, is dropped with a line in the log and an event, as with Postfix: it has the null
+ * sender, and there is nobody left to tell.
  */
 #include "base/os.h"
 #include "base/trace.h"
@@ -68,7 +64,8 @@ static struct notice *notice_for(struct queue_role *q, uint64_t message, enum qu
 
 	for (struct link *l = q->notices.next; l != &q->notices; l = l->next) {
 		n = CONTAINER_OF(l, struct notice, in_notices);
-		if (n->message == message && n->kind == kind && !n->is_running && n->count < BOUNCE_RCPTS_MAX)
+		if (n->message == message && n->kind == kind && !n->is_running &&
+		    n->count < BOUNCE_RCPTS_MAX)
 			return n;
 	}
 	n = calloc(1, sizeof(*n));
@@ -83,7 +80,9 @@ static struct notice *notice_for(struct queue_role *q, uint64_t message, enum qu
 		return NULL;
 	}
 	list_append(&q->notices, &n->in_notices);
-	loop_timer_set(q->role->loop, &n->timer, loop_now(q->role->loop) + MILLISECONDS(QUEUE_NOTICE_WAIT_MS), notice_ready, n);
+	loop_timer_set(q->role->loop, &n->timer,
+		       loop_now(q->role->loop) + MILLISECONDS(QUEUE_NOTICE_WAIT_MS), notice_ready,
+		       n);
 	return n;
 }
 
@@ -105,7 +104,8 @@ static void kept_record(struct queue_role *q, struct sched_rcpt *r, struct msg_q
 		sched_free(q->sched, r);
 }
 
-static void notice_put(struct queue_role *q, struct sched_rcpt *r, enum queue_notice kind, int64_t due_us, struct bounce_rcpt facts)
+static void notice_put(struct queue_role *q, struct sched_rcpt *r, enum queue_notice kind,
+		       int64_t due_us, struct bounce_rcpt facts)
 {
 	struct notice *n = notice_for(q, r->r.message, kind);
 
@@ -124,16 +124,22 @@ static void notice_put(struct queue_role *q, struct sched_rcpt *r, enum queue_no
 	n->facts[n->count++] = facts;
 }
 
-void notice_add(struct queue_role *q, struct sched_rcpt *r, enum queue_notice kind, const struct queue_decision *d,
-		const struct rec_out_answer *answer)
+void notice_add(struct queue_role *q, struct sched_rcpt *r, enum queue_notice kind,
+		const struct queue_decision *d, const struct rec_out_answer *answer)
 {
-	struct bounce_rcpt facts = {
-		.remote = answer->remote, .reply = answer->reply, .status = answer->status, .is_expired = d->is_expired
-	};
+	struct bounce_rcpt facts = { .remote = answer->remote,
+				     .reply = answer->reply,
+				     .status = answer->status,
+				     .is_expired = d->is_expired };
 
 	if (kind == NOTICE_RELAYED) {
-		kept_record(q, r, (struct msg_q_outcome){ .state = QUEUE_FAILED, .due_us = queue_now(), .attempted = true,
-							   .remote = facts.remote, .reply = facts.reply, .status = facts.status });
+		kept_record(q, r,
+			    (struct msg_q_outcome){ .state = QUEUE_FAILED,
+						    .due_us = queue_now(),
+						    .attempted = true,
+						    .remote = facts.remote,
+						    .reply = facts.reply,
+						    .status = facts.status });
 		return;
 	}
 	notice_put(q, r, kind, d->due_us, facts);
@@ -141,16 +147,18 @@ void notice_add(struct queue_role *q, struct sched_rcpt *r, enum queue_notice ki
 
 void notice_resume(struct queue_role *q, struct sched_rcpt *r)
 {
-	struct bounce_rcpt facts = {
-		.remote = r->r.remote, .reply = r->r.reply, .status = r->r.status, .is_expired = str_starts(r->r.status, S("4."))
-	};
+	struct bounce_rcpt facts = { .remote = r->r.remote,
+				     .reply = r->r.reply,
+				     .status = r->r.status,
+				     .is_expired = str_starts(r->r.status, S("4.")) };
 
 	notice_put(q, r, queue_notice_of(r->r.state, r->r.status), 0, facts);
 }
 
 /* ---- the original ---- */
 
-static enum err original_read(struct notice *n, const struct msg_q_body_reply *body, bool whole, str *out)
+static enum err original_read(struct notice *n, const struct msg_q_body_reply *body, bool whole,
+			      str *out)
 {
 	struct rec_body_location at;
 	str rest = body->location;
@@ -174,7 +182,8 @@ static enum err original_read(struct notice *n, const struct msg_q_body_reply *b
 	return ERR_OK;
 }
 
-/* ERR_STALE: our lease is void, and so is this notice. Other errors: it goes without the original. */
+/* ERR_STALE: our lease is void, and so is this notice. Other errors: it goes without the original.
+ */
 static enum err original(struct notice *n, struct bounce *b)
 {
 	struct role *role = n->q->role;
@@ -185,7 +194,8 @@ static enum err original(struct notice *n, struct bounce *b)
 	/* RFC 3461 4.3: RET is about failures; the other notices bring the header alone. */
 	b->is_whole = n->kind == NOTICE_FAILED && r->ret != 2 && r->size <= BOUNCE_ORIGINAL_MAX;
 	err = CALL(role_peer(role, ROLE_STORE, 0), q_body, q_body_reply, &body, n->arena,
-		   loop_now(role->loop) + SECONDS(QUEUE_CALL_SECONDS), .id = r->id, .token = r->token);
+		   loop_now(role->loop) + SECONDS(QUEUE_CALL_SECONDS), .id = r->id,
+		   .token = r->token);
 	if (err)
 		return err;
 	err = original_read(n, &body, b->is_whole, &b->original);
@@ -221,7 +231,8 @@ static void facts_of(struct notice *n, struct bounce *b)
 	os_random(b->random, sizeof(b->random));
 }
 
-static enum err notice_submit(struct notice *n, const struct bounce *b, struct submit_result *result)
+static enum err notice_submit(struct notice *n, const struct bounce *b,
+			      struct submit_result *result)
 {
 	struct role *role = n->q->role;
 	unsigned filters = role_peers(role, ROLE_FILTER);
@@ -241,7 +252,8 @@ static enum err notice_submit(struct notice *n, const struct bounce *b, struct s
 	buf_init(&ends, 32768);
 	bounce_compose(b, &text);
 	for (size_t i = 0; i < n->count && n->kind != NOTICE_DELAYED; i++) {
-		const struct rec_queue_end end = { .id = n->rcpts[i]->r.id, .token = n->rcpts[i]->r.token };
+		const struct rec_queue_end end = { .id = n->rcpts[i]->r.id,
+						   .token = n->rcpts[i]->r.token };
 
 		rec_queue_end_put(&ends, &end);
 	}
@@ -250,7 +262,9 @@ static enum err notice_submit(struct notice *n, const struct bounce *b, struct s
 	s.body_type = bounce_is_8bit(s.message);
 	s.smtputf8 = bounce_is_8bit(b->sender);
 	if (!s.auth || !s.store || !s.filter || buf_failed(&text) || buf_failed(&ends)) {
-		*result = (struct submit_result){ .code = 451, .text = S("not everything is there that it takes") };
+		*result = (struct submit_result){
+			.code = 451, .text = S("not everything is there that it takes")
+		};
 		err = ERR_TEMPORARY;
 	} else {
 		err = submit_message(&s, n->arena, result);
@@ -260,7 +274,8 @@ static enum err notice_submit(struct notice *n, const struct bounce *b, struct s
 	return err;
 }
 
-/* What is left to be recorded of one recipient after its notice. False: it ended with the notice. */
+/* What is left to be recorded of one recipient after its notice. False: it ended with the notice.
+ */
 static bool rest_of(struct notice *n, size_t i, enum err err, struct msg_q_outcome *m)
 {
 	const struct rec_queue_record *r = n->facts[i].record;
@@ -268,9 +283,10 @@ static bool rest_of(struct notice *n, size_t i, enum err err, struct msg_q_outco
 	int64_t now = queue_now();
 	bool is_too_old = now > r->created_us + l->lifetime_us + l->bounce_lifetime_us;
 
-	*m = (struct msg_q_outcome){
-		.attempted = true, .remote = n->facts[i].remote, .reply = n->facts[i].reply, .status = n->facts[i].status
-	};
+	*m = (struct msg_q_outcome){ .attempted = true,
+				     .remote = n->facts[i].remote,
+				     .reply = n->facts[i].reply,
+				     .status = n->facts[i].status };
 	if (n->kind == NOTICE_DELAYED) {
 		m->state = QUEUE_DEFERRED;
 		m->due_us = n->due_us[i];
@@ -290,13 +306,16 @@ static bool rest_of(struct notice *n, size_t i, enum err err, struct msg_q_outco
 	return true;
 }
 
-static void notice_tell(struct notice *n, size_t i, enum err err, bool is_dropped, const struct submit_result *result)
+static void notice_tell(struct notice *n, size_t i, enum err err, bool is_dropped,
+			const struct submit_result *result)
 {
-	static const char *const words[] = {
-		[NOTICE_NONE] = "nothing", [NOTICE_FAILED] = "it failed", [NOTICE_DELAYED] = "it is late",
-		[NOTICE_RELAYED] = "it was handed on", [NOTICE_DELIVERED] = "it was delivered",
-		[NOTICE_EXPANDED] = "it went to those behind an alias"
-	};
+	static const char *const words[] = { [NOTICE_NONE] = "nothing",
+					     [NOTICE_FAILED] = "it failed",
+					     [NOTICE_DELAYED] = "it is late",
+					     [NOTICE_RELAYED] = "it was handed on",
+					     [NOTICE_DELIVERED] = "it was delivered",
+					     [NOTICE_EXPANDED] =
+						     "it went to those behind an alias" };
 	const struct rec_queue_record *r = n->facts[i].record;
 	struct role *role = n->q->role;
 	char id[MSGID_TEXT + 1];
@@ -304,17 +323,18 @@ static void notice_tell(struct notice *n, size_t i, enum err err, bool is_droppe
 
 	n->q->noticed += !err;
 	if (!err) {
-		log_info(&role->log, "notice-sent", "msg=%.*s to=<%.*s> about=<%.*s> what=\"%s\"", STR_ARGS(text),
-			 STR_ARGS(r->sender), STR_ARGS(r->address), words[n->kind]);
-		role_trace(role, n->message, TRACE_NOTICE_SENT, r->sender, r->address, "%s", words[n->kind]);
+		log_info(&role->log, "notice-sent", "msg=%.*s to=<%.*s> about=<%.*s> what=\"%s\"",
+			 STR_ARGS(text), STR_ARGS(r->sender), STR_ARGS(r->address), words[n->kind]);
+		role_trace(role, n->message, TRACE_NOTICE_SENT, r->sender, r->address, "%s",
+			   words[n->kind]);
 		return;
 	}
 	log_warn(&role->log, is_dropped ? "notice-dropped" : "notice-postponed",
-		 "msg=%.*s to=<%.*s> about=<%.*s> code=%u text=\"%.*s\"",
-		 STR_ARGS(text), STR_ARGS(r->sender), STR_ARGS(r->address), result->code, STR_ARGS(result->text));
+		 "msg=%.*s to=<%.*s> about=<%.*s> code=%u text=\"%.*s\"", STR_ARGS(text),
+		 STR_ARGS(r->sender), STR_ARGS(r->address), result->code, STR_ARGS(result->text));
 	if (is_dropped)
-		role_trace(role, n->message, TRACE_NOTICE_DROPPED, r->sender, r->address, "the notice was refused: %u %.*s",
-			   result->code, STR_ARGS(result->text));
+		role_trace(role, n->message, TRACE_NOTICE_DROPPED, r->sender, r->address,
+			   "the notice was refused: %u %.*s", result->code, STR_ARGS(result->text));
 }
 
 static void notice_end(struct notice *n, enum err err, const struct submit_result *result)
@@ -325,7 +345,8 @@ static void notice_end(struct notice *n, enum err err, const struct submit_resul
 		struct msg_q_outcome m;
 		bool has_rest = rest_of(n, i, err, &m);
 
-		notice_tell(n, i, err, err == ERR_DENIED || (has_rest && m.state == QUEUE_DELETED), result);
+		notice_tell(n, i, err, err == ERR_DENIED || (has_rest && m.state == QUEUE_DELETED),
+			    result);
 		if (has_rest)
 			kept_record(q, n->rcpts[i], m);
 		else
@@ -344,7 +365,8 @@ static void notice_write(void *arg)
 	facts_of(n, &b);
 	err = original(n, &b);
 	if (err == ERR_STALE || err == ERR_NOT_FOUND) {
-		/* Leased by nobody, or ended by the administrator: whatever it is, it comes back or is gone. */
+		/* Leased by nobody, or ended by the administrator: whatever it is, it comes back or
+		 * is gone. */
 		for (size_t i = 0; i < n->count; i++)
 			sched_free(q->sched, n->rcpts[i]);
 	} else {
@@ -358,7 +380,8 @@ static void notice_write(void *arg)
 
 void notices_run(struct queue_role *q)
 {
-	for (struct link *l = q->notices.next; l != &q->notices && q->notices_running < QUEUE_NOTICES_MAX; l = l->next) {
+	for (struct link *l = q->notices.next;
+	     l != &q->notices && q->notices_running < QUEUE_NOTICES_MAX; l = l->next) {
 		struct notice *n = CONTAINER_OF(l, struct notice, in_notices);
 
 		if (!n->is_ready || n->is_running || q->is_stopping)

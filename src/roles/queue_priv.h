@@ -10,18 +10,18 @@
 #include "roles/role.h"
 
 enum {
-	QUEUE_RECORDS_MAX = 20000,	 /* in memory: Postfix's qmgr_message_active_limit */
+	QUEUE_RECORDS_MAX = 20000, /* in memory: Postfix's qmgr_message_active_limit */
 	QUEUE_LEASE_SECONDS = 4 * 3600,
 	QUEUE_MARGIN_SECONDS = 3600 + 1200, /* longer than `out` lets a job be, and its outcome */
 	QUEUE_JOB_SECONDS = 3600,
-	QUEUE_RCPTS_PER_JOB = 50,	 /* Postfix: default_destination_recipient_limit */
-	QUEUE_JOBS_MAX = 100,		 /* Postfix: default_process_limit */
-	QUEUE_CONCURRENCY_START = 5,	 /* Postfix: initial_destination_concurrency */
+	QUEUE_RCPTS_PER_JOB = 50,    /* Postfix: default_destination_recipient_limit */
+	QUEUE_JOBS_MAX = 100,	     /* Postfix: default_process_limit */
+	QUEUE_CONCURRENCY_START = 5, /* Postfix: initial_destination_concurrency */
 	QUEUE_LEASE_BATCH = 1000,
 	QUEUE_CALL_SECONDS = 60,
-	QUEUE_RETRY_SECONDS = 2,	 /* after the store said no or nothing */
-	QUEUE_NOTICE_WAIT_MS = 1000,	 /* other recipients of the same message may fail as well */
-	QUEUE_NOTICES_MAX = 16,		 /* being written at a time */
+	QUEUE_RETRY_SECONDS = 2,     /* after the store said no or nothing */
+	QUEUE_NOTICE_WAIT_MS = 1000, /* other recipients of the same message may fail as well */
+	QUEUE_NOTICES_MAX = 16,	     /* being written at a time */
 	QUEUE_OUTS_MAX = 64,
 };
 
@@ -35,11 +35,11 @@ struct queue_role {
 	struct body_cipher *cipher;
 	struct task pump;
 	struct timer lease_timer, stop_timer;
-	bool has_begun;	 /* store voided the leases of the process before us */
+	bool has_begun; /* store voided the leases of the process before us */
 	bool is_leasing, wants_lease, is_stopping;
 	bool out_asked[QUEUE_OUTS_MAX]; /* out_jobs is under way */
-	bool out_told[QUEUE_OUTS_MAX]; /* its old jobs are in `busy` */
-	struct index busy; /* struct busy: recipients in jobs of the process before us */
+	bool out_told[QUEUE_OUTS_MAX];	/* its old jobs are in `busy` */
+	struct index busy;   /* struct busy: recipients in jobs of the process before us */
 	struct link notices; /* struct notice: collecting, or waiting for their turn */
 	unsigned notices_running;
 	unsigned outcomes; /* on their way to store */
@@ -59,7 +59,8 @@ struct outcome {
 
 /* ---- queue.c ---- */
 int64_t queue_now(void);
-/* For processes that hold many roles: everything, when its channels are gone and no fiber of it is left. */
+/* For processes that hold many roles: everything, when its channels are gone and no fiber of it is
+ * left. */
 void queue_free(struct queue_role *q);
 /* Soon: hands out jobs, leases, records refusals. */
 void queue_pump(struct queue_role *q);
@@ -71,10 +72,10 @@ static inline int64_t q_backoff_min(const struct queue_role *q)
 }
 /* A recipient of the process before us is settled. */
 void busy_end(struct queue_role *q, uint64_t id);
-/* ERR_NO_MEMORY, after a line in the log: nothing is recorded, and the lease's end brings the record back.
- * `then` may be called before it
- * returns, never after an error. */
-MUST_USE enum err outcome_send(struct queue_role *q, const struct msg_q_outcome *m, void (*then)(void *arg), void *arg);
+/* ERR_NO_MEMORY, after a line in the log: nothing is recorded, and the lease's end brings the
+ * record back. `then` may be called before it returns, never after an error. */
+MUST_USE enum err outcome_send(struct queue_role *q, const struct msg_q_outcome *m,
+			       void (*then)(void *arg), void *arg);
 
 /* ---- queue_job.c ---- */
 void job_send(struct queue_role *q, struct sched_job *job);
@@ -83,15 +84,17 @@ void late_answers(struct queue_role *q, str results);
 void job_lost(struct queue_role *q, uint64_t id);
 
 /* ---- queue_notice.c ---- */
-/* Takes a kept recipient: tells the sender, then records the outcome, then sched_free. The texts are copied. */
-void notice_add(struct queue_role *q, struct sched_rcpt *r, enum queue_notice kind, const struct queue_decision *d,
-		const struct rec_out_answer *answer);
+/* Takes a kept recipient: tells the sender, then records the outcome, then sched_free. The texts
+ * are copied. */
+void notice_add(struct queue_role *q, struct sched_rcpt *r, enum queue_notice kind,
+		const struct queue_decision *d, const struct rec_out_answer *answer);
 /* One that was leased in state FAILED: the notice is all that is left to do. */
 void notice_resume(struct queue_role *q, struct sched_rcpt *r);
 void notices_run(struct queue_role *q);
 void notices_free(struct queue_role *q);
 
 /* ---- queue_command.c ---- */
-void queue_command(struct queue_role *q, struct chan *from, uint32_t call, const struct msg_command *m);
+void queue_command(struct queue_role *q, struct chan *from, uint32_t call,
+		   const struct msg_command *m);
 
 #endif

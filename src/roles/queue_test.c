@@ -1,7 +1,6 @@
-/* Role queue with its neighbours played by this test over real channels: store with a handful of records, out
- * with an answer for each
- * address, auth and filter that agree to everything. Asserted is what store was told: outcomes, and notices
- * with what they end. */
+/* Role queue with its neighbours played by this test over real channels: store with a handful of
+ * records, out with an answer for each address, auth and filter that agree to everything. Asserted
+ * is what store was told: outcomes, and notices with what they end. */
 #include "base/os.h"
 #include "base/tap.h"
 #include "conf/conf.h"
@@ -44,7 +43,8 @@ static struct world *the_world;
 
 struct chan *role_peer(struct role *r, enum role_kind kind, unsigned index)
 {
-	static const enum role_kind kinds[PEERS] = { ROLE_STORE, ROLE_OUT, ROLE_AUTH, ROLE_FILTER, ROLE_ADMIN };
+	static const enum role_kind kinds[PEERS] = { ROLE_STORE, ROLE_OUT, ROLE_AUTH, ROLE_FILTER,
+						     ROLE_ADMIN };
 
 	(void)r;
 	for (unsigned i = 0; i < PEERS; i++)
@@ -58,7 +58,8 @@ unsigned role_peers(struct role *r, enum role_kind kind)
 	return role_peer(r, kind, 0) ? 1 : 0;
 }
 
-void role_trace(struct role *r, uint64_t message, unsigned event, str sender, str recipient, const char *fmt, ...)
+void role_trace(struct role *r, uint64_t message, unsigned event, str sender, str recipient,
+		const char *fmt, ...)
 {
 	(void)r, (void)message, (void)event, (void)sender, (void)recipient, (void)fmt;
 }
@@ -77,7 +78,8 @@ static void must(enum err err)
 
 /* ---- store ---- */
 
-static void lease(struct world *w, struct chan *c, uint32_t id, const struct msg_q_lease *m, bool scan)
+static void lease(struct world *w, struct chan *c, uint32_t id, const struct msg_q_lease *m,
+		  bool scan)
 {
 	struct buf b;
 	int64_t next = 0;
@@ -153,7 +155,8 @@ static void store_message(void *arg, struct chan *c, struct msg *m)
 		w->notices++;
 		buf_clear(&w->notice);
 		buf_add(&w->notice, m->u.txn_body.inline_body);
-		must(REPLY(c, m->id, txn_reply, .txn = m->u.txn_body.txn, .code = w->refusal ? w->refusal : 250));
+		must(REPLY(c, m->id, txn_reply, .txn = m->u.txn_body.txn,
+			   .code = w->refusal ? w->refusal : 250));
 		step(w);
 	}
 }
@@ -170,14 +173,23 @@ static void deliver(struct world *w, struct chan *c, uint32_t id, const struct m
 		return;
 	buf_init(&b, 57344);
 	for (str rest = m->rcpts; !rec_out_rcpt_get(&rest, &r);) {
-		bool bad = str_starts(r.address, S("bad")), later = str_starts(r.address, S("later"));
+		bool bad = str_starts(r.address, S("bad")),
+		     later = str_starts(r.address, S("later"));
 		struct rec_out_answer a = {
 			.id = r.id,
-			.state = bad ? QUEUE_FAILED : later ? QUEUE_DEFERRED : QUEUE_SENT,
-			.code = bad ? 550 : later ? 450 : 250,
-			.status = bad ? S("5.1.1") : later ? S("4.2.0") : S("2.0.0"),
+			.state = bad	 ? QUEUE_FAILED
+				 : later ? QUEUE_DEFERRED
+					 : QUEUE_SENT,
+			.code = bad	? 550
+				: later ? 450
+					: 250,
+			.status = bad	  ? S("5.1.1")
+				  : later ? S("4.2.0")
+					  : S("2.0.0"),
 			.remote = S("mx.example.net[192.0.2.1]:25"),
-			.reply = bad ? S("550 5.1.1 No such user") : later ? S("450 4.2.0 Later") : S("250 2.0.0 Ok"),
+			.reply = bad	 ? S("550 5.1.1 No such user")
+				 : later ? S("450 4.2.0 Later")
+					 : S("250 2.0.0 Ok"),
 		};
 
 		rec_out_answer_put(&b, &a);
@@ -236,9 +248,11 @@ static void down(void *arg, struct chan *c, enum err why)
 }
 
 static const struct chan_ops our_ops = { ours_message, down };
-static const struct chan_ops their_ops[PEERS] = {
-	{ store_message, down }, { out_message, down }, { auth_message, down }, { ignore, down }, { ignore, down }
-};
+static const struct chan_ops their_ops[PEERS] = { { store_message, down },
+						  { out_message, down },
+						  { auth_message, down },
+						  { ignore, down },
+						  { ignore, down } };
 
 /* ---- the world ---- */
 
@@ -252,7 +266,8 @@ static struct arena *conf_arena;
 
 static void begin_with(struct world *w, str conf)
 {
-	static const enum role_kind kinds[PEERS] = { ROLE_STORE, ROLE_OUT, ROLE_AUTH, ROLE_FILTER, ROLE_ADMIN };
+	static const enum role_kind kinds[PEERS] = { ROLE_STORE, ROLE_OUT, ROLE_AUTH, ROLE_FILTER,
+						     ROLE_ADMIN };
 
 	*w = (struct world){ .role = { .ops = &role_queue_ops, .kind = ROLE_QUEUE } };
 	the_world = w;
@@ -266,7 +281,8 @@ static void begin_with(struct world *w, str conf)
 
 		must(os_socketpair(true, fd));
 		must(chan_new(w->role.loop, ROLE_QUEUE, kinds[i], 0, &our_ops, w, &w->ours[i]));
-		must(chan_new(w->role.loop, kinds[i], ROLE_QUEUE, 0, &their_ops[i], w, &w->theirs[i]));
+		must(chan_new(w->role.loop, kinds[i], ROLE_QUEUE, 0, &their_ops[i], w,
+			      &w->theirs[i]));
 		must(chan_attach(w->ours[i], fd[0]));
 		must(chan_attach(w->theirs[i], fd[1]));
 	}
@@ -278,12 +294,17 @@ static void begin(struct world *w)
 	begin_with(w, S("myhostname = mx.example.org\n"));
 }
 
-static void add(struct world *w, uint64_t id, uint64_t message, str sender, str address, uint8_t notify)
+static void add(struct world *w, uint64_t id, uint64_t message, str sender, str address,
+		uint8_t notify)
 {
-	w->records[w->count++].r = (struct rec_queue_record){
-		.id = id, .token = id, .message = message, .sender = sender, .address = address, .notify = notify, .size = 10,
-		.created_us = os_wall_us()
-	};
+	w->records[w->count++].r = (struct rec_queue_record){ .id = id,
+							      .token = id,
+							      .message = message,
+							      .sender = sender,
+							      .address = address,
+							      .notify = notify,
+							      .size = 10,
+							      .created_us = os_wall_us() };
 }
 
 static void run(struct world *w, unsigned goal)
@@ -398,7 +419,8 @@ static void test_success_notice(void)
 	finish(&w);
 }
 
-/* What store delivered by itself: nothing to send, and both recipients in one notice that ends them. */
+/* What store delivered by itself: nothing to send, and both recipients in one notice that ends
+ * them. */
 static void test_delivered_here(void)
 {
 	struct world w;
@@ -419,8 +441,12 @@ static void test_delivered_here(void)
 	run(&w, 1);
 	EQ(w.ended_count, 2);
 	EQ(w.notices, 2);
-	OK(str_find(buf_str(&w.notice), S("Final-Recipient: rfc822; bob@example.org\r\nAction: delivered")) != STR_NONE);
-	OK(str_find(buf_str(&w.notice), S("Final-Recipient: rfc822; carol@example.org\r\nAction: delivered")) != STR_NONE);
+	OK(str_find(buf_str(&w.notice),
+		    S("Final-Recipient: rfc822; bob@example.org\r\nAction: delivered")) !=
+	   STR_NONE);
+	OK(str_find(buf_str(&w.notice),
+		    S("Final-Recipient: rfc822; carol@example.org\r\nAction: delivered")) !=
+	   STR_NONE);
 	EQ(w.deliveries, 0);
 	finish(&w);
 
@@ -432,14 +458,20 @@ static void test_delivered_here(void)
 	run(&w, 1);
 	EQ(w.ended_count, 1);
 	EQ(w.deliveries, 0);
-	OK(str_find(buf_str(&w.notice), S("Final-Recipient: rfc822; team@example.org\r\nAction: expanded")) != STR_NONE);
+	OK(str_find(buf_str(&w.notice),
+		    S("Final-Recipient: rfc822; team@example.org\r\nAction: expanded")) !=
+	   STR_NONE);
 	finish(&w);
 }
 
 static void late(void *arg)
 {
 	struct world *w = arg;
-	const struct rec_out_answer a = { .id = 1, .state = QUEUE_SENT, .code = 250, .status = S("2.0.0"), .reply = S("250 ok") };
+	const struct rec_out_answer a = { .id = 1,
+					  .state = QUEUE_SENT,
+					  .code = 250,
+					  .status = S("2.0.0"),
+					  .reply = S("250 ok") };
 	struct buf b;
 
 	buf_init(&b, 1024);
@@ -500,7 +532,8 @@ static void answered(void *arg, enum err err, struct msg *reply)
 	EQ(err, ERR_OK);
 	if (!err && reply->type == MSG_command_output)
 		snprintf(w->answer, sizeof(w->answer), "%d|%.*s|%.*s", reply->u.command_output.exit,
-			 STR_ARGS(reply->u.command_output.out), STR_ARGS(reply->u.command_output.err));
+			 STR_ARGS(reply->u.command_output.out),
+			 STR_ARGS(reply->u.command_output.err));
 	loop_stop(w->role.loop);
 }
 
@@ -508,7 +541,8 @@ static str command(struct world *w, str args)
 {
 	struct msg_command m = { .args = args };
 
-	must(chan_call_async(w->theirs[ADMIN], MSG_command, &m, loop_now(w->role.loop) + SECONDS(30), answered, w));
+	must(chan_call_async(w->theirs[ADMIN], MSG_command, &m,
+			     loop_now(w->role.loop) + SECONDS(30), answered, w));
 	w->goal = 0;
 	must(loop_run(w->role.loop));
 	return str_from_c(w->answer);
@@ -544,7 +578,8 @@ static void test_commands(void)
 	n = snprintf(args, sizeof(args), "queue%cdelete%c%.*s%c", 0, 0, STR_ARGS(text), 0);
 	STR_EQ(command(&w, str_of(args, (size_t)n)), S("0|1 recipients deleted\n|"));
 	OK(w.records[0].is_gone);
-	STR_EQ(command(&w, str_of(args, (size_t)n)), S("1||There is no such message in the queue.\n"));
+	STR_EQ(command(&w, str_of(args, (size_t)n)),
+	       S("1||There is no such message in the queue.\n"));
 	finish(&w);
 }
 

@@ -1,8 +1,9 @@
 /* The frame of every role: takes what the supervisor hands over, locks the sandbox, runs the hooks.
  *
- * The order on the control channel is: sup_config, then listeners, files and channels in any order, then sup_start. After that
- * channels may be replaced (a peer was restarted), the configuration reloaded, the role stopped. When the control channel
- * ends, the supervisor is gone and so are we. */
+ * The order on the control channel is: sup_config, then listeners, files and channels in any order,
+ * then sup_start. After that channels may be replaced (a peer was restarted), the configuration
+ * reloaded, the role stopped. When the control channel ends, the supervisor is gone and so are we.
+ */
 #include "roles/role.h"
 
 #include "base/trace.h"
@@ -33,7 +34,8 @@ struct role_private {
 };
 
 #ifdef __SANITIZE_ADDRESS__
-/* The leak check at exit traces the process, which the sandbox forbids; unit tests look for leaks. */
+/* The leak check at exit traces the process, which the sandbox forbids; unit tests look for leaks.
+ */
 const char *__asan_default_options(void);
 __attribute__((visibility("default"))) const char *__asan_default_options(void)
 {
@@ -56,7 +58,8 @@ static void run_hook(struct role_private *p, enum err (*hook)(struct role *), co
 		role_fail(p, what, err);
 }
 
-static enum err parse_conf(struct role_private *p, int fd, str path, struct arena **arena, struct conf **conf)
+static enum err parse_conf(struct role_private *p, int fd, str path, struct arena **arena,
+			   struct conf **conf)
 {
 	uint64_t size;
 	char *text;
@@ -86,11 +89,13 @@ static enum err parse_conf(struct role_private *p, int fd, str path, struct aren
 static void log_from_conf(struct role *r)
 {
 	static const enum log_target targets[] = { LOG_TO_STDERR, LOG_TO_JOURNAL, LOG_TO_SYSLOG };
-	static const enum log_level levels[] = { LOG_LEVEL_ERROR, LOG_LEVEL_WARN, LOG_LEVEL_INFO, LOG_LEVEL_DEBUG };
+	static const enum log_level levels[] = { LOG_LEVEL_ERROR, LOG_LEVEL_WARN, LOG_LEVEL_INFO,
+						 LOG_LEVEL_DEBUG };
 	char who[32];
 
 	snprintf(who, sizeof(who), "%s.%u", role_name(r->kind), r->index);
-	log_init(&r->log, targets[conf_choice(r->conf, CONF_log_to)], levels[conf_choice(r->conf, CONF_log_level)], who);
+	log_init(&r->log, targets[conf_choice(r->conf, CONF_log_to)],
+		 levels[conf_choice(r->conf, CONF_log_level)], who);
 }
 
 static void on_config(struct role_private *p, const struct msg_sup_config *m)
@@ -129,7 +134,8 @@ static void on_file(struct role_private *p, struct msg_sup_file *m)
 
 	if (m->file > 0 && !p->is_started && os_fstat(m->file, &st) == ERR_OK && st.is_directory &&
 	    p->paths < PATHS_MAX)
-		/* By its descriptor, for its name may lead through folders that our user may not enter (/root). */
+		/* By its descriptor, for its name may lead through folders that our user may not
+		 * enter (/root). */
 		os_fd_path(m->file, p->write_paths[p->paths++]);
 	if (r->ops->file) {
 		err = r->ops->file(r, m->name, m->path, m->file);
@@ -138,7 +144,8 @@ static void on_file(struct role_private *p, struct msg_sup_file *m)
 	if (err && !p->is_started)
 		role_fail(p, "file", err);
 	else if (err)
-		log_error(&r->log, "file-refused", "name=%.*s error=%s", STR_ARGS(m->name), err_name(err));
+		log_error(&r->log, "file-refused", "name=%.*s error=%s", STR_ARGS(m->name),
+			  err_name(err));
 }
 
 /* Its figures, or what descriptors it has; true when that was the question. */
@@ -180,12 +187,14 @@ static void peer_is_down(void *arg, struct chan *c, enum err why)
 	struct role_private *p = arg;
 
 	log_write(&p->role->log, why == ERR_PROTOCOL ? LOG_LEVEL_ERROR : LOG_LEVEL_INFO,
-		  why == ERR_PROTOCOL ? "peer-cut-off" : "peer-gone", "peer=%s.%u", role_name(chan_peer(c)),
-		  chan_peer_index(c));
-	/* Both live, but without a channel: the supervisor ends one of them, and its successor gets a new one. */
-	if (why == ERR_PROTOCOL &&
-	    SEND(p->control, sup_cut_off, .role = (uint8_t)chan_peer(c), .index = (uint16_t)chan_peer_index(c)))
-		log_error(&p->role->log, "cut-off-untold", "peer=%s.%u", role_name(chan_peer(c)), chan_peer_index(c));
+		  why == ERR_PROTOCOL ? "peer-cut-off" : "peer-gone", "peer=%s.%u",
+		  role_name(chan_peer(c)), chan_peer_index(c));
+	/* Both live, but without a channel: the supervisor ends one of them, and its successor gets
+	 * a new one. */
+	if (why == ERR_PROTOCOL && SEND(p->control, sup_cut_off, .role = (uint8_t)chan_peer(c),
+					.index = (uint16_t)chan_peer_index(c)))
+		log_error(&p->role->log, "cut-off-untold", "peer=%s.%u", role_name(chan_peer(c)),
+			  chan_peer_index(c));
 	if (p->role->ops->peer_down)
 		p->role->ops->peer_down(p->role, c);
 }
@@ -335,7 +344,8 @@ unsigned role_peer_instance(struct role *r, const struct chan *peer)
 	return r->priv->peers[chan_peer(peer)][chan_peer_index(peer)].instance;
 }
 
-void role_trace(struct role *r, uint64_t message, unsigned event, str sender, str recipient, const char *fmt, ...)
+void role_trace(struct role *r, uint64_t message, unsigned event, str sender, str recipient,
+		const char *fmt, ...)
 {
 	struct chan *admin = role_peer(r, ROLE_ADMIN, 0);
 	char text[1024];
@@ -348,22 +358,23 @@ void role_trace(struct role *r, uint64_t message, unsigned event, str sender, st
 	n = vsnprintf(text, sizeof(text), fmt, ap);
 	va_end(ap);
 	n = MAX(MIN(n, (int)sizeof(text) - 1), 0);
-	/* A history that cannot be written must not hold up mail: what does not fit the channel is dropped, and counted. */
-	if (SEND(admin, trace_event, .message = message, .at_us = os_wall_us(), .event = (uint16_t)event,
-		 .sender = str_head(sender, 512), .recipient = str_head(recipient, 512),
-		 .text = str_of(text, (size_t)n)))
+	/* A history that cannot be written must not hold up mail: what does not fit the channel is
+	 * dropped, and counted. */
+	if (SEND(admin, trace_event, .message = message, .at_us = os_wall_us(),
+		 .event = (uint16_t)event, .sender = str_head(sender, 512),
+		 .recipient = str_head(recipient, 512), .text = str_of(text, (size_t)n)))
 		log_debug(&r->log, "trace-dropped", "event=%u", event);
 }
 
 const struct role_ops *role_ops_of(enum role_kind kind)
 {
 	static const struct role_ops *const all[ROLE_COUNT] = {
-		[ROLE_FRONT] = &role_front_ops,	  [ROLE_KEYS] = &role_keys_ops,
-		[ROLE_AUTH] = &role_auth_ops,	  [ROLE_LOOKUP] = &role_lookup_ops,
-		[ROLE_STORE] = &role_store_ops,	  [ROLE_CHECKPOINT] = &role_checkpoint_ops,
+		[ROLE_FRONT] = &role_front_ops,	    [ROLE_KEYS] = &role_keys_ops,
+		[ROLE_AUTH] = &role_auth_ops,	    [ROLE_LOOKUP] = &role_lookup_ops,
+		[ROLE_STORE] = &role_store_ops,	    [ROLE_CHECKPOINT] = &role_checkpoint_ops,
 		[ROLE_SESSION] = &role_session_ops, [ROLE_FILTER] = &role_filter_ops,
-		[ROLE_QUEUE] = &role_queue_ops,	  [ROLE_OUT] = &role_out_ops,
-		[ROLE_DNS] = &role_dns_ops,	  [ROLE_ADMIN] = &role_admin_ops,
+		[ROLE_QUEUE] = &role_queue_ops,	    [ROLE_OUT] = &role_out_ops,
+		[ROLE_DNS] = &role_dns_ops,	    [ROLE_ADMIN] = &role_admin_ops,
 	};
 
 	return (unsigned)kind < ROLE_COUNT ? all[kind] : NULL;
@@ -371,7 +382,8 @@ const struct role_ops *role_ops_of(enum role_kind kind)
 
 int role_main(const struct role_ops *ops, int control_fd)
 {
-	static const struct chan_ops control_ops = { .on_message = control_message, .on_down = control_down };
+	static const struct chan_ops control_ops = { .on_message = control_message,
+						     .on_down = control_down };
 	struct role role = { .ops = ops, .kind = ops->kind };
 	struct role_private *p = calloc(1, sizeof(*p));
 	enum err err;
@@ -388,6 +400,7 @@ int role_main(const struct role_ops *ops, int control_fd)
 		err = loop_run(role.loop);
 	if (err)
 		log_error(&role.log, "role-failed", "what=loop error=%s", err_name(err));
-	/* The kernel takes back memory and descriptors; what must be on disk was synced before it was acknowledged. */
+	/* The kernel takes back memory and descriptors; what must be on disk was synced before it
+	 * was acknowledged. */
 	return err ? 1 : p->status;
 }

@@ -1,17 +1,20 @@
-/* Role session: the zygote. It reads no byte of any client. It knows which ticket is which account (from auth), gets
- * connections with tickets (from the fronts), and gives each to its account's process, which it makes by copying itself: warm,
- * sandboxed, and without anything but the two channels it is given.
+/* Role session: the zygote. It reads no byte of any client. It knows which ticket is which account
+ * (from auth), gets connections with tickets (from the fronts), and gives each to its account's
+ * process, which it makes by copying itself: warm, sandboxed, and without anything but the two
+ * channels it is given.
  *
- * auth's session_open and a front's session_conn come by different ways, so either may be first: a connection whose ticket is not
- * known yet waits a few seconds for it.
+ * auth's session_open and a front's session_conn come by different ways, so either may be first: a
+ * connection whose ticket is not known yet waits a few seconds for it.
  *
- * Connections that have been idle for long are held here, as a descriptor and a flat record, so that an account whose
- * clients all sleep needs no process. Input, or a change that an idling client wants to hear of, makes a process again.
- * auth allows that for accounts that were opened with a login before (session_bind with `again`). What changed between the moment
- * that a record describes and the store's promise to tell us is not missed: the store answers session_wake with the account's
- * MODSEQ, and a record that is older wakes at once.
+ * Connections that have been idle for long are held here, as a descriptor and a flat record, so
+ * that an account whose clients all sleep needs no process. Input, or a change that an idling
+ * client wants to hear of, makes a process again. auth allows that for accounts that were opened
+ * with a login before (session_bind with `again`). What changed between the moment that a record
+ * describes and the store's promise to tell us is not missed: the store answers session_wake with
+ * the account's MODSEQ, and a record that is older wakes at once.
  *
- * When a process dies, its connections die with it, and nothing else. When the zygote dies, its processes see the channel end.
+ * When a process dies, its connections die with it, and nothing else. When the zygote dies, its
+ * processes see the channel end.
  */
 #include "roles/session_priv.h"
 
@@ -56,7 +59,8 @@ struct held {
 	struct waiting *conn;
 	struct watch watch;
 	struct timer deadline;
-	bool is_watching; /* the client is in IDLE with a mailbox selected: it wants to hear of changes */
+	bool is_watching; /* the client is in IDLE with a mailbox selected: it wants to hear of
+			     changes */
 	uint64_t modseq;  /* up to which it has heard */
 };
 
@@ -65,7 +69,7 @@ struct account {
 	struct zygote *zygote;
 	uint64_t id;
 	struct chan *chan; /* NULL: no process */
-	uint32_t sent; /* session_take messages to this process */
+	uint32_t sent;	   /* session_take messages to this process */
 	struct held *held;
 };
 
@@ -84,7 +88,8 @@ struct zygote {
 };
 
 /* `ticket`: the login's; NULL: no login. */
-static void start_and_send(struct zygote *z, struct account *a, struct waiting *w, const uint8_t *ticket);
+static void start_and_send(struct zygote *z, struct account *a, struct waiting *w,
+			   const uint8_t *ticket);
 
 /* ---- connections ---- */
 
@@ -158,7 +163,8 @@ static void tell_store(struct zygote *z, uint64_t account, bool on)
 	struct chan *store = role_peer(z->role, ROLE_STORE, 0);
 
 	if (!store || SEND(store, session_wake, .account = account, .on = on))
-		log_debug(&z->role->log, "wake-not-asked", "account=%llu", (unsigned long long)account);
+		log_debug(&z->role->log, "wake-not-asked", "account=%llu",
+			  (unsigned long long)account);
 }
 
 /* The connection leaves the hold; the caller has it now. */
@@ -216,14 +222,17 @@ static void hold(struct account *a, struct waiting *w)
 	struct zygote *z = a->zygote;
 	struct held *h = calloc(1, sizeof(*h));
 	struct imap_parked record;
-	int64_t until = loop_now(z->role->loop) + conf_time_ns(z->role->conf, CONF_imap_idle_timeout);
+	int64_t until =
+		loop_now(z->role->loop) + conf_time_ns(z->role->conf, CONF_imap_idle_timeout);
 
 	if (!h || imap_parked_read(buf_str(&w->parked), &record)) {
 		free(h);
 		refuse(w, "* BYE [UNAVAILABLE] Out of memory.\r\n");
 		return;
 	}
-	*h = (struct held){ .next = a->held, .link = &a->held, .account = a, .conn = w, .modseq = record.modseq };
+	*h = (struct held){
+		.next = a->held, .link = &a->held, .account = a, .conn = w, .modseq = record.modseq
+	};
 	h->is_watching = record.is_idle && record.mailbox;
 	if (h->next)
 		h->next->link = &h->next;
@@ -278,7 +287,8 @@ static void process_leaves(struct account *a, const struct msg_session_leave *m)
 	if (m->connections == 0)
 		process_ended(a);
 	else if (SEND(a->chan, session_leave, .taken = m->taken))
-		log_debug(&a->zygote->role->log, "leave-not-sent", "account=%llu", (unsigned long long)a->id);
+		log_debug(&a->zygote->role->log, "leave-not-sent", "account=%llu",
+			  (unsigned long long)a->id);
 }
 
 static void process_message(void *arg, struct chan *c, struct msg *m)
@@ -323,7 +333,9 @@ static void binding_end(struct binding *b, enum err err)
 static enum err err_of(enum err err, const struct msg *reply)
 {
 	if (!err && reply->type == MSG_failed)
-		err = reply->u.failed.err > 0 && reply->u.failed.err < ERR_COUNT ? (enum err)reply->u.failed.err : ERR_TEMPORARY;
+		err = reply->u.failed.err > 0 && reply->u.failed.err < ERR_COUNT
+			      ? (enum err)reply->u.failed.err
+			      : ERR_TEMPORARY;
 	return err;
 }
 
@@ -334,8 +346,8 @@ static enum err ask_auth(struct zygote *z, uint64_t account, const uint8_t ticke
 	struct role *r = z->role;
 
 	memcpy(m.ticket, ticket, sizeof(m.ticket));
-	return chan_call_async(role_peer(r, ROLE_AUTH, 0), MSG_session_bind, &m, loop_now(r->loop) + SECONDS(BIND_SECONDS),
-			       done, arg);
+	return chan_call_async(role_peer(r, ROLE_AUTH, 0), MSG_session_bind, &m,
+			       loop_now(r->loop) + SECONDS(BIND_SECONDS), done, arg);
 }
 
 static void attached(void *arg, enum err err, struct msg *reply)
@@ -375,7 +387,8 @@ static void bind_process(struct account *a, const uint8_t *ticket, int store_end
 		binding_end(b, err);
 }
 
-/* In the copy: what it does not need of other accounts. Their descriptors are closed by session_process_main. */
+/* In the copy: what it does not need of other accounts. Their descriptors are closed by
+ * session_process_main. */
 static void forget_others(struct zygote *z)
 {
 	explicit_bzero(z->tickets, z->ticket_count * sizeof(*z->tickets));
@@ -425,7 +438,8 @@ out:
 	return err;
 }
 
-static void start_and_send(struct zygote *z, struct account *a, struct waiting *w, const uint8_t *ticket)
+static void start_and_send(struct zygote *z, struct account *a, struct waiting *w,
+			   const uint8_t *ticket)
 {
 	enum err err = ERR_OK;
 
@@ -436,13 +450,14 @@ static void start_and_send(struct zygote *z, struct account *a, struct waiting *
 	if (!a->chan)
 		err = process_start(a, ticket);
 	if (!err) {
-		err = SEND(a->chan, session_take, .service = str_from_c(w->service), .client = str_from_c(w->client),
-			   .tls = w->tls, .socket = w->fd, .input = buf_str(&w->input), .parked = buf_str(&w->parked));
+		err = SEND(a->chan, session_take, .service = str_from_c(w->service),
+			   .client = str_from_c(w->client), .tls = w->tls, .socket = w->fd,
+			   .input = buf_str(&w->input), .parked = buf_str(&w->parked));
 		a->sent += !err;
 	}
 	if (err) {
-		log_warn(&z->role->log, "session-not-started", "account=%llu error=%s", (unsigned long long)a->id,
-			 err_name(err));
+		log_warn(&z->role->log, "session-not-started", "account=%llu error=%s",
+			 (unsigned long long)a->id, err_name(err));
 		refuse(w, "* BYE [UNAVAILABLE] Temporary failure; try again later.\r\n");
 	} else {
 		waiting_free(w);
@@ -516,13 +531,15 @@ static void on_open(struct zygote *z, const struct msg_session_open *m)
 	if (z->ticket_count == TICKETS_MAX)
 		memmove(z->tickets, z->tickets + 1, --z->ticket_count * sizeof(*z->tickets));
 	t = &z->tickets[z->ticket_count++];
-	*t = (struct ticket){ .account = m->account, .until = loop_now(z->role->loop) + SECONDS(TICKET_SECONDS) };
+	*t = (struct ticket){ .account = m->account,
+			      .until = loop_now(z->role->loop) + SECONDS(TICKET_SECONDS) };
 	memcpy(t->ticket, m->ticket, sizeof(t->ticket));
 }
 
 static void on_conn(struct zygote *z, struct msg_session_conn *m)
 {
-	struct waiting *w = waiting_new(m->service, m->client, m->tls, m->socket, m->input, STR_EMPTY);
+	struct waiting *w =
+		waiting_new(m->service, m->client, m->tls, m->socket, m->input, STR_EMPTY);
 	uint64_t account;
 
 	if (!w)
@@ -597,7 +614,8 @@ static void session_message(struct role *r, struct chan *from, struct msg *m)
 		on_changed(z, &m->u.session_changed);
 }
 
-/* The store forgot whom to tell when it died; its answer tells whether something changed meanwhile. */
+/* The store forgot whom to tell when it died; its answer tells whether something changed meanwhile.
+ */
 static void session_peer_up(struct role *r, struct chan *peer)
 {
 	struct zygote *z = r->state;

@@ -1,12 +1,13 @@
 /* The process of one account: all its IMAP connections on a loop of their own.
  *
- * It is a copy of the zygote that keeps two descriptors of it: the channel to the zygote, from which
- * connections come, and the channel to the store, which auth had bound to this account. Everything else is closed
- * first. When either channel ends, the process ends.
+ * It is a copy of the zygote that keeps two descriptors of it: the channel to the zygote, from
+ * which connections come, and the channel to the store, which auth had bound to this account.
+ * Everything else is closed first. When either channel ends, the process ends.
  *
- * Without connections it lingers for the next login, then asks to leave (session_leave). The zygote closes the channel unless a
- * connection is on its way; the counts of session_take on both sides decide that, so none is lost in between. With connections
- * that are all parked it asks the same, and if the zygote wants them, gives each back as its flat record.
+ * Without connections it lingers for the next login, then asks to leave (session_leave). The zygote
+ * closes the channel unless a connection is on its way; the counts of session_take on both sides
+ * decide that, so none is lost in between. With connections that are all parked it asks the same,
+ * and if the zygote wants them, gives each back as its flat record.
  */
 #include "roles/session_priv.h"
 
@@ -33,7 +34,7 @@ struct process {
 	struct imap_account *account;
 	struct member *members;
 	uint32_t member_count, taken;
-	bool is_ending; /* the store is gone: BYE to all, and to those that still come */
+	bool is_ending;	      /* the store is gone: BYE to all, and to those that still come */
 	int64_t park_seconds; /* after which idle connections are offered to the zygote */
 	struct timer timer;
 	struct task no_more;
@@ -55,7 +56,8 @@ static void plan_leave(struct process *p)
 
 	if (!p->zygote)
 		return;
-	loop_timer_set(p->loop, &p->timer, loop_now(p->loop) + SECONDS(seconds), consider_leaving, p);
+	loop_timer_set(p->loop, &p->timer, loop_now(p->loop) + SECONDS(seconds), consider_leaving,
+		       p);
 }
 
 static void member_free(struct member *m)
@@ -136,7 +138,8 @@ static enum err take_connection(struct process *p, struct msg_session_take *take
 	take->socket = -1;
 	/* One that slept was admitted when it logged in. */
 	if (!take->parked.n && are_too_many(p, m)) {
-		conn_write(conn, S("* BYE [LIMIT] Maximum number of connections from user+IP exceeded.\r\n"));
+		conn_write(conn, S("* BYE [LIMIT] Maximum number of connections from user+IP "
+				   "exceeded.\r\n"));
 		conn_free(conn);
 		member_free(m);
 		return ERR_TOO_MANY;
@@ -162,7 +165,8 @@ static bool all_are_parked(const struct process *p)
 	int64_t before = loop_now(p->loop) - SECONDS(p->park_seconds - 1);
 
 	for (const struct member *m = p->members; m; m = m->next)
-		if (!imap_session_is_parked(m->session) || imap_session_parked_since(m->session) > before)
+		if (!imap_session_is_parked(m->session) ||
+		    imap_session_parked_since(m->session) > before)
 			return false;
 	return true;
 }
@@ -175,7 +179,8 @@ static void consider_leaving(void *arg)
 		return;
 	if ((p->member_count == 0 || all_are_parked(p)) &&
 	    SEND(p->zygote, session_leave, .taken = p->taken, .connections = p->member_count))
-		log_warn(&p->log, "leave-not-sent", "account=%llu", (unsigned long long)p->account_id);
+		log_warn(&p->log, "leave-not-sent", "account=%llu",
+			 (unsigned long long)p->account_id);
 	plan_leave(p);
 }
 
@@ -189,8 +194,9 @@ static void give_back(struct process *p, struct member *m)
 	buf_init(&input, 32768);
 	err = imap_session_export(m->session, &record, &fd, &input);
 	if (!err) {
-		if (!p->zygote || SEND(p->zygote, session_take, .service = str_from_c(m->service), .client = str_from_c(m->client),
-			 .tls = m->tls, .socket = fd, .input = buf_str(&input), .parked = buf_str(&record)))
+		if (!p->zygote || SEND(p->zygote, session_take, .service = str_from_c(m->service),
+				       .client = str_from_c(m->client), .tls = m->tls, .socket = fd,
+				       .input = buf_str(&input), .parked = buf_str(&record)))
 			log_warn(&p->log, "connection-lost", "client=%s", m->client);
 		os_close(fd);
 		member_free(m);
@@ -227,9 +233,11 @@ static void zygote_message(void *arg, struct chan *c, struct msg *m)
 		if ((err = take_connection(p, &m->u.session_take)))
 			log_warn(&p->log, "connection-refused", "error=%s", err_name(err));
 		plan_leave(p);
-	} else if (m->type == MSG_session_leave && m->u.session_leave.taken == p->taken && all_are_parked(p)) {
+	} else if (m->type == MSG_session_leave && m->u.session_leave.taken == p->taken &&
+		   all_are_parked(p)) {
 		if (fiber_spawn(p->loop, give_all_back, p))
-			log_warn(&p->log, "leave-failed", "account=%llu", (unsigned long long)p->account_id);
+			log_warn(&p->log, "leave-failed", "account=%llu",
+				 (unsigned long long)p->account_id);
 	}
 }
 
@@ -257,9 +265,9 @@ static void take_no_more(void *arg)
 	p->zygote = NULL;
 }
 
-/* The store was restarted, or did not let us in: what we know may be old. Clients come back and log in again. The
- * zygote sees our channel end and makes another process for them; to this one, nobody could come who is ever
- * answered. */
+/* The store was restarted, or did not let us in: what we know may be old. Clients come back and log
+ * in again. The zygote sees our channel end and makes another process for them; to this one, nobody
+ * could come who is ever answered. */
 static void store_down(void *arg, struct chan *c, enum err why)
 {
 	struct process *p = arg;
@@ -274,7 +282,8 @@ static void store_down(void *arg, struct chan *c, enum err why)
 	}
 	/* What the zygote sent before it knew is in the channel, and is told the same. */
 	loop_post(p->loop, &p->no_more, take_no_more, p);
-	loop_timer_set(p->loop, &p->timer, loop_now(p->loop) + SECONDS(1), (void (*)(void *))loop_stop, p->loop);
+	loop_timer_set(p->loop, &p->timer, loop_now(p->loop) + SECONDS(1),
+		       (void (*)(void *))loop_stop, p->loop);
 }
 
 static void view_changed(void *arg, struct imap_view *v)
@@ -299,7 +308,8 @@ static enum err process_begin(struct process *p, int zygote, int store)
 		return err;
 	if ((err = chan_new(p->loop, ROLE_SESSION, ROLE_STORE, 0, &store_ops, p, &p->store)))
 		return err;
-	if ((err = imap_account_new(p->loop, p->store, &p->log, p->account_id, &config, &p->account)))
+	if ((err = imap_account_new(p->loop, p->store, &p->log, p->account_id, &config,
+				    &p->account)))
 		return err;
 	p->account->on_change = view_changed;
 	/* In this order, so that a connection that was sent is there when the store says no. */
@@ -319,9 +329,12 @@ _Noreturn void session_process_main(struct role *role, uint64_t account, int zyg
 
 	os_close_others(keep, ARRAY_LEN(keep));
 	snprintf(p.log.who, sizeof(p.log.who), "session.%llu", (unsigned long long)account);
-	p.park_seconds = role_has_test_hooks(role) ? SESSION_PARK_SECONDS_TESTED : SESSION_PARK_SECONDS;
-	/* It forks nothing and makes no sockets. Large messages of APPEND go to the store as memfds. */
-	if (!(err = sandbox_narrow(role->ops->sandbox, SANDBOX_MEMFD)) && !(err = process_begin(&p, zygote, store)))
+	p.park_seconds =
+		role_has_test_hooks(role) ? SESSION_PARK_SECONDS_TESTED : SESSION_PARK_SECONDS;
+	/* It forks nothing and makes no sockets. Large messages of APPEND go to the store as
+	 * memfds. */
+	if (!(err = sandbox_narrow(role->ops->sandbox, SANDBOX_MEMFD)) &&
+	    !(err = process_begin(&p, zygote, store)))
 		err = loop_run(p.loop);
 	if (err)
 		log_error(&p.log, "session-failed", "error=%s", err_name(err));

@@ -1,13 +1,16 @@
-/* The role store: the only one that knows the engine. Here messages become calls of store/engine.h, and what became
- * durable becomes replies; nothing else.
+/* The role store: the only one that knows the engine. Here messages become calls of store/engine.h,
+ * and what became durable becomes replies; nothing else.
  *
- * Everything that arrives in one turn of the loop is handed to the engine first; then one flush writes it as
- * one frame. While that is synced (in a helper thread), the next turns gather the next frame.
+ * Everything that arrives in one turn of the loop is handed to the engine first; then one flush
+ * writes it as one frame. While that is synced (in a helper thread), the next turns gather the next
+ * frame.
  *
- * Who may ask what is a table (messages.def: which role may send it at all; below: on which kind of channel).
- * Stored mail is asked for on a channel that auth bound to an account, and on nothing else.
+ * Who may ask what is a table (messages.def: which role may send it at all; below: on which kind of
+ * channel). Stored mail is asked for on a channel that auth bound to an account, and on nothing
+ * else.
  *
- * Sandbox: files below the store's directory. Recovery runs before it is locked, because the syncer is a thread.
+ * Sandbox: files below the store's directory. Recovery runs before it is locked, because the syncer
+ * is a thread.
  */
 #include "roles/store_priv.h"
 
@@ -55,7 +58,8 @@ static enum err store_prepare_role(struct role *r)
 					 .path = s->path,
 					 .log = &r->log,
 					 .may_wait = true,
-					 .hooks = { s, store_role_changed, store_role_queued, traced } };
+					 .hooks = { s, store_role_changed, store_role_queued,
+						    traced } };
 	enum err err = s->dir < 0 ? ERR_CONFIG : store_prepare(&options);
 
 	return err ? err : store_open(&options, &s->store);
@@ -77,7 +81,8 @@ void store_role_flush(struct store_role *s)
 
 static void stop_if_idle(struct store_role *s);
 
-/* What is pending is finished first: it needs no reads. Nothing more is served meanwhile (ERR_DAMAGED). */
+/* What is pending is finished first: it needs no reads. Nothing more is served meanwhile
+ * (ERR_DAMAGED). */
 static void index_condemn(struct store_role *s)
 {
 	if (s->is_condemned || s->is_stopping)
@@ -115,7 +120,8 @@ static void on_checkpoint(void *arg, enum err err, struct msg *reply)
 	if (!err && reply->type == MSG_cp_done) {
 		store_checkpoint_done(s->store, reply->u.cp_done.position);
 		log_debug(&s->role->log, "store-checkpoint", "position=%llx records=%llu",
-			  (unsigned long long)reply->u.cp_done.position, (unsigned long long)reply->u.cp_done.records);
+			  (unsigned long long)reply->u.cp_done.position,
+			  (unsigned long long)reply->u.cp_done.records);
 	} else {
 		store_checkpoint_failed(s->store);
 		log_error(&s->role->log, "store-checkpoint-failed", "error=%s", err_name(err));
@@ -132,11 +138,13 @@ static void checkpoint_try(struct store_role *s)
 	struct msg_cp_run run;
 	enum err err;
 
-	if (s->checkpoint_runs || !helper || !chan_is_up(helper) || loop_now(s->role->loop) < s->checkpoint_after ||
+	if (s->checkpoint_runs || !helper || !chan_is_up(helper) ||
+	    loop_now(s->role->loop) < s->checkpoint_after ||
 	    !store_checkpoint_due(s->store, false, &run.position))
 		return;
 	s->checkpoint_runs = true;
-	err = chan_call_async(helper, MSG_cp_run, &run, loop_now(s->role->loop) + SECONDS(CHECKPOINT_SECONDS), on_checkpoint,
+	err = chan_call_async(helper, MSG_cp_run, &run,
+			      loop_now(s->role->loop) + SECONDS(CHECKPOINT_SECONDS), on_checkpoint,
 			      s);
 	if (err) {
 		s->checkpoint_runs = false;
@@ -158,7 +166,8 @@ static void on_tick(void *arg)
 	if (s->full_untold)
 		store_role_quota_tell_all(s);
 	store_role_tell_all(s);
-	loop_timer_set(s->role->loop, &s->tick, loop_now(s->role->loop) + MILLISECONDS(TICK_MS), on_tick, s);
+	loop_timer_set(s->role->loop, &s->tick, loop_now(s->role->loop) + MILLISECONDS(TICK_MS),
+		       on_tick, s);
 	store_role_index_look(s);
 }
 
@@ -169,7 +178,8 @@ void store_role_refuse(struct store_role *s, struct chan *c, uint32_t id, enum e
 	enum err sent = id ? REPLY_FAILED(c, id, err, str_from_c(err_text(err))) : ERR_OK;
 
 	if (sent)
-		log_warn(&s->role->log, "store-reply-lost", "peer=%s error=%s", role_name(chan_peer(c)), err_name(sent));
+		log_warn(&s->role->log, "store-reply-lost", "peer=%s error=%s",
+			 role_name(chan_peer(c)), err_name(sent));
 }
 
 static void answered(struct store_role *s, struct chan *c, uint32_t id, enum err err)
@@ -206,8 +216,8 @@ void waiting_done(void *arg, enum err err, const struct msg_st_commit_reply *rep
 		if (!err && w->is_own_change && reply->changed)
 			store_role_own_change(c, reply->modseq);
 		if (!err)
-			err = w->says_done ? REPLY(c->chan, w->id, done, ) :
-					     chan_reply(c->chan, w->id, MSG_st_commit_reply, reply);
+			err = w->says_done ? REPLY(c->chan, w->id, done, )
+					   : chan_reply(c->chan, w->id, MSG_st_commit_reply, reply);
 		answered(c->role, c->chan, w->id, err);
 	}
 	waiting_free(w);
@@ -218,14 +228,17 @@ static void txn_done(void *arg, const struct msg_txn_reply *reply)
 	struct waiting *w = arg;
 	struct client *c = w->client;
 
-	if (reply && c->chan && c->chan == w->chan && chan_reply(c->chan, w->id, MSG_txn_reply, reply))
-		log_warn(&c->role->role->log, "store-reply-lost", "peer=%s", role_name(chan_peer(c->chan)));
+	if (reply && c->chan && c->chan == w->chan &&
+	    chan_reply(c->chan, w->id, MSG_txn_reply, reply))
+		log_warn(&c->role->role->log, "store-reply-lost", "peer=%s",
+			 role_name(chan_peer(c->chan)));
 	waiting_free(w);
 }
 
 /* ---- requests of peers ---- */
 
-/* What a peer's commits wait on; replaced when the peer is, so that a reply never goes to its successor. */
+/* What a peer's commits wait on; replaced when the peer is, so that a reply never goes to its
+ * successor. */
 static struct client *peer_client(struct store_role *s, struct chan *peer)
 {
 	struct client *c = chan_user(peer);
@@ -244,7 +257,8 @@ static bool is_own_id(struct store_role *s, struct chan *from, uint64_t txn)
 {
 	if (msgid_instance(txn) == role_peer_instance(s->role, from))
 		return true;
-	log_error(&s->role->log, "store-forged-transaction", "peer=%s.%u", role_name(chan_peer(from)), chan_peer_index(from));
+	log_error(&s->role->log, "store-forged-transaction", "peer=%s.%u",
+		  role_name(chan_peer(from)), chan_peer_index(from));
 	return false;
 }
 
@@ -269,15 +283,16 @@ static void on_txn_body(struct store_role *s, struct client *c, const struct msg
 static void part_taken(struct store_role *s, uint64_t txn, enum err err)
 {
 	if (err)
-		log_warn(&s->role->log, "store-transaction-part", "txn=%016llx error=%s", (unsigned long long)txn,
-			 err_name(err));
+		log_warn(&s->role->log, "store-transaction-part", "txn=%016llx error=%s",
+			 (unsigned long long)txn, err_name(err));
 }
 
 static void on_q_lease(struct store_role *s, struct chan *from, const struct msg *m)
 {
 	struct msg_q_records out;
-	enum err err = m->type == MSG_q_lease ? store_q_lease(s->store, &m->u.q_lease, &s->reply, &out) :
-						store_q_scan(s->store, &m->u.q_scan, &s->reply, &out);
+	enum err err = m->type == MSG_q_lease
+			       ? store_q_lease(s->store, &m->u.q_lease, &s->reply, &out)
+			       : store_q_scan(s->store, &m->u.q_scan, &s->reply, &out);
 
 	answered(s, from, m->id, err ? err : chan_reply(from, m->id, MSG_q_records, &out));
 }
@@ -285,7 +300,8 @@ static void on_q_lease(struct store_role *s, struct chan *from, const struct msg
 static void on_q_outcome(struct store_role *s, struct client *c, const struct msg *m)
 {
 	struct waiting *w = waiting_new(c, m->id, true);
-	enum err err = w ? store_q_outcome(s->store, &m->u.q_outcome, waiting_done, w) : ERR_NO_MEMORY;
+	enum err err =
+		w ? store_q_outcome(s->store, &m->u.q_outcome, waiting_done, w) : ERR_NO_MEMORY;
 
 	if (err) {
 		store_role_refuse(s, c->chan, m->id, err);
@@ -304,13 +320,15 @@ static void on_q_body(struct store_role *s, struct chan *from, const struct msg 
 		os_close(out.file);
 }
 
-/* `out` reads the bodies of what it was given to deliver from a segment it was given with q_body; it may ask
- * again. */
+/* `out` reads the bodies of what it was given to deliver from a segment it was given with q_body;
+ * it may ask again. */
 static void on_segment(struct store_role *s, struct chan *from, const struct msg *m)
 {
 	int fd = -1;
-	enum err err = chan_peer(from) == ROLE_OUT ? store_segment(s->store, m->u.st_segment.segment, m->u.st_segment.body, &fd) :
-						     ERR_DENIED;
+	enum err err = chan_peer(from) == ROLE_OUT
+			       ? store_segment(s->store, m->u.st_segment.segment,
+					       m->u.st_segment.body, &fd)
+			       : ERR_DENIED;
 
 	answered(s, from, m->id, err ? err : REPLY(from, m->id, st_segment_reply, .file = fd));
 	os_close(fd);
@@ -327,7 +345,8 @@ static void store_message(struct role *r, struct chan *from, struct msg *m)
 	}
 	switch ((unsigned)m->type) {
 	case MSG_txn_envelope:
-		part_taken(s, m->u.txn_envelope.txn, store_txn_envelope(s->store, &m->u.txn_envelope));
+		part_taken(s, m->u.txn_envelope.txn,
+			   store_txn_envelope(s->store, &m->u.txn_envelope));
 		break;
 	case MSG_txn_rcpts:
 		part_taken(s, m->u.txn_rcpts.txn, store_txn_rcpts(s->store, &m->u.txn_rcpts));

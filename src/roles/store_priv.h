@@ -6,8 +6,8 @@
 #include "store/engine.h"
 
 enum {
-	BINDS_MAX = 4096,      /* tickets not yet used */
-	BIND_SECONDS = 120,    /* and for how long */
+	BINDS_MAX = 4096,	/* tickets not yet used */
+	BIND_SECONDS = 120,	/* and for how long */
 	HINTS_PER_SESSION = 64, /* mailboxes; beyond, the client is told to look at all */
 	ACCOUNT_SLOTS = 4096,
 };
@@ -19,12 +19,13 @@ struct bind {
 	struct bind *next;
 };
 
-/* A channel that belongs to one account; or a peer role, for which account is 0. What waits for a commit holds it. */
+/* A channel that belongs to one account; or a peer role, for which account is 0. What waits for a
+ * commit holds it. */
 struct client {
 	struct store_role *role;
 	struct chan *chan; /* NULL: gone */
 	uint64_t account;
-	unsigned waiting; /* commits whose answer it expects */
+	unsigned waiting;    /* commits whose answer it expects */
 	struct client *next; /* of the account */
 	struct client *next_dirty, *next_late;
 	bool is_dirty, is_late; /* has something to be told now; at the next tick */
@@ -63,7 +64,8 @@ struct store_role {
 	struct full_account *full[ACCOUNT_SLOTS]; /* at or over their quota */
 	bool full_untold;			  /* auth was busy */
 	bool queue_is_dirty, checkpoint_runs, is_steady;
-	int64_t started, checkpoint_after; /* loop time; a checkpoint that failed is not tried again before */
+	int64_t started, checkpoint_after; /* loop time; a checkpoint that failed is not tried again
+					      before */
 	unsigned sessions;
 	bool is_stopping, is_condemned; /* condemned: the index is damaged */
 };
@@ -73,7 +75,7 @@ struct waiting {
 	struct client *client;
 	struct chan *chan; /* the client's when it asked */
 	uint32_t id;
-	bool says_done; /* answered by `done`, not st_commit_reply */
+	bool says_done;	    /* answered by `done`, not st_commit_reply */
 	bool is_own_change; /* of messages: the session takes it from the reply */
 };
 

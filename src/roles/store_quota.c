@@ -1,9 +1,10 @@
 /* Quota, as the role store tells it: which accounts have reached theirs.
  *
- * auth decides at RCPT whether a full account's mail is taken, so it must know who is full; only the store counts. It keeps the
- * set of full accounts here, found by one walk at the start and then kept at each durable change, and tells auth each
- * change of it, and the whole set when auth is a new process. An account that is full is told again whenever its use
- * changes: auth compares with the directory's quota, which may be a newer one than the store's.
+ * auth decides at RCPT whether a full account's mail is taken, so it must know who is full; only
+ * the store counts. It keeps the set of full accounts here, found by one walk at the start and then
+ * kept at each durable change, and tells auth each change of it, and the whole set when auth is a
+ * new process. An account that is full is told again whenever its use changes: auth compares with
+ * the directory's quota, which may be a newer one than the store's.
  */
 #include "roles/store_priv.h"
 
@@ -28,7 +29,8 @@ static void tell(struct store_role *s, uint64_t account, uint64_t used, bool ove
 {
 	struct chan *auth = role_peer(s->role, ROLE_AUTH, 0);
 
-	if (auth && SEND(auth, account_full, .account = account, .used = used, .over = over) == ERR_BUSY)
+	if (auth &&
+	    SEND(auth, account_full, .account = account, .used = used, .over = over) == ERR_BUSY)
 		s->full_untold = true;
 }
 
@@ -86,8 +88,8 @@ void store_role_quota_changed(struct store_role *s, uint64_t account)
 	enum err err = store_usage(s->store, account, &used, &quota);
 
 	if (err)
-		log_warn(&s->role->log, "store-usage-unknown", "account=%llu error=%s", (unsigned long long)account,
-			 err_name(err));
+		log_warn(&s->role->log, "store-usage-unknown", "account=%llu error=%s",
+			 (unsigned long long)account, err_name(err));
 	else if (note(s, account, used, quota))
 		tell(s, account, used, is_full(used, quota));
 }
@@ -107,7 +109,8 @@ void store_role_quota_set(struct store_role *s, struct client *auth, const struc
 {
 	const struct msg_account_quota *in = &m->u.account_quota;
 	struct waiting *w = waiting_new(auth, m->id, true);
-	enum err err = w ? store_set_quota(s->store, in->account, in->quota, waiting_done, w) : ERR_NO_MEMORY;
+	enum err err = w ? store_set_quota(s->store, in->account, in->quota, waiting_done, w)
+			 : ERR_NO_MEMORY;
 
 	if (!err)
 		return;

@@ -1,14 +1,14 @@
 /* The store's side of sessions: tickets from auth, channels bound to one account, hints.
  *
- * A session process never names an account: its channel has one, because auth said which account the ticket is
- * that the zygote attached the channel with. A ticket attaches one channel.
+ * A session process never names an account: its channel has one, because auth said which account
+ * the ticket is that the zygote attached the channel with. A ticket attaches one channel.
  *
- * Hints coalesce: what changed in a mailbox since the session was last told is one message. A session that does
- * not read them keeps what is outstanding in its table, not in a queue; beyond HINTS_PER_SESSION mailboxes it
- * becomes mailbox 0, 'look at all of them'.
+ * Hints coalesce: what changed in a mailbox since the session was last told is one message. A
+ * session that does not read them keeps what is outstanding in its table, not in a queue; beyond
+ * HINTS_PER_SESSION mailboxes it becomes mailbox 0, 'look at all of them'.
  *
- * What a session changed itself is in the reply to it. Its own hint waits for the next tick: a message less for each
- * change, and still told if the session gave up waiting for the reply.
+ * What a session changed itself is in the reply to it. Its own hint waits for the next tick: a
+ * message less for each change, and still told if the session gave up waiting for the reply.
  */
 #include "roles/store_priv.h"
 
@@ -47,7 +47,8 @@ static void account_release(struct store_role *s, uint64_t id)
 
 static void client_hint(struct client *c, uint32_t mailbox, uint64_t modseq)
 {
-	/* Also when the mailbox is in the table already: its own change there may be waiting for the next tick, news must not. */
+	/* Also when the mailbox is in the table already: its own change there may be waiting for
+	 * the next tick, news must not. */
 	if (!c->is_dirty) {
 		c->is_dirty = true;
 		c->next_dirty = c->role->dirty;
@@ -110,7 +111,8 @@ static bool client_tell(struct client *c, bool own)
 
 	for (unsigned i = 0; i < c->hint_count; i++)
 		if ((c->hints[i].is_own && !own) ||
-		    SEND(c->chan, st_changed, .mailbox = c->hints[i].mailbox, .modseq = c->hints[i].modseq) == ERR_BUSY)
+		    SEND(c->chan, st_changed, .mailbox = c->hints[i].mailbox,
+			 .modseq = c->hints[i].modseq) == ERR_BUSY)
 			c->hints[kept++] = c->hints[i];
 	c->hint_count = kept;
 	return kept == 0;
@@ -125,7 +127,9 @@ static void accounts_tell(struct store_role *s)
 	for (; a; a = next) {
 		next = a->next_dirty;
 		a->is_dirty = false;
-		if (zygote && a->wakes && SEND(zygote, session_changed, .account = a->id, .modseq = a->modseq) == ERR_BUSY) {
+		if (zygote && a->wakes &&
+		    SEND(zygote, session_changed, .account = a->id, .modseq = a->modseq) ==
+			    ERR_BUSY) {
 			a->is_dirty = true;
 			a->next_dirty = s->dirty_accounts;
 			s->dirty_accounts = a;
@@ -233,7 +237,8 @@ void store_role_bind(struct store_role *s, struct client *auth, struct msg *m)
 
 	if (!err && !(w = waiting_new(auth, m->id, true)))
 		err = ERR_NO_MEMORY;
-	if (!err && (err = store_bind(s->store, in->account, in->address, in->quota, waiting_done, w)))
+	if (!err &&
+	    (err = store_bind(s->store, in->account, in->address, in->quota, waiting_done, w)))
 		waiting_free(w);
 	if (!err)
 		return;
@@ -360,11 +365,13 @@ static void session_down(void *arg, struct chan *chan, enum err why)
 
 	(void)chan;
 	if (why == ERR_PROTOCOL)
-		log_error(&c->role->role->log, "peer-cut-off", "peer=session account=%llu", (unsigned long long)c->account);
+		log_error(&c->role->role->log, "peer-cut-off", "peer=session account=%llu",
+			  (unsigned long long)c->account);
 	session_end(c);
 }
 
-static const struct chan_ops session_ops = { .on_message = session_message, .on_down = session_down };
+static const struct chan_ops session_ops = { .on_message = session_message,
+					     .on_down = session_down };
 
 static enum err attach(struct store_role *s, uint64_t account, int *socket)
 {
@@ -408,8 +415,8 @@ void store_role_attach(struct store_role *s, struct chan *from, struct msg *m)
 		store_role_refuse(s, from, m->id, err);
 }
 
-/* The account's MODSEQ goes back at once: what the zygote's records do not know of yet may have been told to the
- * processes that gave them up. */
+/* The account's MODSEQ goes back at once: what the zygote's records do not know of yet may have
+ * been told to the processes that gave them up. */
 void store_role_wake(struct store_role *s, const struct msg_session_wake *m)
 {
 	const struct msg_st_mailboxes first = { .max = 1 };
@@ -422,7 +429,8 @@ void store_role_wake(struct store_role *s, const struct msg_session_wake *m)
 	a->wakes = m->on;
 	if (m->on && !store_mailboxes(s->store, m->account, &first, &s->reply, &now) &&
 	    SEND(zygote, session_changed, .account = m->account, .modseq = now.modseq))
-		log_debug(&s->role->log, "change-untold", "account=%llu", (unsigned long long)m->account);
+		log_debug(&s->role->log, "change-untold", "account=%llu",
+			  (unsigned long long)m->account);
 	account_release(s, m->account);
 }
 

@@ -1,10 +1,11 @@
 /* The life of the server: start, restart, reload, stop.
  *
- * Start: everything that can be refused is refused before anything is made: configuration (parsed by the caller), lock,
- * folders, ports. Then all roles are executed, linked and handed what they need; when all have said that they work, the server is
- * ready. A role that ends is started again at once, and with growing delays when it ends soon again; one that never worked ends
- * the start. Stop goes in phases, from the door inwards, so that what is in progress is finished: each phase has its
- * seconds, then SIGKILL. */
+ * Start: everything that can be refused is refused before anything is made: configuration (parsed
+ * by the caller), lock, folders, ports. Then all roles are executed, linked and handed what they
+ * need; when all have said that they work, the server is ready. A role that ends is started again
+ * at once, and with growing delays when it ends soon again; one that never worked ends the start.
+ * Stop goes in phases, from the door inwards, so that what is in progress is finished: each phase
+ * has its seconds, then SIGKILL. */
 #include "roles/supervisor_priv.h"
 
 #include "base/err.h"
@@ -17,11 +18,8 @@ enum { STOP_SECONDS = 5, RESTART_FIRST_MS = 10, RESTART_MOST_MS = 30000, WORKED_
 
 /* Who stops together, the outermost first. */
 static const unsigned stop_phases[] = {
-	R_FRONT | R_OUT,
-	R_SESSION | R_QUEUE,
-	R_FILTER | R_AUTH | R_LOOKUP | R_DNS | R_KEYS,
-	R_STORE,
-	R_CHECKPOINT | R_ADMIN,
+	R_FRONT | R_OUT, R_SESSION | R_QUEUE,	 R_FILTER | R_AUTH | R_LOOKUP | R_DNS | R_KEYS,
+	R_STORE,	 R_CHECKPOINT | R_ADMIN,
 };
 
 void supervisor_complain(const char *fmt, ...)
@@ -58,8 +56,8 @@ static void kill_phase(void *arg)
 
 		if (c->pid <= 0 || !(stop_phases[s->stop_phase] & (1u << c->kind)))
 			continue;
-		log_warn(&s->log, "role-killed", "role=%s.%u pid=%d why=\"did not stop in time\"", role_name(c->kind),
-			 c->index, c->pid);
+		log_warn(&s->log, "role-killed", "role=%s.%u pid=%d why=\"did not stop in time\"",
+			 role_name(c->kind), c->index, c->pid);
 		if (os_kill(c->pid, 9))
 			log_warn(&s->log, "kill-failed", "pid=%d", c->pid);
 	}
@@ -80,12 +78,14 @@ static void stop_phase(struct supervisor *s)
 			if (c->state == CHILD_STOPPING)
 				continue;
 			c->state = CHILD_STOPPING;
-			if (SEND(c->control, sup_stop, .seconds = STOP_SECONDS) && os_kill(c->pid, 9))
+			if (SEND(c->control, sup_stop, .seconds = STOP_SECONDS) &&
+			    os_kill(c->pid, 9))
 				log_warn(&s->log, "kill-failed", "pid=%d", c->pid);
 		}
 		if (waiting) {
-			loop_timer_set(s->loop, &s->stop_timer, loop_now(s->loop) + SECONDS(STOP_SECONDS + 2),
-				       kill_phase, s);
+			loop_timer_set(s->loop, &s->stop_timer,
+				       loop_now(s->loop) + SECONDS(STOP_SECONDS + 2), kill_phase,
+				       s);
 			return;
 		}
 	}
@@ -107,30 +107,33 @@ static void restart_child(void *arg)
 		err = supervisor_hand_over(s, c);
 	}
 	if (err) {
-		log_error(&s->log, "restart-failed", "role=%s.%u error=%s", role_name(c->kind), c->index,
-			  err_name(err));
+		log_error(&s->log, "restart-failed", "role=%s.%u error=%s", role_name(c->kind),
+			  c->index, err_name(err));
 		if (c->pid > 0 && os_kill(c->pid, 9) == ERR_OK)
 			return; /* its end starts it again */
 		c->state = CHILD_DOWN;
-		loop_timer_set(s->loop, &c->restart, loop_now(s->loop) + SECONDS(5), restart_child, c);
+		loop_timer_set(s->loop, &c->restart, loop_now(s->loop) + SECONDS(5), restart_child,
+			       c);
 	}
 }
 
 static void refuse_start(struct supervisor *s, const struct child *c, int status)
 {
-	supervisor_complain("the role %s could not be started (%s %d); see the log above", role_name(c->kind),
-			    status >= 256 ? "signal" : "exit status", status >= 256 ? status - 256 : status);
+	supervisor_complain("the role %s could not be started (%s %d); see the log above",
+			    role_name(c->kind), status >= 256 ? "signal" : "exit status",
+			    status >= 256 ? status - 256 : status);
 	s->is_refused = true;
 	begin_stop(s);
 }
 
 static void child_ended(struct supervisor *s, struct child *c, int status)
 {
-	bool worked = c->state == CHILD_READY && os_wall_us() - c->since_us > (int64_t)WORKED_SECONDS * 1000000;
+	bool worked = c->state == CHILD_READY &&
+		      os_wall_us() - c->since_us > (int64_t)WORKED_SECONDS * 1000000;
 
-	log_write(&s->log, s->is_stopping ? LOG_LEVEL_DEBUG : LOG_LEVEL_ERROR, "role-ended", "role=%s.%u pid=%d %s=%d",
-		  role_name(c->kind), c->index, c->pid, status >= 256 ? "signal" : "status",
-		  status >= 256 ? status - 256 : status);
+	log_write(&s->log, s->is_stopping ? LOG_LEVEL_DEBUG : LOG_LEVEL_ERROR, "role-ended",
+		  "role=%s.%u pid=%d %s=%d", role_name(c->kind), c->index, c->pid,
+		  status >= 256 ? "signal" : "status", status >= 256 ? status - 256 : status);
 	c->pid = 0;
 	c->state = CHILD_DOWN;
 	if (s->is_stopping) {
@@ -138,13 +141,14 @@ static void child_ended(struct supervisor *s, struct child *c, int status)
 		return;
 	}
 	c->failures = worked ? 0 : c->failures + 1;
-	if (!s->is_ready && !c->was_ready && (status == ROLE_EXIT_CONFIG || c->failures >= START_TRIES)) {
+	if (!s->is_ready && !c->was_ready &&
+	    (status == ROLE_EXIT_CONFIG || c->failures >= START_TRIES)) {
 		refuse_start(s, c, status);
 		return;
 	}
 	c->restarts++;
-	c->back_off = c->failures <= 1 ? MILLISECONDS(RESTART_FIRST_MS) :
-					 MIN(c->back_off * 3, MILLISECONDS(RESTART_MOST_MS));
+	c->back_off = c->failures <= 1 ? MILLISECONDS(RESTART_FIRST_MS)
+				       : MIN(c->back_off * 3, MILLISECONDS(RESTART_MOST_MS));
 	loop_timer_set(s->loop, &c->restart, loop_now(s->loop) + c->back_off, restart_child, c);
 }
 
@@ -166,7 +170,8 @@ static enum err reload(struct supervisor *s, struct buf *problems)
 	struct buf names;
 	int fd = -1;
 	str text;
-	enum err err = arena ? conf_read_file(s->options->config_path, arena, &text) : ERR_NO_MEMORY;
+	enum err err =
+		arena ? conf_read_file(s->options->config_path, arena, &text) : ERR_NO_MEMORY;
 
 	if (!err)
 		err = conf_parse(text, s->options->config_path, arena, problems, &conf);
@@ -175,13 +180,15 @@ static enum err reload(struct supervisor *s, struct buf *problems)
 	if (!err)
 		err = os_memfd(text, true, &fd);
 	if (err) {
-		log_error(&s->log, "reload-refused", "error=%s %.*s", err_name(err), STR_ARGS(buf_str(problems)));
+		log_error(&s->log, "reload-refused", "error=%s %.*s", err_name(err),
+			  STR_ARGS(buf_str(problems)));
 		arena_free(arena);
 		return err;
 	}
 	buf_init(&names, 4096);
 	if (conf_needs_restart(s->conf, conf, &names))
-		log_warn(&s->log, "reload-partly", "these settings change at the next restart: %.*s",
+		log_warn(&s->log, "reload-partly",
+			 "these settings change at the next restart: %.*s",
 			 STR_ARGS(buf_str(&names)));
 	buf_add(problems, buf_str(&names));
 	buf_free(&names);
@@ -198,7 +205,8 @@ static enum err reload(struct supervisor *s, struct buf *problems)
 		if (c->kind == ROLE_KEYS && (err = supervisor_send_files(s, c)))
 			log_error(&s->log, "reload-files", "error=%s", err_name(err));
 		if (SEND(c->control, sup_reload, .text = fd))
-			log_error(&s->log, "reload-unsent", "role=%s.%u", role_name(c->kind), c->index);
+			log_error(&s->log, "reload-unsent", "role=%s.%u", role_name(c->kind),
+				  c->index);
 	}
 	log_info(&s->log, "reloaded", "settings=%.*s", STR_ARGS(s->options->config_path));
 	return ERR_OK;
@@ -212,7 +220,8 @@ static void all_ready(struct supervisor *s)
 	if (s->is_ready)
 		return;
 	s->is_ready = true;
-	log_info(&s->log, "ready", "roles=%u data=%.*s version=%s", s->n, STR_ARGS(s->data_dir), POSTHORN_VERSION);
+	log_info(&s->log, "ready", "roles=%u data=%.*s version=%s", s->n, STR_ARGS(s->data_dir),
+		 POSTHORN_VERSION);
 	if (s->options->ready_fd >= 0) {
 		if (os_write_all(s->options->ready_fd, S("R")))
 			log_warn(&s->log, "ready-untold", "fd=%d", s->options->ready_fd);
@@ -257,9 +266,11 @@ static void answer_reload(struct supervisor *s, struct chan *to, uint32_t id)
 	buf_free(&problems);
 }
 
-/* A role cut off a peer. What parses the network's bytes is not believed about others, lest a broken-in front had auth and
- * store ended: there the one that complains is started again, which makes the channel anew as well. */
-static void answer_cut_off(struct supervisor *s, struct child *from, const struct msg_sup_cut_off *m)
+/* A role cut off a peer. What parses the network's bytes is not believed about others, lest a
+ * broken-in front had auth and store ended: there the one that complains is started again, which
+ * makes the channel anew as well. */
+static void answer_cut_off(struct supervisor *s, struct child *from,
+			   const struct msg_sup_cut_off *m)
 {
 	static const unsigned doubted = R_FRONT | R_SESSION | R_FILTER | R_OUT | R_DNS;
 	struct child *guilty = doubted & (1u << from->kind) ? from : NULL;
@@ -267,9 +278,9 @@ static void answer_cut_off(struct supervisor *s, struct child *from, const struc
 	for (unsigned i = 0; i < s->n && !guilty; i++)
 		if ((unsigned)s->children[i].kind == m->role && s->children[i].index == m->index)
 			guilty = &s->children[i];
-	log_error(&s->log, "role-cut-off", "role=%s.%u by=%s.%u ends=%s.%u", role_name((enum role_kind)m->role), m->index,
-		  role_name(from->kind), from->index, guilty ? role_name(guilty->kind) : "nobody",
-		  guilty ? guilty->index : 0);
+	log_error(&s->log, "role-cut-off", "role=%s.%u by=%s.%u ends=%s.%u",
+		  role_name((enum role_kind)m->role), m->index, role_name(from->kind), from->index,
+		  guilty ? role_name(guilty->kind) : "nobody", guilty ? guilty->index : 0);
 	if (guilty && guilty->pid > 0 && os_kill(guilty->pid, 9))
 		log_warn(&s->log, "kill-failed", "pid=%d", guilty->pid);
 }
@@ -297,8 +308,8 @@ void supervisor_message(void *arg, struct chan *chan, struct msg *m)
 	case MSG_role_ready:
 		break;
 	default:
-		log_error(&s->log, "unexpected-message", "from=%s.%u type=%s", role_name(c->kind), c->index,
-			  msg_name(m->type));
+		log_error(&s->log, "unexpected-message", "from=%s.%u type=%s", role_name(c->kind),
+			  c->index, msg_name(m->type));
 	}
 }
 
@@ -312,15 +323,16 @@ static void child_ready(void *arg, enum err err, struct msg *reply)
 	snprintf(c->sandbox, sizeof(c->sandbox), "%.*s", STR_ARGS(reply->u.role_ready.sandbox));
 	c->state = CHILD_READY;
 	c->was_ready = true;
-	log_info(&c->sup->log, "role-ready", "role=%s.%u pid=%d uid=%u sandbox=\"%s\"", role_name(c->kind), c->index,
-		 c->pid, c->uid ? c->uid : os_uid(), c->sandbox);
+	log_info(&c->sup->log, "role-ready", "role=%s.%u pid=%d uid=%u sandbox=\"%s\"",
+		 role_name(c->kind), c->index, c->pid, c->uid ? c->uid : os_uid(), c->sandbox);
 	all_ready(c->sup);
 }
 
 enum err supervisor_send_start(struct supervisor *s, struct child *c)
 {
-	return chan_call_async(c->control, MSG_sup_start, &(struct msg_sup_start){ .test_hooks = s->test_hooks },
-			       LOOP_NEVER, child_ready, c);
+	return chan_call_async(c->control, MSG_sup_start,
+			       &(struct msg_sup_start){ .test_hooks = s->test_hooks }, LOOP_NEVER,
+			       child_ready, c);
 }
 
 static void on_signal(void *arg, unsigned ready)
@@ -361,14 +373,16 @@ static enum err start_all(struct supervisor *s)
 static enum err prepare(struct supervisor *s)
 {
 	static const enum log_target targets[] = { LOG_TO_STDERR, LOG_TO_JOURNAL, LOG_TO_SYSLOG };
-	static const enum log_level levels[] = { LOG_LEVEL_ERROR, LOG_LEVEL_WARN, LOG_LEVEL_INFO, LOG_LEVEL_DEBUG };
+	static const enum log_level levels[] = { LOG_LEVEL_ERROR, LOG_LEVEL_WARN, LOG_LEVEL_INFO,
+						 LOG_LEVEL_DEBUG };
 	const char *hooks = getenv("POSTHORN_TEST_HOOKS");
 	enum err err;
 
-	log_init(&s->log, targets[conf_choice(s->conf, CONF_log_to)], levels[conf_choice(s->conf, CONF_log_level)],
-		 "supervisor");
+	log_init(&s->log, targets[conf_choice(s->conf, CONF_log_to)],
+		 levels[conf_choice(s->conf, CONF_log_level)], "supervisor");
 	if (s->log.target == LOG_TO_SYSLOG && (err = os_stderr_to_syslog())) {
-		supervisor_complain("log_to = syslog, but /dev/log cannot be used: %s", err_text(err));
+		supervisor_complain("log_to = syslog, but /dev/log cannot be used: %s",
+				    err_text(err));
 		return err;
 	}
 	s->is_root = os_uid() == 0;
@@ -376,10 +390,11 @@ static enum err prepare(struct supervisor *s)
 	s->arena = arena_new(16 * 1024 * 1024);
 	if (!s->arena)
 		return ERR_NO_MEMORY;
-	if ((err = supervisor_prepare_files(s)) || (err = supervisor_plan(s)) || (err = supervisor_listen(s)))
+	if ((err = supervisor_prepare_files(s)) || (err = supervisor_plan(s)) ||
+	    (err = supervisor_listen(s)))
 		return err;
-	if ((err = os_memfd(s->options->config_text, true, &s->conf_fd)) || (err = loop_new(&s->loop)) ||
-	    (err = os_signals(&s->signals_fd)) ||
+	if ((err = os_memfd(s->options->config_text, true, &s->conf_fd)) ||
+	    (err = loop_new(&s->loop)) || (err = os_signals(&s->signals_fd)) ||
 	    (err = loop_watch(s->loop, &s->signals, s->signals_fd, on_signal, s)))
 		supervisor_complain("cannot start: %s", err_text(err));
 	return err;
@@ -394,7 +409,8 @@ static void remove_sockets(struct supervisor *s)
 	for (unsigned i = 0; i < s->listeners_n; i++) {
 		struct listener *l = &s->listeners[i];
 
-		if (l->address.family == ADDR_UNIX && l->address.path[0] && os_unlink(-1, l->address.path))
+		if (l->address.family == ADDR_UNIX && l->address.path[0] &&
+		    os_unlink(-1, l->address.path))
 			log_debug(&s->log, "socket-left", "path=%s", l->address.path);
 	}
 }
@@ -411,8 +427,8 @@ int supervisor_main(const struct supervisor_options *o)
 	s->lock_fd = s->conf_fd = s->signals_fd = -1;
 	if (prepare(s))
 		return 1;
-	log_info(&s->log, "starting", "version=%s conf=%.*s pid=%d", POSTHORN_VERSION, STR_ARGS(o->config_path),
-		 os_pid());
+	log_info(&s->log, "starting", "version=%s conf=%.*s pid=%d", POSTHORN_VERSION,
+		 STR_ARGS(o->config_path), os_pid());
 	if ((err = start_all(s))) {
 		supervisor_complain("the roles could not be started: %s", err_text(err));
 		s->is_refused = true;

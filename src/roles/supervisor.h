@@ -1,7 +1,7 @@
 /* The supervisor: the one process that may be root.
  *
- * Binds ports, opens files for others, starts the roles, restarts those that end (with back-off), reloads, stops. It reads
- * no byte of the network or of mail.
+ * Binds ports, opens files for others, starts the roles, restarts those that end (with back-off),
+ * reloads, stops. It reads no byte of the network or of mail.
  */
 #ifndef ROLES_SUPERVISOR_H
 #define ROLES_SUPERVISOR_H
@@ -15,7 +15,8 @@ struct supervisor_options {
 	int ready_fd; /* a byte is written here when all roles work, then it is closed; -1: none */
 };
 
-/* The life of the server; the exit status. Complaints of the start go to standard error, a sentence each. */
+/* The life of the server; the exit status. Complaints of the start go to standard error, a sentence
+ * each. */
 int supervisor_main(const struct supervisor_options *o);
 
 #endif

@@ -1,5 +1,6 @@
-/* The supervisor's files: the data folder and its lock, one folder for each role that keeps something, listeners, TLS
- * files. As root each folder is given to its role's user; what a role may see of the file system is what it is handed here. */
+/* The supervisor's files: the data folder and its lock, one folder for each role that keeps
+ * something, listeners, TLS files. As root each folder is given to its role's user; what a role may
+ * see of the file system is what it is handed here. */
 #include "roles/supervisor_priv.h"
 
 #include <stdio.h>
@@ -22,8 +23,11 @@ static str data_path(struct supervisor *s, const char *name)
 enum err supervisor_user(struct supervisor *s, enum role_kind kind, uint32_t *uid, uint32_t *gid)
 {
 	/* Helpers work on the files of the role they help. */
-	enum role_kind as = kind == ROLE_CHECKPOINT ? ROLE_STORE : kind == ROLE_LOOKUP ? ROLE_AUTH : kind;
-	str name = arena_printf(s->arena, "%.*s%s", STR_ARGS(conf_str(s->conf, CONF_user_prefix)), role_name(as));
+	enum role_kind as = kind == ROLE_CHECKPOINT ? ROLE_STORE
+			    : kind == ROLE_LOOKUP   ? ROLE_AUTH
+						    : kind;
+	str name = arena_printf(s->arena, "%.*s%s", STR_ARGS(conf_str(s->conf, CONF_user_prefix)),
+				role_name(as));
 	enum err err;
 
 	*uid = *gid = 0;
@@ -31,7 +35,8 @@ enum err supervisor_user(struct supervisor *s, enum role_kind kind, uint32_t *ui
 		return ERR_OK;
 	err = name.p ? os_user_find(name.p, uid, gid) : ERR_NO_MEMORY;
 	if (err)
-		supervisor_complain("the system user %.*s does not exist: make the users of sysusers.d/posthorn.conf "
+		supervisor_complain("the system user %.*s does not exist: make the users of "
+				    "sysusers.d/posthorn.conf "
 				    "(systemd-sysusers), or start without root",
 				    STR_ARGS(name));
 	return err;
@@ -53,14 +58,16 @@ static enum err make_folder(struct supervisor *s, const char *name, enum role_ki
 	if (!err && s->is_root)
 		err = os_chown(-1, path.p, uid, gid);
 	if (err)
-		supervisor_complain("the folder %.*s cannot be used: %s", STR_ARGS(path), err_text(err));
+		supervisor_complain("the folder %.*s cannot be used: %s", STR_ARGS(path),
+				    err_text(err));
 	return err;
 }
 
 static enum err take_lock(struct supervisor *s)
 {
 	str path = data_path(s, "lock");
-	enum err err = path.p ? os_open(-1, path.p, OS_READ | OS_WRITE | OS_CREATE, &s->lock_fd) : ERR_NO_MEMORY;
+	enum err err = path.p ? os_open(-1, path.p, OS_READ | OS_WRITE | OS_CREATE, &s->lock_fd)
+			      : ERR_NO_MEMORY;
 
 	if (!err)
 		err = os_lock_file(s->lock_fd);
@@ -78,7 +85,8 @@ enum err supervisor_prepare_files(struct supervisor *s)
 	s->data_dir = conf_str(s->conf, CONF_data_dir);
 	err = os_mkdir(-1, s->data_dir.p, 0711);
 	if (err && err != ERR_EXISTS) {
-		supervisor_complain("the folder %.*s cannot be made: %s", STR_ARGS(s->data_dir), err_text(err));
+		supervisor_complain("the folder %.*s cannot be made: %s", STR_ARGS(s->data_dir),
+				    err_text(err));
 		return err;
 	}
 	if ((err = take_lock(s)))
@@ -124,14 +132,16 @@ enum err supervisor_listen(struct supervisor *s)
 	if (!path.p)
 		return ERR_NO_MEMORY;
 	if ((err = os_listen_datagrams(path.p, &control->fd))) {
-		supervisor_complain("cannot make the socket %.*s: %s", STR_ARGS(path), err_text(err));
+		supervisor_complain("cannot make the socket %.*s: %s", STR_ARGS(path),
+				    err_text(err));
 		return err;
 	}
 	s->listeners_n++;
 	return os_chmod(-1, path.p, 0600);
 }
 
-static enum err send_path(struct supervisor *s, struct child *c, const char *name, str path, unsigned flags)
+static enum err send_path(struct supervisor *s, struct child *c, const char *name, str path,
+			  unsigned flags)
 {
 	enum err err;
 	int fd;
@@ -139,8 +149,8 @@ static enum err send_path(struct supervisor *s, struct child *c, const char *nam
 	if (!path.p)
 		return ERR_NO_MEMORY;
 	if ((err = os_open(-1, path.p, flags, &fd))) {
-		log_error(&s->log, "file-unreadable", "name=%s path=%.*s error=%s", name, STR_ARGS(path),
-			  err_name(err));
+		log_error(&s->log, "file-unreadable", "name=%s path=%.*s error=%s", name,
+			  STR_ARGS(path), err_name(err));
 		return err;
 	}
 	err = SEND(c->control, sup_file, .name = str_from_c(name), .path = path, .file = fd);
@@ -150,7 +160,8 @@ static enum err send_path(struct supervisor *s, struct child *c, const char *nam
 
 enum err supervisor_send_files(struct supervisor *s, struct child *c)
 {
-	str cert = conf_str(s->conf, CONF_tls_cert_file), key = conf_str(s->conf, CONF_tls_key_file);
+	str cert = conf_str(s->conf, CONF_tls_cert_file),
+	    key = conf_str(s->conf, CONF_tls_key_file);
 	enum err err = ERR_OK;
 
 	switch ((unsigned)c->kind) {
@@ -158,7 +169,8 @@ enum err supervisor_send_files(struct supervisor *s, struct child *c)
 	case ROLE_CHECKPOINT:
 		return send_path(s, c, "store", data_path(s, "store"), OS_READ | OS_DIRECTORY);
 	case ROLE_AUTH:
-		return send_path(s, c, "directory", data_path(s, "directory"), OS_READ | OS_DIRECTORY);
+		return send_path(s, c, "directory", data_path(s, "directory"),
+				 OS_READ | OS_DIRECTORY);
 	case ROLE_ADMIN:
 		return send_path(s, c, "trace", data_path(s, "trace"), OS_READ | OS_DIRECTORY);
 	case ROLE_KEYS:

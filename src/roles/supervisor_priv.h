@@ -1,5 +1,5 @@
-/* Inside the supervisor: supervisor.c (life of the server), supervisor_roles.c (plan, hand-over, channels between roles),
- * supervisor_files.c (folders, lock, listeners). */
+/* Inside the supervisor: supervisor.c (life of the server), supervisor_roles.c (plan, hand-over,
+ * channels between roles), supervisor_files.c (folders, lock, listeners). */
 #ifndef ROLES_SUPERVISOR_PRIV_H
 #define ROLES_SUPERVISOR_PRIV_H
 
@@ -42,7 +42,7 @@ struct supervisor {
 	const struct supervisor_options *options;
 	struct loop *loop;
 	struct log log;
-	struct arena *arena; /* for the life of the server */
+	struct arena *arena;	  /* for the life of the server */
 	struct arena *conf_arena; /* of a reloaded configuration; NULL: the first one is in force */
 	struct conf *conf;
 	str conf_text;
@@ -66,7 +66,8 @@ MUST_USE enum err supervisor_prepare_files(struct supervisor *s);
 MUST_USE enum err supervisor_listen(struct supervisor *s);
 /* The role's files and folders, as sup_file messages. */
 MUST_USE enum err supervisor_send_files(struct supervisor *s, struct child *c);
-MUST_USE enum err supervisor_user(struct supervisor *s, enum role_kind kind, uint32_t *uid, uint32_t *gid);
+MUST_USE enum err supervisor_user(struct supervisor *s, enum role_kind kind, uint32_t *uid,
+				  uint32_t *gid);
 
 /* supervisor_roles.c */
 MUST_USE enum err supervisor_plan(struct supervisor *s);

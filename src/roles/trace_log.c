@@ -2,8 +2,9 @@
  *
  * An event on disk: length (4 bytes, of what follows the checksum), checksum (4, FNV of it),
  * message (8), time (8), event (2), three lengths (2
- * each), then sender, recipient, text. A key on disk: hash (8), offset of the event (4). Keys are hashes, so a search reads the
- * event and looks whether it is really meant. The alternative, a table in SQLite, cost ten times the CPU per event. */
+ * each), then sender, recipient, text. A key on disk: hash (8), offset of the event (4). Keys are
+ * hashes, so a search reads the event and looks whether it is really meant. The alternative, a
+ * table in SQLite, cost ten times the CPU per event. */
 #include "roles/trace_log.h"
 
 #include <stdio.h>
@@ -137,8 +138,8 @@ static enum err scan_last(struct trace_log *t)
 	}
 	free(all);
 	if (at < f->size) {
-		log_warn(t->log, "trace-tail", "file=%08u bytes=%zu why=\"an event was not whole\"", f->number,
-			 f->size - at);
+		log_warn(t->log, "trace-tail", "file=%08u bytes=%zu why=\"an event was not whole\"",
+			 f->number, f->size - at);
 		f->size = (uint32_t)at;
 	}
 	return ERR_OK;
@@ -183,7 +184,9 @@ static enum err close_last(struct trace_log *t)
 	}
 	snprintf(name, sizeof(name), "%08u.keys", f->number);
 	snprintf(temporary, sizeof(temporary), "%08u.new", f->number);
-	err = buf_failed(&b) ? ERR_NO_MEMORY : os_open(t->folder, temporary, OS_WRITE | OS_CREATE | OS_TRUNCATE, &fd);
+	err = buf_failed(&b)
+		      ? ERR_NO_MEMORY
+		      : os_open(t->folder, temporary, OS_WRITE | OS_CREATE | OS_TRUNCATE, &fd);
 	if (!err) {
 		err = os_write_all(fd, buf_str(&b));
 		os_close(fd);
@@ -246,7 +249,8 @@ static void prune(struct trace_log *t)
 
 	for (size_t i = 0; i < t->files_n; i++)
 		bytes += t->files[i].size + (uint64_t)t->files[i].keys_n * KEY_SIZE;
-	while (t->files_n > 1 && (t->files[0].newest_us < now - t->keep_us || bytes > t->keep_bytes)) {
+	while (t->files_n > 1 &&
+	       (t->files[0].newest_us < now - t->keep_us || bytes > t->keep_bytes)) {
 		bytes -= t->files[0].size + (uint64_t)t->files[0].keys_n * KEY_SIZE;
 		remove_oldest(t);
 	}
@@ -382,10 +386,12 @@ enum err trace_log_flush(struct trace_log *t)
 	struct trace_file *f = last_file(t);
 	enum err err = ERR_OK;
 
-	if (buf_len(&t->pending) && !(err = os_pwrite_all(f->events, buf_str(&t->pending), f->size)))
+	if (buf_len(&t->pending) &&
+	    !(err = os_pwrite_all(f->events, buf_str(&t->pending), f->size)))
 		f->size += (uint32_t)buf_len(&t->pending);
 	if (err)
-		log_error(t->log, "trace-lost", "bytes=%zu error=%s", buf_len(&t->pending), err_name(err));
+		log_error(t->log, "trace-lost", "bytes=%zu error=%s", buf_len(&t->pending),
+			  err_name(err));
 	buf_clear(&t->pending);
 	return err;
 }
@@ -410,11 +416,12 @@ static enum err take_event(struct search *s, const struct trace_file *f, uint32_
 		return err;
 	if (err || offset >= f->size || !event_decode(str_of(room, got), &e, &size))
 		return ERR_OK;
-	if (s->message ? e.message != s->message :
-			 !str_case_eq(e.sender, s->address) && !str_case_eq(e.recipient, s->address))
+	if (s->message
+		    ? e.message != s->message
+		    : !str_case_eq(e.sender, s->address) && !str_case_eq(e.recipient, s->address))
 		return ERR_OK;
-	if (s->n && s->found[TRACE_FOUND_MAX - s->n].at_us == e.at_us && str_eq(e.sender, e.recipient) &&
-	    s->address.n)
+	if (s->n && s->found[TRACE_FOUND_MAX - s->n].at_us == e.at_us &&
+	    str_eq(e.sender, e.recipient) && s->address.n)
 		return ERR_OK; /* the same event by its other key */
 	e.sender = arena_str(s->arena, e.sender);
 	e.recipient = arena_str(s->arena, e.recipient);
@@ -462,7 +469,8 @@ static enum err search_sorted(struct search *s, const struct trace_file *f)
 	return ERR_OK;
 }
 
-/* They come from several roles, so an earlier one may have been written later, but hardly ever by much. */
+/* They come from several roles, so an earlier one may have been written later, but hardly ever by
+ * much. */
 static void sort_by_time(struct trace_found *found, size_t n)
 {
 	for (size_t i = 1; i < n; i++) {
@@ -494,18 +502,22 @@ static enum err search_all(struct search *s, struct trace_found **found, size_t 
 	return err;
 }
 
-enum err trace_log_find_message(struct trace_log *t, uint64_t message, struct arena *a, struct trace_found **found,
-				size_t *n)
+enum err trace_log_find_message(struct trace_log *t, uint64_t message, struct arena *a,
+				struct trace_found **found, size_t *n)
 {
-	struct search s = { .t = t, .arena = a, .message = message, .hash = key_of_message(message) };
+	struct search s = {
+		.t = t, .arena = a, .message = message, .hash = key_of_message(message)
+	};
 
 	return search_all(&s, found, n);
 }
 
-enum err trace_log_find_address(struct trace_log *t, str address, struct arena *a, struct trace_found **found,
-				size_t *n)
+enum err trace_log_find_address(struct trace_log *t, str address, struct arena *a,
+				struct trace_found **found, size_t *n)
 {
-	struct search s = { .t = t, .arena = a, .address = address, .hash = key_of_address(address) };
+	struct search s = {
+		.t = t, .arena = a, .address = address, .hash = key_of_address(address)
+	};
 
 	return search_all(&s, found, n);
 }

@@ -2,8 +2,9 @@
  *
  * Events are appended to files of TRACE_FILE_SIZE; a file that is full gets a sorted index of its
  * keys (message id, sender, recipient)
- * beside it. The newest file's index is in memory, and made again from the file at start, so kill -9 loses nothing that was
- * appended. Nothing is synced: a power cut may take the last seconds of history, never mail.
+ * beside it. The newest file's index is in memory, and made again from the file at start, so kill
+ * -9 loses nothing that was appended. Nothing is synced: a power cut may take the last seconds of
+ * history, never mail.
  *
  * Files are NNNNNNNN.events and NNNNNNNN.keys in the folder; the oldest are removed by age and
  * size. A search touches each file's index
@@ -24,8 +25,8 @@ enum {
 struct trace_log;
 
 /* Takes the folder's descriptor. `days`, `size`: how much is kept. */
-MUST_USE enum err trace_log_open(int folder, int64_t keep_us, uint64_t keep_bytes, const struct log *log,
-				 struct trace_log **out);
+MUST_USE enum err trace_log_open(int folder, int64_t keep_us, uint64_t keep_bytes,
+				 const struct log *log, struct trace_log **out);
 void trace_log_close(struct trace_log *t);
 void trace_log_limits(struct trace_log *t, int64_t keep_us, uint64_t keep_bytes);
 
@@ -40,8 +41,8 @@ struct trace_found {
 	str sender, recipient, text;
 };
 
-/* All events of a message id, or with an address as sender or recipient (ASCII case does not matter), in order of time, at
- * most the newest TRACE_FOUND_MAX. They live in the arena. */
+/* All events of a message id, or with an address as sender or recipient (ASCII case does not
+ * matter), in order of time, at most the newest TRACE_FOUND_MAX. They live in the arena. */
 MUST_USE enum err trace_log_find_message(struct trace_log *t, uint64_t message, struct arena *a,
 					 struct trace_found **found, size_t *n);
 MUST_USE enum err trace_log_find_address(struct trace_log *t, str address, struct arena *a,

@@ -1,4 +1,5 @@
-/* The history: what was added is found, across files, restarts, torn tails and removal of the oldest. */
+/* The history: what was added is found, across files, restarts, torn tails and removal of the
+ * oldest. */
 #include "roles/trace_log.h"
 #include "base/tap.h"
 
@@ -20,7 +21,8 @@ static struct trace_log *open_log(uint64_t keep_bytes)
 	return t;
 }
 
-static void add(struct trace_log *t, uint64_t message, const char *sender, const char *recipient, const char *text)
+static void add(struct trace_log *t, uint64_t message, const char *sender, const char *recipient,
+		const char *text)
 {
 	trace_log_add(t, &(struct msg_trace_event){ .message = message,
 						    .at_us = ++clock_us,
@@ -81,7 +83,8 @@ int main(void)
 	tap_group("many, across files");
 	for (uint64_t i = 10; i < 200000; i++) {
 		snprintf(who, sizeof(who), "user%u@example.test", (unsigned)(i % 1000));
-		add(t, i, "sender@example.org", who, "a text of the usual length: 250 2.0.0 Ok, queued as 0CW3Z9K2M4XQA");
+		add(t, i, "sender@example.org", who,
+		    "a text of the usual length: 250 2.0.0 Ok, queued as 0CW3Z9K2M4XQA");
 	}
 	EQ(trace_log_flush(t), ERR_OK);
 	OK(trace_log_counts(t).files > 1);

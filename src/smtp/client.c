@@ -1,20 +1,17 @@
 /* The client's connection: greeting, hello, STARTTLS, and its end.
  *
- * A host that does not greet, or does not take our hello, is a host that does not serve us now: the caller
- * tries the
- * next one, and defers when there is none. That holds for 5yz greetings too, as with Postfix
- * (smtp_skip_5xx_greeting): they mostly mean
- * "you, now", and 521 alone says "this host never takes mail" (RFC 7504 3).
+ * A host that does not greet, or does not take our hello, is a host that does not serve us now: the
+ * caller tries the next one, and defers when there is none. That holds for 5yz greetings too, as
+ * with Postfix (smtp_skip_5xx_greeting): they mostly mean "you, now", and 521 alone says "this host
+ * never takes mail" (RFC 7504 3).
  *
- * TLS is opportunistic (RFC 3207, RFC 7435): a server that offers it and then refuses the command is talked
- * to in the clear;
- * when the handshake fails, the connection is of no more use and the caller may come again without TLS. What
- * the server sent before
- * the handshake is dropped by conn_tls_connect, and what it said it can do is forgotten (RFC 3207 4.2).
+ * TLS is opportunistic (RFC 3207, RFC 7435): a server that offers it and then refuses the command
+ * is talked to in the clear; when the handshake fails, the connection is of no more use and the
+ * caller may come again without TLS. What the server sent before the handshake is dropped by
+ * conn_tls_connect, and what it said it can do is forgotten (RFC 3207 4.2).
  *
- * A server that says our own name is ourselves, whatever DNS said, unless the caller knows better: the mail
- * would
- * go round until its Received lines stop it.
+ * A server that says our own name is ourselves, whatever DNS said, unless the caller knows better:
+ * the mail would go round until its Received lines stop it.
  */
 #include "smtp/client_priv.h"
 
@@ -35,7 +32,8 @@ static const struct {
 	[PHASE_RCPT] = { "its answer to RCPT", offsetof(struct smtp_client_times, rcpt) },
 	[PHASE_DATA] = { "its answer to DATA", offsetof(struct smtp_client_times, data) },
 	[PHASE_BODY] = { "it to take the message", offsetof(struct smtp_client_times, block) },
-	[PHASE_END] = { "its answer to the end of the message", offsetof(struct smtp_client_times, end) },
+	[PHASE_END] = { "its answer to the end of the message",
+			offsetof(struct smtp_client_times, end) },
 	[PHASE_RSET] = { "its answer to RSET", offsetof(struct smtp_client_times, mail) },
 	[PHASE_QUIT] = { "its answer to QUIT", offsetof(struct smtp_client_times, quit) },
 };
@@ -84,7 +82,9 @@ void smtp_result_set(struct smtp_result *r, uint8_t state, const char *status, c
 	va_end(args);
 	*r = (struct smtp_result){ .state = state };
 	result_status(r, str_from_c(status));
-	r->text_n = (uint16_t)smtp_text_clean(str_of(text, n < 0 ? 0 : MIN((size_t)n, sizeof(text) - 1)), r->text, sizeof(r->text));
+	r->text_n = (uint16_t)smtp_text_clean(str_of(text,
+						     n < 0 ? 0 : MIN((size_t)n, sizeof(text) - 1)),
+					      r->text, sizeof(r->text));
 }
 
 void client_result(const struct smtp_answer *a, struct smtp_result *r)
@@ -92,13 +92,15 @@ void client_result(const struct smtp_answer *a, struct smtp_result *r)
 	str text = smtp_answer_text(a);
 
 	*r = (struct smtp_result){ .code = a->code, .text_n = (uint16_t)text.n };
-	r->state = smtp_answer_class(a) == 5 ? QUEUE_FAILED : smtp_answer_class(a) == 2 ? QUEUE_SENT : QUEUE_DEFERRED;
+	r->state = smtp_answer_class(a) == 5   ? QUEUE_FAILED
+		   : smtp_answer_class(a) == 2 ? QUEUE_SENT
+					       : QUEUE_DEFERRED;
 	memcpy(r->text, text.p, text.n);
 	/* RFC 3463 3: X.0.0 where the server gave none. */
-	result_status(r, a->status_n	       ? smtp_answer_status(a) :
-			 r->state == QUEUE_FAILED ? S("5.0.0") :
-			 r->state == QUEUE_SENT	  ? S("2.0.0") :
-						    S("4.0.0"));
+	result_status(r, a->status_n		    ? smtp_answer_status(a)
+			 : r->state == QUEUE_FAILED ? S("5.0.0")
+			 : r->state == QUEUE_SENT   ? S("2.0.0")
+						    : S("4.0.0"));
 }
 
 void client_defer(struct smtp_result *r)
@@ -113,12 +115,15 @@ void client_lost(const struct smtp_client *c, enum phase phase, enum err err, st
 	const char *words = phases[phase].words;
 
 	if (err == ERR_TIMEOUT)
-		smtp_result_set(r, QUEUE_DEFERRED, "4.4.2", "%.*s took too long: waited for %s", STR_ARGS(c->config.server), words);
+		smtp_result_set(r, QUEUE_DEFERRED, "4.4.2", "%.*s took too long: waited for %s",
+				STR_ARGS(c->config.server), words);
 	else if (err == ERR_PROTOCOL || err == ERR_TOO_LONG)
-		smtp_result_set(r, QUEUE_DEFERRED, "4.5.0", "what %.*s sent is not SMTP: waited for %s", STR_ARGS(c->config.server),
-				words);
+		smtp_result_set(r, QUEUE_DEFERRED, "4.5.0",
+				"what %.*s sent is not SMTP: waited for %s",
+				STR_ARGS(c->config.server), words);
 	else
-		smtp_result_set(r, QUEUE_DEFERRED, "4.4.2", "the connection with %.*s broke: waited for %s",
+		smtp_result_set(r, QUEUE_DEFERRED, "4.4.2",
+				"the connection with %.*s broke: waited for %s",
 				STR_ARGS(c->config.server), words);
 }
 
@@ -150,7 +155,8 @@ enum err client_answer(struct smtp_client *c, enum phase phase, struct smtp_answ
 		if (line && (err == ERR_OK || err == ERR_AGAIN))
 			line(c, a->lines - 1u, text);
 	} while (err == ERR_AGAIN);
-	/* RFC 5321 4.2.1: 3yz asks for more, which only DATA can. After it we would be out of step. */
+	/* RFC 5321 4.2.1: 3yz asks for more, which only DATA can. After it we would be out of step.
+	 */
 	if (!err && smtp_answer_class(a) == 3 && phase != PHASE_DATA)
 		err = ERR_PROTOCOL;
 	/* RFC 5321 3.8: after 421 the server closes. */
@@ -174,8 +180,12 @@ static void capability_line(struct smtp_client *c, unsigned number, str text)
 		str keyword;
 		enum capability can;
 	} known[] = {
-		{ { "PIPELINING", 10 }, CAN_PIPELINING }, { { "SIZE", 4 }, CAN_SIZE },	 { { "8BITMIME", 8 }, CAN_8BITMIME },
-		{ { "SMTPUTF8", 8 }, CAN_SMTPUTF8 },	  { { "DSN", 3 }, CAN_DSN }, { { "STARTTLS", 8 }, CAN_STARTTLS },
+		{ { "PIPELINING", 10 }, CAN_PIPELINING },
+		{ { "SIZE", 4 }, CAN_SIZE },
+		{ { "8BITMIME", 8 }, CAN_8BITMIME },
+		{ { "SMTPUTF8", 8 }, CAN_SMTPUTF8 },
+		{ { "DSN", 3 }, CAN_DSN },
+		{ { "STARTTLS", 8 }, CAN_STARTTLS },
 	};
 	str rest = text, keyword = str_cut(&rest, ' ');
 
@@ -186,7 +196,8 @@ static void capability_line(struct smtp_client *c, unsigned number, str text)
 			continue;
 		c->can |= known[i].can;
 		/* RFC 1870 4: SIZE without a number, or with 0, sets no limit. */
-		if (known[i].can == CAN_SIZE && str_to_u64(str_trim(rest), UINT64_MAX, &c->size_limit))
+		if (known[i].can == CAN_SIZE &&
+		    str_to_u64(str_trim(rest), UINT64_MAX, &c->size_limit))
 			c->size_limit = 0;
 	}
 }
@@ -198,7 +209,8 @@ static enum err hello(struct smtp_client *c, struct smtp_answer *a, bool *name_i
 
 	c->can = 0;
 	c->size_limit = 0;
-	conn_printf(c->conn, "%s %.*s\r\n", c->config.is_lmtp ? "LHLO" : "EHLO", STR_ARGS(c->config.hostname));
+	conn_printf(c->conn, "%s %.*s\r\n", c->config.is_lmtp ? "LHLO" : "EHLO",
+		    STR_ARGS(c->config.hostname));
 	err = client_answer(c, PHASE_HELO, a, capability_line);
 	/* RFC 5321 3.2: a server that does not know EHLO is asked with HELO. */
 	if (!err && smtp_answer_class(a) == 5 && !c->config.is_lmtp && !c->is_broken) {
@@ -227,7 +239,8 @@ static enum smtp_open say_hello(struct smtp_client *c, struct smtp_result *why)
 		return SMTP_OPEN_NEXT;
 	}
 	if (name_is_ours) {
-		smtp_result_set(why, QUEUE_FAILED, "5.4.6", "the mail loops back to ourselves: %.*s says it is %.*s",
+		smtp_result_set(why, QUEUE_FAILED, "5.4.6",
+				"the mail loops back to ourselves: %.*s says it is %.*s",
 				STR_ARGS(c->config.server), STR_ARGS(c->config.hostname));
 		return SMTP_OPEN_FAILED;
 	}
@@ -260,7 +273,8 @@ static enum smtp_open no_tls(struct smtp_client *c, struct smtp_result *why, con
 {
 	if (c->config.tls == SMTP_TLS_MAY)
 		return SMTP_OPEN_OK;
-	smtp_result_set(why, QUEUE_DEFERRED, "4.7.4", "TLS is required, and %.*s %s", STR_ARGS(c->config.server), words);
+	smtp_result_set(why, QUEUE_DEFERRED, "4.7.4", "TLS is required, and %.*s %s",
+			STR_ARGS(c->config.server), words);
 	return SMTP_OPEN_NEXT;
 }
 
@@ -287,8 +301,9 @@ static enum smtp_open starttls(struct smtp_client *c, struct smtp_result *why)
 	client_deadline(c, PHASE_STARTTLS);
 	err = conn_tls_connect(c->conn, c->config.tls_context, c->config.tls_name);
 	if (err) {
-		smtp_result_set(why, QUEUE_DEFERRED, "4.7.5", "the TLS handshake with %.*s failed: %s", STR_ARGS(c->config.server),
-				err_text(err));
+		smtp_result_set(why, QUEUE_DEFERRED, "4.7.5",
+				"the TLS handshake with %.*s failed: %s",
+				STR_ARGS(c->config.server), err_text(err));
 		c->is_broken = true;
 		return c->config.tls == SMTP_TLS_MAY ? SMTP_OPEN_NO_TLS : SMTP_OPEN_NEXT;
 	}
@@ -296,8 +311,8 @@ static enum smtp_open starttls(struct smtp_client *c, struct smtp_result *why)
 	return say_hello(c, why);
 }
 
-enum smtp_open smtp_client_open(struct conn *conn, const struct smtp_client_config *config, struct smtp_client **out,
-				struct smtp_result *why)
+enum smtp_open smtp_client_open(struct conn *conn, const struct smtp_client_config *config,
+				struct smtp_client **out, struct smtp_result *why)
 {
 	struct smtp_client *c = calloc(1, sizeof(*c));
 	enum smtp_open open;
@@ -352,7 +367,8 @@ const struct addr *smtp_client_peer(const struct smtp_client *c)
 	return conn_peer(c->conn);
 }
 
-void smtp_client_park(struct smtp_client *c, int64_t until, void (*fn)(void *arg, enum err why), void *arg)
+void smtp_client_park(struct smtp_client *c, int64_t until, void (*fn)(void *arg, enum err why),
+		      void *arg)
 {
 	conn_set_deadline(c->conn, until);
 	conn_park(c->conn, fn, arg);

@@ -1,16 +1,15 @@
-/* The SMTP and LMTP client: one connection, from its greeting to QUIT (RFC 5321, 2033, 2920, 3207, 1870,
- * 6152, 6531, 3461).
+/* The SMTP and LMTP client: one connection, from its greeting to QUIT (RFC 5321, 2033, 2920, 3207,
+ * 1870, 6152, 6531, 3461).
  *
  *	open = smtp_client_open(conn, &config, &client, &why);
  *	if (open == SMTP_OPEN_OK) {
- *		smtp_client_send(client, &message, rcpts, count);    // each recipient has its result
- *		if (smtp_client_is_good(client)) ... keep it for another message
- *		smtp_client_close(client);
+ *		smtp_client_send(client, &message, rcpts, count);    // each recipient has its
+ * result if (smtp_client_is_good(client)) ... keep it for another message smtp_client_close(client);
  *	}
  *
- * In fibers alone. It chooses no hosts and knows no queue: what it says of a recipient is what this one
- * server made
- * of it. The connection is the client's once it is open; when opening fails it is freed as well.
+ * In fibers alone. It chooses no hosts and knows no queue: what it says of a recipient is what this
+ * one server made of it. The connection is the client's once it is open; when opening fails it is
+ * freed as well.
  *
  * Limits: recipients of a transaction SMTP_CLIENT_RCPTS_MAX; replies as in client_answer.h.
  */
@@ -26,7 +25,8 @@ enum { SMTP_CLIENT_RCPTS_MAX = 100, SMTP_CLIENT_CHUNK = 64 * 1024 };
 struct smtp_client_times {
 	int64_t greeting, helo, mail, rcpt, data, block, end, quit;
 };
-/* RFC 5321 4.5.3.2 and Postfix: 300 s for commands, 120 s for DATA, 180 s for each block, 600 s for the end. */
+/* RFC 5321 4.5.3.2 and Postfix: 300 s for commands, 120 s for DATA, 180 s for each block, 600 s for
+ * the end. */
 struct smtp_client_times smtp_client_times(int64_t helo);
 
 enum smtp_client_tls { SMTP_TLS_NONE, SMTP_TLS_MAY, SMTP_TLS_ENCRYPT };
@@ -45,11 +45,11 @@ struct smtp_client_config {
 
 /* What became of one thing: a recipient, or the opening. */
 struct smtp_result {
-	uint8_t state;	 /* enum queue_state: SENT, DEFERRED, FAILED; 0: nothing was said of it */
-	uint16_t code;	 /* the server's, 0: our own words */
+	uint8_t state; /* enum queue_state: SENT, DEFERRED, FAILED; 0: nothing was said of it */
+	uint16_t code; /* the server's, 0: our own words */
 	uint8_t status_n;
 	uint16_t text_n;
-	bool dsn_passed; /* RFC 3461: the server took over the duty to notify */
+	bool dsn_passed;       /* RFC 3461: the server took over the duty to notify */
 	bool may_have_arrived; /* RFC 1047: it broke between our dot and its answer */
 	bool is_rcpt;	       /* the answer to RCPT: it is about this recipient */
 	char status[SMTP_ANSWER_STATUS_MAX];
@@ -58,7 +58,8 @@ struct smtp_result {
 str smtp_result_status(const struct smtp_result *r);
 str smtp_result_text(const struct smtp_result *r);
 /* Our own words. */
-void smtp_result_set(struct smtp_result *r, uint8_t state, const char *status, const char *fmt, ...) PRINTF_LIKE(4, 5);
+void smtp_result_set(struct smtp_result *r, uint8_t state, const char *status, const char *fmt, ...)
+	PRINTF_LIKE(4, 5);
 
 enum smtp_open {
 	SMTP_OPEN_OK,
@@ -69,8 +70,8 @@ enum smtp_open {
 
 struct smtp_client;
 
-MUST_USE enum smtp_open smtp_client_open(struct conn *conn, const struct smtp_client_config *config, struct smtp_client **out,
-					 struct smtp_result *why);
+MUST_USE enum smtp_open smtp_client_open(struct conn *conn, const struct smtp_client_config *config,
+					 struct smtp_client **out, struct smtp_result *why);
 
 struct smtp_client_message {
 	str sender; /* empty: null */
@@ -90,17 +91,18 @@ struct smtp_client_rcpt {
 };
 
 /* One transaction. Sets every recipient's result. */
-void smtp_client_send(struct smtp_client *c, const struct smtp_client_message *m, struct smtp_client_rcpt *rcpts, size_t count);
+void smtp_client_send(struct smtp_client *c, const struct smtp_client_message *m,
+		      struct smtp_client_rcpt *rcpts, size_t count);
 
 /* Can it take another transaction? */
 bool smtp_client_is_good(const struct smtp_client *c);
-/* It broke, or was closed with 421, before the server answered anything of the last transaction: nothing was
- * said of the
- * message, and another connection may take it. */
+/* It broke, or was closed with 421, before the server answered anything of the last transaction:
+ * nothing was said of the message, and another connection may take it. */
 bool smtp_client_broke_early(const struct smtp_client *c);
-/* Idle: nothing is expected; on input or the end, or when `until` passes, fn is called and the client must be
- * freed. */
-void smtp_client_park(struct smtp_client *c, int64_t until, void (*fn)(void *arg, enum err why), void *arg);
+/* Idle: nothing is expected; on input or the end, or when `until` passes, fn is called and the
+ * client must be freed. */
+void smtp_client_park(struct smtp_client *c, int64_t until, void (*fn)(void *arg, enum err why),
+		      void *arg);
 void smtp_client_unpark(struct smtp_client *c);
 /* What waits in it now, and later, ends as if the connection broke. */
 void smtp_client_cancel(struct smtp_client *c);

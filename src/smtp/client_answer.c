@@ -1,15 +1,14 @@
 /* Replies of an SMTP or LMTP server.
  *
- * RFC 5321 4.2: three digits, '-' for "more follows" or a space, text. 4.2.1 has every line of a reply bear
- * the same
- * code, and a client that ignored it could be led to take a refusal for an acceptance, so a change of
- * code is an error, which the caller turns into a temporary failure. A code without text is taken, since 4.2
- * asks clients to. A first digit of 0, 1 or above 5 means nothing in SMTP and is an error as well.
+ * RFC 5321 4.2: three digits, '-' for "more follows" or a space, text. 4.2.1 has every line of a
+ * reply bear the same code, and a client that ignored it could be led to take a refusal for an
+ * acceptance, so a change of code is an error, which the caller turns into a temporary failure. A
+ * code without text is taken, since 4.2 asks clients to. A first digit of 0, 1 or above 5 means
+ * nothing in SMTP and is an error as well.
  *
- * The text is cleaned where it comes in, once, instead of at each of the places where it goes out: it lands
- * in log lines,
- * in queue records and in the header fields of bounces, and a byte that is special in one of these must not
- * come from a peer.
+ * The text is cleaned where it comes in, once, instead of at each of the places where it goes out:
+ * it lands in log lines, in queue records and in the header fields of bounces, and a byte that is
+ * special in one of these must not come from a peer.
  */
 #include "smtp/client_answer.h"
 
@@ -73,13 +72,15 @@ static void text_add(struct smtp_answer *r, str s)
 		return;
 	if (r->text_n < SMTP_ANSWER_TEXT_MAX)
 		r->text[r->text_n++] = ' ';
-	r->text_n = (uint16_t)(r->text_n + smtp_text_clean(s, r->text + r->text_n, SMTP_ANSWER_TEXT_MAX - r->text_n));
+	r->text_n = (uint16_t)(r->text_n + smtp_text_clean(s, r->text + r->text_n,
+							   SMTP_ANSWER_TEXT_MAX - r->text_n));
 }
 
 /* The code at the front of a line, 0 when there is none. */
 static unsigned code_of(str line)
 {
-	if (line.n < 3 || line.p[0] < '2' || line.p[0] > '5' || !ascii_is_digit(line.p[1]) || !ascii_is_digit(line.p[2]))
+	if (line.n < 3 || line.p[0] < '2' || line.p[0] > '5' || !ascii_is_digit(line.p[1]) ||
+	    !ascii_is_digit(line.p[2]))
 		return 0;
 	if (line.n > 3 && line.p[3] != ' ' && line.p[3] != '-')
 		return 0;
@@ -97,7 +98,8 @@ enum err smtp_answer_add(struct smtp_answer *r, str line, str *text)
 	status = smtp_status_parse(words, code / 100);
 	if (!r->lines) {
 		r->code = (uint16_t)code;
-		r->text_n = (uint16_t)smtp_text_clean(str_head(line, 3), r->text, SMTP_ANSWER_TEXT_MAX);
+		r->text_n =
+			(uint16_t)smtp_text_clean(str_head(line, 3), r->text, SMTP_ANSWER_TEXT_MAX);
 		if (status.n && status.n <= SMTP_ANSWER_STATUS_MAX) {
 			r->status_n = (uint8_t)status.n;
 			memcpy(r->status, status.p, status.n);

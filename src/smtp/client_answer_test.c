@@ -63,7 +63,8 @@ static void test_multi(void)
 
 static void test_bad(void)
 {
-	static const char *const bad[] = { "", "2", "25", "250x", "250_x", "150 x", "050 x", "650 x",
+	static const char *const bad[] = { "",	    "2",      "25",	     "250x",
+					   "250_x", "150 x",  "050 x",	     "650 x",
 					   "2a0 x", " 250 x", "HTTP/1.1 400" };
 	struct smtp_answer r;
 

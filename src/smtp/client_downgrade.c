@@ -1,20 +1,16 @@
-/* From 8 bits to 7: RFC 6152 3 lets a client convert a message for a server without 8BITMIME, and RFC 2045
- * says how.
+/* From 8 bits to 7: RFC 6152 3 lets a client convert a message for a server without 8BITMIME, and
+ * RFC 2045 says how.
  *
- * One pass, line by line, with the memory of one part's header and the boundaries around it. Each header is
- * collected
- * and parsed; a part that says `8bit` or `binary` becomes quoted-printable, and a multipart or message that
- * says so, whose
- * encoding may not change (RFC 2045 6.4), says `7bit` instead while what is inside it is converted on its
- * own. All
- * other bytes pass as they are: a message that is 7-bit comes out unchanged, so signatures over it hold. Raw
- * 8-bit bytes
- * in headers or in parts that declare none cannot be converted to anything true and pass too, as with Postfix.
+ * One pass, line by line, with the memory of one part's header and the boundaries around it. Each
+ * header is collected and parsed; a part that says `8bit` or `binary` becomes quoted-printable, and
+ * a multipart or message that says so, whose encoding may not change (RFC 2045 6.4), says `7bit`
+ * instead while what is inside it is converted on its own. All other bytes pass as they are: a
+ * message that is 7-bit comes out unchanged, so signatures over it hold. Raw 8-bit bytes in headers
+ * or in parts that declare none cannot be converted to anything true and pass too, as with Postfix.
  *
- * What is deeper than DEPTH_MAX or has a header of more than SMTP_WIRE_HEADER_MAX passes unconverted: wrong
- * at worst
- * as the sender's message was. The alternative, converting from a parsed tree, would need the whole message in
- * memory.
+ * What is deeper than DEPTH_MAX or has a header of more than SMTP_WIRE_HEADER_MAX passes
+ * unconverted: wrong at worst as the sender's message was. The alternative, converting from a
+ * parsed tree, would need the whole message in memory.
  */
 #include "mime/header.h"
 #include "mime/part.h"
@@ -128,8 +124,9 @@ static void header_done(struct smtp_downgrade *d, struct buf *out)
 	if (mime_parse(block, d->arena, &p) != ERR_OK) {
 		write_lines(block, out);
 	} else {
-		bool is_message = str_case_eq(p->type, S("message")) && (str_case_eq(p->subtype, S("rfc822")) ||
-									 str_case_eq(p->subtype, S("global")));
+		bool is_message = str_case_eq(p->type, S("message")) &&
+				  (str_case_eq(p->subtype, S("rfc822")) ||
+				   str_case_eq(p->subtype, S("global")));
 		bool is_leaf = p->kind != MIME_MULTIPART && !is_message;
 
 		if (is_8bit(p))
@@ -174,7 +171,8 @@ static void header_add(struct smtp_downgrade *d, struct segment s, struct buf *o
 		header_done(d, out);
 }
 
-/* Writes a character or an escape of n bytes, with a soft break before it where the line is full. */
+/* Writes a character or an escape of n bytes, with a soft break before it where the line is full.
+ */
 static void quoted_put(struct smtp_downgrade *d, const char *text, unsigned n, struct buf *out)
 {
 	/* RFC 2045 6.7 (5): at most 76 characters, the "=" of a soft break among them. */
@@ -222,9 +220,8 @@ static void quoted_add(struct smtp_downgrade *d, struct segment s, struct buf *o
 	buf_add(out, S("\r\n"));
 }
 
-/* Is this line a boundary around us (RFC 2046 5.1.1)? Then we are out of everything inside of it, and its
- * next part, or
- * what follows its last, begins. */
+/* Is this line a boundary around us (RFC 2046 5.1.1)? Then we are out of everything inside of it,
+ * and its next part, or what follows its last, begins. */
 static bool boundary_crossed(struct smtp_downgrade *d, str line)
 {
 	if (line.n < 2 || line.p[0] != '-' || line.p[1] != '-')

@@ -1,16 +1,14 @@
 /* Finding the servers of a domain.
  *
- * MX records by preference, equal ones in random order (RFC 5321 5.1); none at all: the domain's own address,
- * its "implicit MX"; a
- * single "." is a null MX: this domain takes no mail (RFC 7505). When we are among the servers ourselves,
- * only better ones
- * are tried, since the others would send the mail to us; when we are the best one, the mail loops, and saying
- * so at once is
- * better than 30 rounds later.
+ * MX records by preference, equal ones in random order (RFC 5321 5.1); none at all: the domain's
+ * own address, its "implicit MX"; a single "." is a null MX: this domain takes no mail (RFC 7505).
+ * When we are among the servers ourselves, only better ones are tried, since the others would send
+ * the mail to us; when we are the best one, the mail loops, and saying so at once is better than 30
+ * rounds later.
  *
- * A failed look-up is never "does not exist": it defers. Addresses of a server are tried with the families in
- * turn, IPv6
- * first, so that a host whose one family is unreachable costs a single timeout before the other is tried.
+ * A failed look-up is never "does not exist": it defers. Addresses of a server are tried with the
+ * families in turn, IPv6 first, so that a host whose one family is unreachable costs a single
+ * timeout before the other is tried.
  */
 #include "smtp/client_hosts.h"
 
@@ -41,13 +39,15 @@ struct search {
 
 static enum err deferred(struct search *s, str name, const char *what)
 {
-	smtp_result_set(s->why, QUEUE_DEFERRED, "4.4.3", "looking up %s of %.*s failed", what, STR_ARGS(name));
+	smtp_result_set(s->why, QUEUE_DEFERRED, "4.4.3", "looking up %s of %.*s failed", what,
+			STR_ARGS(name));
 	return ERR_TEMPORARY;
 }
 
 static enum err failed(struct search *s, const char *status, const char *before, const char *after)
 {
-	smtp_result_set(s->why, QUEUE_FAILED, status, "%s %.*s %s", before, STR_ARGS(s->q->host), after);
+	smtp_result_set(s->why, QUEUE_FAILED, status, "%s %.*s %s", before, STR_ARGS(s->q->host),
+			after);
 	return ERR_NOT_FOUND;
 }
 
@@ -69,13 +69,16 @@ static enum err to_ascii(struct search *s, str name)
 
 	s->domain = str_ends(name, S(".")) ? str_head(name, name.n - 1) : name;
 	if (is_ascii(s->domain))
-		return dns_name_is_askable(s->domain) ? ERR_OK :
-							failed(s, "5.1.2", "the domain", "cannot exist: it is not a valid name");
+		return dns_name_is_askable(s->domain)
+			       ? ERR_OK
+			       : failed(s, "5.1.2", "the domain",
+					"cannot exist: it is not a valid name");
 	copy = arena_str(s->a, s->domain);
 	if (!copy.p)
 		return deferred(s, name, "the name");
 	if (idn2_to_ascii_8z(copy.p, &ascii, IDN2_NONTRANSITIONAL) != IDN2_OK)
-		return failed(s, "5.1.2", "the domain", "cannot exist: it is not a valid international name");
+		return failed(s, "5.1.2", "the domain",
+			      "cannot exist: it is not a valid international name");
 	s->domain = arena_str(s->a, str_from_c(ascii));
 	idn2_free(ascii);
 	return s->domain.p ? ERR_OK : deferred(s, name, "the name");
@@ -89,7 +92,8 @@ static bool mx_add(struct search *s, uint16_t preference, str host)
 
 	if (s->count >= SMTP_MX_RECORDS_MAX)
 		return false;
-	s->mx[s->count++] = (struct mx){ .preference = preference, .order = order ^ order >> 33, .host = host };
+	s->mx[s->count++] =
+		(struct mx){ .preference = preference, .order = order ^ order >> 33, .host = host };
 	return true;
 }
 
@@ -105,7 +109,8 @@ static int mx_order(const void *one, const void *other)
 static enum err mx_read(struct search *s, const struct dns_answer *answer)
 {
 	for (size_t i = 0; i < answer->count; i++)
-		if (answer->mx[i].host.n && !mx_add(s, answer->mx[i].preference, answer->mx[i].host))
+		if (answer->mx[i].host.n &&
+		    !mx_add(s, answer->mx[i].preference, answer->mx[i].host))
 			break;
 	/* RFC 7505 3: "." alone. */
 	if (!s->count && answer->count) {
@@ -182,7 +187,8 @@ static bool is_ourselves(const struct search *s, const struct mx *mx)
 		return true;
 	for (size_t i = 0; i < mx->count; i++)
 		for (size_t k = 0; k < s->q->own_count; k++)
-			if (addr_ip_eq(&mx->addresses[i], &s->q->own[k]) && mx->addresses[i].port == s->q->own[k].port)
+			if (addr_ip_eq(&mx->addresses[i], &s->q->own[k]) &&
+			    mx->addresses[i].port == s->q->own[k].port)
 				return true;
 	return false;
 }
@@ -199,7 +205,8 @@ static enum err cut_at_ourselves(struct search *s)
 			keep++;
 		s->count = keep;
 		if (!keep)
-			return failed(s, "5.4.6", "mail for", "loops back to ourselves: we are its best MX");
+			return failed(s, "5.4.6", "mail for",
+				      "loops back to ourselves: we are its best MX");
 	}
 	return ERR_OK;
 }
@@ -212,7 +219,8 @@ static enum err collect(struct search *s, struct smtp_target *targets, size_t *c
 	for (size_t i = 0; i < s->count; i++) {
 		is_unknown = is_unknown || s->mx[i].is_unknown;
 		for (size_t k = 0; k < s->mx[i].count && *count < SMTP_ADDRESSES_MAX; k++)
-			targets[(*count)++] = (struct smtp_target){ s->mx[i].addresses[k], s->mx[i].host };
+			targets[(*count)++] =
+				(struct smtp_target){ s->mx[i].addresses[k], s->mx[i].host };
 	}
 	if (*count)
 		return ERR_OK;
@@ -221,8 +229,8 @@ static enum err collect(struct search *s, struct smtp_target *targets, size_t *c
 	return failed(s, s->q->asks_mx ? "5.4.4" : "5.1.2", "no server of", "has an address");
 }
 
-enum err smtp_hosts_find(const struct smtp_hosts_question *q, struct arena *a, struct smtp_target *targets, size_t *count,
-			 struct smtp_result *why)
+enum err smtp_hosts_find(const struct smtp_hosts_question *q, struct arena *a,
+			 struct smtp_target *targets, size_t *count, struct smtp_result *why)
 {
 	struct search s = { .q = q, .a = a, .why = why };
 	struct addr literal;
@@ -239,7 +247,8 @@ enum err smtp_hosts_find(const struct smtp_hosts_question *q, struct arena *a, s
 		return deferred(&s, q->host, "the servers");
 	if ((err = to_ascii(&s, q->host)) || (err = mx_ask(&s)))
 		return err;
-	/* Our own name must be seen even far down the list; addresses are worth a look-up for the best alone. */
+	/* Our own name must be seen even far down the list; addresses are worth a look-up for the
+	 * best alone. */
 	for (size_t i = SMTP_HOSTS_MAX; i < s.count; i++)
 		if (is_ourselves(&s, &s.mx[i]))
 			s.count = i;

@@ -6,7 +6,8 @@
 struct zone_record {
 	const char *name;
 	uint16_t type;
-	const char *data; /* MX: "10 host"; A, AAAA: the address; "!": the look-up fails; "?": no such name */
+	const char *data; /* MX: "10 host"; A, AAAA: the address; "!": the look-up fails; "?": no
+			     such name */
 };
 
 static void add(struct dns_answer *out, enum dns_type type, str text)
@@ -23,7 +24,8 @@ static void add(struct dns_answer *out, enum dns_type type, str text)
 	out->mx[out->count++] = (struct dns_mx){ .preference = (uint16_t)preference, .host = text };
 }
 
-static enum err ask(void *arg, enum dns_type type, str name, struct arena *a, struct dns_answer *out)
+static enum err ask(void *arg, enum dns_type type, str name, struct arena *a,
+		    struct dns_answer *out)
 {
 	const struct zone_record *zone = arg;
 
@@ -33,7 +35,8 @@ static enum err ask(void *arg, enum dns_type type, str name, struct arena *a, st
 	if (!dns_name_is_askable(name))
 		OK(!"a name that can be asked for");
 	for (; zone->name; zone++) {
-		if (!str_case_eq(str_from_c(zone->name), name) || (zone->type != type && zone->data[0] != '?'))
+		if (!str_case_eq(str_from_c(zone->name), name) ||
+		    (zone->type != type && zone->data[0] != '?'))
 			continue;
 		if (zone->data[0] == '!')
 			return ERR_TEMPORARY;
@@ -44,8 +47,8 @@ static enum err ask(void *arg, enum dns_type type, str name, struct arena *a, st
 	return ERR_OK;
 }
 
-#define MX DNS_TYPE_MX
-#define A DNS_TYPE_A
+#define MX   DNS_TYPE_MX
+#define A    DNS_TYPE_A
 #define AAAA DNS_TYPE_AAAA
 
 static const struct zone_record zone[] = {
@@ -138,7 +141,10 @@ static void test_order(void)
 	target_is(0, S("192.0.2.77"), S("192.0.2.77:25"));
 	EQ(find("2001:db8::7", false, 1), ERR_OK);
 	target_is(0, S("2001:db8::7"), S("[2001:db8::7]:25"));
-	EQ(find("b\xc3\xbc""cher.example", true, 1), ERR_OK);
+	EQ(find("b\xc3\xbc"
+		"cher.example",
+		true, 1),
+	   ERR_OK);
 	target_is(0, S("xn--bcher-kva.example"), S("192.0.2.5:25"));
 	EQ(find("halfbroken.example", true, 1), ERR_OK);
 	target_is(0, S("b.example"), S("192.0.2.3:25"));
@@ -149,11 +155,14 @@ static void test_order(void)
 /* Each of two equal servers is first for about half of the chances. */
 static void test_shuffle(void)
 {
-	static const struct zone_record equal[] = {
-		{ "e.example", MX, "10 a" }, { "e.example", MX, "10 b" }, { "a", A, "192.0.2.1" },
-		{ "b", A, "192.0.2.2" }, { NULL, 0, NULL }
+	static const struct zone_record equal[] = { { "e.example", MX, "10 a" },
+						    { "e.example", MX, "10 b" },
+						    { "a", A, "192.0.2.1" },
+						    { "b", A, "192.0.2.2" },
+						    { NULL, 0, NULL } };
+	struct smtp_hosts_question q = {
+		.host = S("e.example"), .asks_mx = true, .port = 25, .ask = ask
 	};
-	struct smtp_hosts_question q = { .host = S("e.example"), .asks_mx = true, .port = 25, .ask = ask };
 	union {
 		const void *in;
 		void *out;

@@ -14,13 +14,23 @@ enum capability {
 	CAN_STARTTLS = 32,
 };
 
-enum phase { PHASE_GREETING, PHASE_HELO, PHASE_STARTTLS, PHASE_MAIL, PHASE_RCPT, PHASE_DATA,
-	     PHASE_BODY, PHASE_END, PHASE_RSET, PHASE_QUIT };
+enum phase {
+	PHASE_GREETING,
+	PHASE_HELO,
+	PHASE_STARTTLS,
+	PHASE_MAIL,
+	PHASE_RCPT,
+	PHASE_DATA,
+	PHASE_BODY,
+	PHASE_END,
+	PHASE_RSET,
+	PHASE_QUIT
+};
 
 struct smtp_client {
 	struct conn *conn;
 	struct smtp_client_config config;
-	unsigned can; /* set of enum capability */
+	unsigned can;	     /* set of enum capability */
 	uint64_t size_limit; /* 0: none said */
 	unsigned transactions;
 	bool is_broken;	  /* out of step, or gone */
@@ -28,9 +38,8 @@ struct smtp_client {
 	bool heard;	  /* an answer since the transaction began, other than 421 */
 };
 
-/* Reads one reply. ERR_PROTOCOL and every other error leave the connection broken. `line`, when given, gets
- * the text of each
- * line with its number. */
+/* Reads one reply. ERR_PROTOCOL and every other error leave the connection broken. `line`, when
+ * given, gets the text of each line with its number. */
 MUST_USE enum err client_answer(struct smtp_client *c, enum phase phase, struct smtp_answer *a,
 				void (*line)(struct smtp_client *c, unsigned number, str text));
 /* A reply as a result: its class decides. Not for success. */
@@ -38,7 +47,8 @@ void client_result(const struct smtp_answer *a, struct smtp_result *r);
 /* A refusal that is not to be taken for the last word. */
 void client_defer(struct smtp_result *r);
 /* The words for an error of client_answer or of writing. */
-void client_lost(const struct smtp_client *c, enum phase phase, enum err err, struct smtp_result *r);
+void client_lost(const struct smtp_client *c, enum phase phase, enum err err,
+		 struct smtp_result *r);
 /* The deadline of what is done next. */
 void client_deadline(struct smtp_client *c, enum phase phase);
 

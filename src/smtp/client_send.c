@@ -1,20 +1,18 @@
 /* A transaction: MAIL, RCPT, DATA, the message, its answers.
  *
- * With PIPELINING (RFC 2920) MAIL, all RCPTs and DATA go out at once and their answers are read in order;
- * without it each waits
- * for the one before. The reading is the same code, so that an answer means the same either way. When
- * pipelining, DATA can be accepted though
- * no recipient was: then an empty message is ended at once, which the server must refuse (RFC 2920 3.1).
+ * With PIPELINING (RFC 2920) MAIL, all RCPTs and DATA go out at once and their answers are read in
+ * order; without it each waits for the one before. The reading is the same code, so that an answer
+ * means the same either way. When pipelining, DATA can be accepted though no recipient was: then an
+ * empty message is ended at once, which the server must refuse (RFC 2920 3.1).
  *
- * Who gets which answer: MAIL's refusal all of them, RCPT's its own, DATA's and the dot's those whose RCPT
- * was taken; with LMTP
- * the dot has an answer for each of those (RFC 2033 4.2). When the connection breaks, those without an answer
- * are deferred. Between the dot and its answer nobody can know whether the message arrived (RFC 1047): it is
- * deferred too and may arrive twice, which is better than never.
+ * Who gets which answer: MAIL's refusal all of them, RCPT's its own, DATA's and the dot's those
+ * whose RCPT was taken; with LMTP the dot has an answer for each of those (RFC 2033 4.2). When the
+ * connection breaks, those without an answer are deferred. Between the dot and its answer nobody
+ * can know whether the message arrived (RFC 1047): it is deferred too and may arrive twice, which
+ * is better than never.
  *
- * The message is read, encoded and sent in chunks; when reading it fails, the connection is cut off without a
- * dot, so that no half
- * message is taken for a whole one.
+ * The message is read, encoded and sent in chunks; when reading it fails, the connection is cut off
+ * without a dot, so that no half message is taken for a whole one.
  */
 #include "smtp/client_priv.h"
 
@@ -57,7 +55,8 @@ static void lost(struct transaction *t, enum phase phase, enum err err)
 	everybody(t, &r);
 }
 
-/* Addresses and xtext come from parsers; this is the last place where a line end could become a command. */
+/* Addresses and xtext come from parsers; this is the last place where a line end could become a
+ * command. */
 static bool is_clean(str s)
 {
 	for (size_t i = 0; i < s.n; i++)
@@ -73,16 +72,21 @@ static bool is_ready(struct transaction *t)
 	bool clean = is_clean(t->m->sender) && is_clean(t->m->envid);
 
 	for (size_t i = 0; i < t->count; i++)
-		clean = clean && is_clean(t->rcpts[i].address) && is_clean(t->rcpts[i].orcpt) && t->rcpts[i].address.n;
+		clean = clean && is_clean(t->rcpts[i].address) && is_clean(t->rcpts[i].orcpt) &&
+			t->rcpts[i].address.n;
 	if (!clean)
-		smtp_result_set(&r, QUEUE_FAILED, "5.1.3", "an address has characters that cannot be sent");
+		smtp_result_set(&r, QUEUE_FAILED, "5.1.3",
+				"an address has characters that cannot be sent");
 	/* RFC 1870 6.1: a message that is too large need not be tried. */
 	else if (c->size_limit && t->m->size > c->size_limit)
-		smtp_result_set(&r, QUEUE_FAILED, "5.3.4", "the message has %llu bytes, and %.*s takes %llu at most",
-				(unsigned long long)t->m->size, STR_ARGS(c->config.server), (unsigned long long)c->size_limit);
+		smtp_result_set(&r, QUEUE_FAILED, "5.3.4",
+				"the message has %llu bytes, and %.*s takes %llu at most",
+				(unsigned long long)t->m->size, STR_ARGS(c->config.server),
+				(unsigned long long)c->size_limit);
 	/* RFC 6531 3.5: it must not be sent. */
 	else if (t->m->needs_utf8 && !(c->can & CAN_SMTPUTF8))
-		smtp_result_set(&r, QUEUE_FAILED, "5.6.7", "the message needs SMTPUTF8, and %.*s does not offer it",
+		smtp_result_set(&r, QUEUE_FAILED, "5.6.7",
+				"the message needs SMTPUTF8, and %.*s does not offer it",
 				STR_ARGS(c->config.server));
 	else
 		return true;
@@ -255,12 +259,14 @@ static void body_failed(struct transaction *t, enum err err)
 	struct smtp_result r;
 
 	if (err == ERR_IO || err == ERR_NO_MEMORY) {
-		smtp_result_set(&r, QUEUE_DEFERRED, "4.3.0", "the stored message could not be read");
+		smtp_result_set(&r, QUEUE_DEFERRED, "4.3.0",
+				"the stored message could not be read");
 		everybody(t, &r);
 		t->c->is_broken = true;
 		return;
 	}
-	if (err != ERR_TIMEOUT && !client_answer(t->c, PHASE_QUIT, &a, NULL) && smtp_answer_class(&a) >= 4) {
+	if (err != ERR_TIMEOUT && !client_answer(t->c, PHASE_QUIT, &a, NULL) &&
+	    smtp_answer_class(&a) >= 4) {
 		client_result(&a, &r);
 		everybody(t, &r);
 		t->c->is_broken = true;
@@ -388,7 +394,8 @@ static bool reset(struct transaction *t)
 	return false;
 }
 
-void smtp_client_send(struct smtp_client *c, const struct smtp_client_message *m, struct smtp_client_rcpt *rcpts, size_t count)
+void smtp_client_send(struct smtp_client *c, const struct smtp_client_message *m,
+		      struct smtp_client_rcpt *rcpts, size_t count)
 {
 	struct transaction t = { .c = c, .m = m, .rcpts = rcpts, .count = count };
 

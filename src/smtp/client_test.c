@@ -1,6 +1,6 @@
-/* The client against a server that follows a script, over a socket pair: every phase answering well, with
- * 4yz, with 5yz, with
- * rubbish; with and without PIPELINING; LMTP; and cut off after every byte that the server sends. */
+/* The client against a server that follows a script, over a socket pair: every phase answering
+ * well, with 4yz, with 5yz, with rubbish; with and without PIPELINING; LMTP; and cut off after
+ * every byte that the server sends. */
 #include "base/log.h"
 #include "base/tap.h"
 #include "net/tls.h"
@@ -13,7 +13,7 @@
 struct script {
 	const char *greeting, *ehlo, *helo, *starttls, *mail, *rcpt[3], *data, *end, *rset;
 	bool is_lmtp;
-	long cut;		/* closes after so many bytes less one; 0: never */
+	long cut;	       /* closes after so many bytes less one; 0: never */
 	unsigned transactions; /* 0: one */
 };
 
@@ -42,7 +42,9 @@ struct run {
 	bool was_good, broke_early;
 };
 
-#define EHLO_ALL "250-mx.example.net hello\r\n250-PIPELINING\r\n250-SIZE 1000\r\n250-8BITMIME\r\n250-DSN\r\n250 SMTPUTF8\r\n"
+#define EHLO_ALL                                                  \
+	"250-mx.example.net hello\r\n250-PIPELINING\r\n250-SIZE " \
+	"1000\r\n250-8BITMIME\r\n250-DSN\r\n250 SMTPUTF8\r\n"
 #define EHLO_PLAIN "250 mx.example.net\r\n"
 
 /* False: the connection is cut. */
@@ -78,7 +80,8 @@ static bool take_body(struct fake *f)
 		buf_add(&f->body, S("\r\n"));
 	}
 	for (unsigned i = 0; i < (f->s->is_lmtp ? f->accepted : 1); i++)
-		if (!say_or(f, f->s->is_lmtp && i ? "450 4.2.0 not this one\r\n" : f->s->end, "250 2.0.0 Ok: queued\r\n"))
+		if (!say_or(f, f->s->is_lmtp && i ? "450 4.2.0 not this one\r\n" : f->s->end,
+			    "250 2.0.0 Ok: queued\r\n"))
 			return false;
 	return true;
 }
@@ -105,7 +108,8 @@ static bool answer(struct fake *f, str line)
 		return say_or(f, text, "250 2.1.5 Ok\r\n");
 	}
 	if (str_eq(line, S("DATA")))
-		return say_or(f, s->data, "354 go on\r\n") && ((s->data && s->data[0] != '3') || take_body(f));
+		return say_or(f, s->data, "354 go on\r\n") &&
+		       ((s->data && s->data[0] != '3') || take_body(f));
 	if (str_eq(line, S("RSET")))
 		return say_or(f, s->rset, "250 2.0.0 Ok\r\n");
 	if (str_eq(line, S("QUIT"))) {
@@ -165,7 +169,9 @@ static void begin(struct run *r, const struct script *s)
 {
 	*r = (struct run){ .count = 2, .text = S("Subject: x\r\n\r\n.dot\r\nend\r\n") };
 	r->fake.s = s;
-	r->message = (struct smtp_client_message){ .sender = S("a@example.org"), .size = r->text.n, .read = read_message };
+	r->message = (struct smtp_client_message){ .sender = S("a@example.org"),
+						   .size = r->text.n,
+						   .read = read_message };
 	r->rcpts[0].address = S("b@example.net");
 	r->rcpts[1].address = S("c@example.net");
 	r->rcpts[2].address = S("d@example.net");
@@ -186,9 +192,11 @@ static void go(struct run *r)
 	int fd[2];
 
 	r->message.arg = r;
-	if (loop_new(&r->loop) || os_socketpair(false, fd) || conn_new(r->loop, fd[0], &nobody, &r->client_end) ||
-	    conn_new(r->loop, fd[1], &nobody, &r->fake.conn) || fiber_spawn(r->loop, serve, &r->fake) ||
-	    fiber_spawn(r->loop, deliver, r) || loop_run(r->loop))
+	if (loop_new(&r->loop) || os_socketpair(false, fd) ||
+	    conn_new(r->loop, fd[0], &nobody, &r->client_end) ||
+	    conn_new(r->loop, fd[1], &nobody, &r->fake.conn) ||
+	    fiber_spawn(r->loop, serve, &r->fake) || fiber_spawn(r->loop, deliver, r) ||
+	    loop_run(r->loop))
 		OK(!"the set-up failed");
 	loop_free(r->loop);
 }
@@ -199,7 +207,8 @@ static void done(struct run *r)
 	buf_free(&r->fake.body);
 }
 
-static void result_is(const struct smtp_result *r, uint8_t state, const char *status, const char *text)
+static void result_is(const struct smtp_result *r, uint8_t state, const char *status,
+		      const char *text)
 {
 	EQ(r->state, state);
 	STR_EQ(smtp_result_status(r), str_from_c(status));
@@ -209,7 +218,9 @@ static void result_is(const struct smtp_result *r, uint8_t state, const char *st
 
 static void test_plain_and_pipelined(void)
 {
-	static const struct script scripts[] = { { .cut = 0 }, { .ehlo = EHLO_PLAIN }, { .ehlo = "502 no\r\n" } };
+	static const struct script scripts[] = { { .cut = 0 },
+						 { .ehlo = EHLO_PLAIN },
+						 { .ehlo = "502 no\r\n" } };
 
 	tap_group("delivered");
 	for (size_t i = 0; i < ARRAY_LEN(scripts); i++) {
@@ -223,11 +234,12 @@ static void test_plain_and_pipelined(void)
 		EQ(r.rcpts[0].result.dsn_passed, i == 0);
 		OK(r.was_good);
 		STR_EQ(buf_str(&r.fake.body), S("Subject: x\r\n\r\n..dot\r\nend\r\n"));
-		OK(str_find(buf_str(&r.fake.heard), i ? S("\nMAIL FROM:<a@example.org>\nRCPT TO:<b@example.net>\n"
-							  "RCPT TO:<c@example.net>\nDATA\nQUIT\n") :
-							S("EHLO me.example.org\nMAIL FROM:<a@example.org> SIZE=25\n"
-							  "RCPT TO:<b@example.net>\nRCPT TO:<c@example.net>\nDATA\nQUIT\n")) !=
-		   STR_NONE);
+		OK(str_find(buf_str(&r.fake.heard),
+			    i ? S("\nMAIL FROM:<a@example.org>\nRCPT TO:<b@example.net>\n"
+				  "RCPT TO:<c@example.net>\nDATA\nQUIT\n")
+			      : S("EHLO me.example.org\nMAIL FROM:<a@example.org> SIZE=25\n"
+				  "RCPT TO:<b@example.net>\nRCPT "
+				  "TO:<c@example.net>\nDATA\nQUIT\n")) != STR_NONE);
 		done(&r);
 	}
 }
@@ -250,7 +262,8 @@ static void test_parameters(void)
 	go(&r);
 	OK(str_find(buf_str(&r.fake.heard),
 		    S("MAIL FROM:<> SIZE=25 BODY=8BITMIME SMTPUTF8 RET=HDRS ENVID=QQ+3D1\n"
-		      "RCPT TO:<b@example.net> NOTIFY=SUCCESS,FAILURE ORCPT=rfc822;b+2Bc@example.net\n"
+		      "RCPT TO:<b@example.net> NOTIFY=SUCCESS,FAILURE "
+		      "ORCPT=rfc822;b+2Bc@example.net\n"
 		      "RCPT TO:<c@example.net> NOTIFY=NEVER\n")) != STR_NONE);
 	done(&r);
 }
@@ -263,14 +276,42 @@ static void test_opening(void)
 		uint8_t state;
 		const char *status, *text;
 	} cases[] = {
-		{ { .greeting = "421 4.3.2 busy\r\n" }, SMTP_OPEN_NEXT, QUEUE_DEFERRED, "4.3.2", "421 4.3.2 busy" },
-		{ { .greeting = "554 5.7.1 go away\r\n" }, SMTP_OPEN_NEXT, QUEUE_DEFERRED, "4.7.1", "554 5.7.1 go" },
-		{ { .greeting = "521 no mail\r\n" }, SMTP_OPEN_FAILED, QUEUE_FAILED, "5.0.0", "521 no mail" },
-		{ { .greeting = "hello\r\n" }, SMTP_OPEN_NEXT, QUEUE_DEFERRED, "4.5.0", "what mx.example.net[192.0.2.1]:25 sent" },
+		{ { .greeting = "421 4.3.2 busy\r\n" },
+		  SMTP_OPEN_NEXT,
+		  QUEUE_DEFERRED,
+		  "4.3.2",
+		  "421 4.3.2 busy" },
+		{ { .greeting = "554 5.7.1 go away\r\n" },
+		  SMTP_OPEN_NEXT,
+		  QUEUE_DEFERRED,
+		  "4.7.1",
+		  "554 5.7.1 go" },
+		{ { .greeting = "521 no mail\r\n" },
+		  SMTP_OPEN_FAILED,
+		  QUEUE_FAILED,
+		  "5.0.0",
+		  "521 no mail" },
+		{ { .greeting = "hello\r\n" },
+		  SMTP_OPEN_NEXT,
+		  QUEUE_DEFERRED,
+		  "4.5.0",
+		  "what mx.example.net[192.0.2.1]:25 sent" },
 		{ { .cut = 1 }, SMTP_OPEN_NEXT, QUEUE_DEFERRED, "4.4.2", "the connection with" },
-		{ { .ehlo = "450 4.0.0 later\r\n" }, SMTP_OPEN_NEXT, QUEUE_DEFERRED, "4.0.0", "450 4.0.0 later" },
-		{ { .ehlo = "500 no\r\n", .helo = "550 5.7.1 bad name\r\n" }, SMTP_OPEN_NEXT, QUEUE_DEFERRED, "4.7.1", "550" },
-		{ { .ehlo = "250-ME.example.org\r\n250 DSN\r\n" }, SMTP_OPEN_FAILED, QUEUE_FAILED, "5.4.6", "the mail loops" },
+		{ { .ehlo = "450 4.0.0 later\r\n" },
+		  SMTP_OPEN_NEXT,
+		  QUEUE_DEFERRED,
+		  "4.0.0",
+		  "450 4.0.0 later" },
+		{ { .ehlo = "500 no\r\n", .helo = "550 5.7.1 bad name\r\n" },
+		  SMTP_OPEN_NEXT,
+		  QUEUE_DEFERRED,
+		  "4.7.1",
+		  "550" },
+		{ { .ehlo = "250-ME.example.org\r\n250 DSN\r\n" },
+		  SMTP_OPEN_FAILED,
+		  QUEUE_FAILED,
+		  "5.4.6",
+		  "the mail loops" },
 		{ { .ehlo = "354 go on\r\n" }, SMTP_OPEN_NEXT, QUEUE_DEFERRED, "4.5.0", "what" },
 	};
 
@@ -293,7 +334,8 @@ static void test_tls(void)
 {
 	static const struct script refuses = { .ehlo = "250-mx.example.net\r\n250 STARTTLS\r\n" };
 	static const struct script breaks = {
-		.ehlo = "250-mx.example.net\r\n250 STARTTLS\r\n", .starttls = "220 go\r\n250 this is no TLS, and long enough\r\n"
+		.ehlo = "250-mx.example.net\r\n250 STARTTLS\r\n",
+		.starttls = "220 go\r\n250 this is no TLS, and long enough\r\n"
 	};
 	static const struct script lacks = { .cut = 0 };
 	struct run r;
@@ -347,21 +389,65 @@ static void test_refusals(void)
 		uint8_t state0, state1;
 		const char *status0, *text0;
 	} cases[] = {
-		{ { .mail = "450 4.7.1 wait\r\n" }, QUEUE_DEFERRED, QUEUE_DEFERRED, "4.7.1", "450 4.7.1 wait" },
-		{ { .mail = "550 5.7.1 no\r\n" }, QUEUE_FAILED, QUEUE_FAILED, "5.7.1", "550 5.7.1 no" },
-		{ { .mail = "421 4.3.2 bye\r\n" }, QUEUE_DEFERRED, QUEUE_DEFERRED, "4.3.2", "421 4.3.2 bye" },
+		{ { .mail = "450 4.7.1 wait\r\n" },
+		  QUEUE_DEFERRED,
+		  QUEUE_DEFERRED,
+		  "4.7.1",
+		  "450 4.7.1 wait" },
+		{ { .mail = "550 5.7.1 no\r\n" },
+		  QUEUE_FAILED,
+		  QUEUE_FAILED,
+		  "5.7.1",
+		  "550 5.7.1 no" },
+		{ { .mail = "421 4.3.2 bye\r\n" },
+		  QUEUE_DEFERRED,
+		  QUEUE_DEFERRED,
+		  "4.3.2",
+		  "421 4.3.2 bye" },
 		{ { .mail = "354 what\r\n" }, QUEUE_DEFERRED, QUEUE_DEFERRED, "4.5.0", "what" },
 		{ { .mail = "rubbish\r\n" }, QUEUE_DEFERRED, QUEUE_DEFERRED, "4.5.0", "what" },
-		{ { .rcpt = { "550 5.1.1 who\r\n" } }, QUEUE_FAILED, QUEUE_SENT, "5.1.1", "550 5.1.1 who" },
-		{ { .rcpt = { "450-4.2.1 a\r\n450 4.2.1 b\r\n" } }, QUEUE_DEFERRED, QUEUE_SENT, "4.2.1", "450 4.2.1 a b" },
-		{ { .rcpt = { "552 5.5.3 too many\r\n" } }, QUEUE_DEFERRED, QUEUE_SENT, "4.5.3", "552" },
-		{ { .rcpt = { "550 no\r\n", "450 no\r\n" } }, QUEUE_FAILED, QUEUE_DEFERRED, "5.0.0", "550 no" },
-		{ { .rcpt = { "250 ok\r\n", "421 4.3.2 bye\r\n" } }, QUEUE_DEFERRED, QUEUE_DEFERRED, "4.4.2", "the connection" },
-		{ { .data = "451 4.3.0 later\r\n" }, QUEUE_DEFERRED, QUEUE_DEFERRED, "4.3.0", "451" },
+		{ { .rcpt = { "550 5.1.1 who\r\n" } },
+		  QUEUE_FAILED,
+		  QUEUE_SENT,
+		  "5.1.1",
+		  "550 5.1.1 who" },
+		{ { .rcpt = { "450-4.2.1 a\r\n450 4.2.1 b\r\n" } },
+		  QUEUE_DEFERRED,
+		  QUEUE_SENT,
+		  "4.2.1",
+		  "450 4.2.1 a b" },
+		{ { .rcpt = { "552 5.5.3 too many\r\n" } },
+		  QUEUE_DEFERRED,
+		  QUEUE_SENT,
+		  "4.5.3",
+		  "552" },
+		{ { .rcpt = { "550 no\r\n", "450 no\r\n" } },
+		  QUEUE_FAILED,
+		  QUEUE_DEFERRED,
+		  "5.0.0",
+		  "550 no" },
+		{ { .rcpt = { "250 ok\r\n", "421 4.3.2 bye\r\n" } },
+		  QUEUE_DEFERRED,
+		  QUEUE_DEFERRED,
+		  "4.4.2",
+		  "the connection" },
+		{ { .data = "451 4.3.0 later\r\n" },
+		  QUEUE_DEFERRED,
+		  QUEUE_DEFERRED,
+		  "4.3.0",
+		  "451" },
 		{ { .data = "554 5.5.1 no\r\n" }, QUEUE_FAILED, QUEUE_FAILED, "5.5.1", "554" },
 		{ { .data = "250 what\r\n" }, QUEUE_DEFERRED, QUEUE_DEFERRED, "4.5.0", "what" },
-		{ { .end = "451 4.3.0 full\r\n" }, QUEUE_DEFERRED, QUEUE_DEFERRED, "4.3.0", "451 4.3.0 full" },
-		{ { .end = "550 5.7.1 spam\r\n" }, QUEUE_FAILED, QUEUE_FAILED, "5.7.1", "550 5.7.1 spam" },
+		{ { .end = "451 4.3.0 full\r\n" },
+		  QUEUE_DEFERRED,
+		  QUEUE_DEFERRED,
+		  "4.3.0",
+		  "451 4.3.0 full" },
+		{ { .end = "550 5.7.1 spam\r\n" },
+		  QUEUE_FAILED,
+		  QUEUE_FAILED,
+		  "5.7.1",
+		  "550 5.7.1 spam" },
 		{ { .end = "354 more\r\n" }, QUEUE_DEFERRED, QUEUE_DEFERRED, "4.5.0", "what" },
 	};
 
@@ -373,7 +459,8 @@ static void test_refusals(void)
 		s.ehlo = i % 2 ? EHLO_PLAIN : EHLO_ALL;
 		begin(&r, &s);
 		go(&r);
-		result_is(&r.rcpts[0].result, cases[i / 2].state0, cases[i / 2].status0, cases[i / 2].text0);
+		result_is(&r.rcpts[0].result, cases[i / 2].state0, cases[i / 2].status0,
+			  cases[i / 2].text0);
 		EQ(r.rcpts[1].result.state, cases[i / 2].state1);
 		/* Nothing but what was to be sent reached it. */
 		if (r.rcpts[0].result.state == QUEUE_SENT || r.rcpts[1].result.state == QUEUE_SENT)
@@ -396,7 +483,8 @@ static void test_not_sent(void)
 		go(&r);
 		EQ(r.rcpts[0].result.state, size > 1000 ? QUEUE_FAILED : QUEUE_SENT);
 		if (size > 1000)
-			result_is(&r.rcpts[0].result, QUEUE_FAILED, "5.3.4", "the message has 1001 bytes");
+			result_is(&r.rcpts[0].result, QUEUE_FAILED, "5.3.4",
+				  "the message has 1001 bytes");
 		done(&r);
 	}
 	begin(&r, &plain);
@@ -421,7 +509,8 @@ static void test_not_sent(void)
 
 static void test_reuse(void)
 {
-	static const struct script refuses = { .rcpt = { "550 no\r\n", "550 no\r\n" }, .transactions = 2 };
+	static const struct script refuses = { .rcpt = { "550 no\r\n", "550 no\r\n" },
+					       .transactions = 2 };
 	static const struct script twice = { .transactions = 2 };
 	static const struct script bye = { .mail = "421 4.4.2 idle\r\n" };
 	struct run r;
@@ -447,7 +536,8 @@ static void test_reuse(void)
 
 static void test_lmtp(void)
 {
-	static const struct script s = { .is_lmtp = true, .rcpt = { NULL, "550 5.1.1 no\r\n", NULL } };
+	static const struct script s = { .is_lmtp = true,
+					 .rcpt = { NULL, "550 5.1.1 no\r\n", NULL } };
 	struct run r;
 
 	tap_group("LMTP");
@@ -462,8 +552,8 @@ static void test_lmtp(void)
 	done(&r);
 }
 
-/* Cut after every byte: nobody is failed for it, and nobody is called sent before the last answer was there
- * whole. */
+/* Cut after every byte: nobody is failed for it, and nobody is called sent before the last answer
+ * was there whole. */
 static void test_cut(void)
 {
 	static const char *const ehlos[] = { EHLO_ALL, EHLO_PLAIN };

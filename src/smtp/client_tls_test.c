@@ -1,6 +1,6 @@
-/* The client through STARTTLS to the end of a message: a server with a real handshake, whose key is behind a
- * channel as in the server's own processes. What was said before TLS must not count after it (RFC 3207 4.2), and
- * what was injected behind the 220 must be gone. */
+/* The client through STARTTLS to the end of a message: a server with a real handshake, whose key is
+ * behind a channel as in the server's own processes. What was said before TLS must not count after
+ * it (RFC 3207 4.2), and what was injected behind the 220 must be gone. */
 #include "net/tls_test_util.h"
 #include "smtp/client.h"
 #include "store/types.h"
@@ -72,8 +72,10 @@ static void end_of_fiber(struct world *w)
 static void answer(struct world *w, str line)
 {
 	if (str_starts(line, S("EHLO ")))
-		conn_write(w->server_end, w->server_has_tls ? S("250-mx.example.net\r\n250 PIPELINING\r\n") :
-							      S("250-mx.example.net\r\n250-SIZE 10\r\n250 STARTTLS\r\n"));
+		conn_write(w->server_end,
+			   w->server_has_tls
+				   ? S("250-mx.example.net\r\n250 PIPELINING\r\n")
+				   : S("250-mx.example.net\r\n250-SIZE 10\r\n250 STARTTLS\r\n"));
 	else if (str_eq(line, S("DATA")))
 		conn_write(w->server_end, S("354 go on\r\n"));
 	else if (str_eq(line, S("STARTTLS")))
@@ -135,14 +137,17 @@ static void deliver(void *arg)
 		.tls_context = w->client,
 		.times = smtp_client_times(SECONDS(20)),
 	};
-	const struct smtp_client_message m = { .sender = S("a@example.org"), .size = 20, .read = read_message, .arg = w };
+	const struct smtp_client_message m = {
+		.sender = S("a@example.org"), .size = 20, .read = read_message, .arg = w
+	};
 	struct smtp_client *c;
 
 	w->open = smtp_client_open(w->client_end, &config, &c, &w->why);
 	if (!w->open) {
 		w->rcpt.address = S("b@example.net");
 		smtp_client_send(c, &m, &w->rcpt, 1);
-		w->has_tls = smtp_client_has_tls(c) && str_starts(smtp_client_tls_text(c), S("TLSv1.3"));
+		w->has_tls =
+			smtp_client_has_tls(c) && str_starts(smtp_client_tls_text(c), S("TLSv1.3"));
 		w->was_good = smtp_client_is_good(c);
 		smtp_client_close(c);
 	}
@@ -151,7 +156,8 @@ static void deliver(void *arg)
 
 static void world_make(struct world *w)
 {
-	static const struct chan_ops front_ops = { no_message, no_down }, keys_ops = { keys_message, no_down };
+	static const struct chan_ops front_ops = { no_message, no_down },
+				     keys_ops = { keys_message, no_down };
 	static const struct addr peer = { .family = ADDR_UNIX };
 	struct test_pem pem = test_pem_new("P-256", "mx.example.net", 90);
 	const char *why;
@@ -205,8 +211,9 @@ int main(void)
 	OK(w.was_good);
 	STR_EQ(buf_str(&w.clear), S("EHLO me.example.org\nSTARTTLS\n"));
 	/* Nothing of SIZE: neither the limit from before TLS nor the injected one. */
-	STR_EQ(buf_str(&w.heard), S("EHLO me.example.org\nMAIL FROM:<a@example.org>\nRCPT TO:<b@example.net>\nDATA\n"
-				     "Subject: x\n\n..dot\n.\nQUIT\n"));
+	STR_EQ(buf_str(&w.heard),
+	       S("EHLO me.example.org\nMAIL FROM:<a@example.org>\nRCPT TO:<b@example.net>\nDATA\n"
+		 "Subject: x\n\n..dot\n.\nQUIT\n"));
 	EQ(w.rcpt.result.state, QUEUE_SENT);
 	world_free(&w);
 	return tap_done();

@@ -2,18 +2,16 @@
  *
  * Three stages: bytes become lines here; with `to_7bit` lines go through the MIME converter
  * (client_downgrade.c); and
- * segment_write makes the wire's form. Stored mail has CRLF alone, since the way in refuses anything else,
- * but this is the last
- * place before the network and the receiver may be one that takes LF.LF for the end of data (SMTP smuggling,
- * CVE-2023-51764 and
- * others), so nothing is trusted: a bare LF becomes CRLF; a bare CR, which no reader agrees upon, becomes a
- * space, as Postfix
- * does, because making a line end of it could make a header field out of text that a filter had read as a
- * value.
+ * segment_write makes the wire's form. Stored mail has CRLF alone, since the way in refuses
+ * anything else, but this is the last place before the network and the receiver may be one that
+ * takes LF.LF for the end of data (SMTP smuggling, CVE-2023-51764 and others), so nothing is
+ * trusted: a bare LF becomes CRLF; a bare CR, which no reader agrees upon, becomes a space, as
+ * Postfix does, because making a line end of it could make a header field out of text that a filter
+ * had read as a value.
  *
  * A line longer than the limit is folded with CRLF and a space, as Postfix does: servers that
- * enforce RFC 5321 4.5.3.1.6 would refuse the message otherwise. Inside a header this is a fold that changes
- * nothing.
+ * enforce RFC 5321 4.5.3.1.6 would refuse the message otherwise. Inside a header this is a fold
+ * that changes nothing.
  */
 #include "smtp/client_wire_priv.h"
 
@@ -45,7 +43,9 @@ static void line_add(struct smtp_wire *d, str s, struct buf *out)
 {
 	while (s.n) {
 		/* A fold's space counts in the line that it begins. */
-		size_t room = (d->line_began ? SMTP_WIRE_LINE_MAX - 1 : SMTP_WIRE_LINE_MAX) - d->line_n, n;
+		size_t room = (d->line_began ? SMTP_WIRE_LINE_MAX - 1 : SMTP_WIRE_LINE_MAX) -
+			      d->line_n,
+		       n;
 
 		if (!room) {
 			emit(d, str_of(d->line, d->line_n), false, out);
@@ -89,8 +89,8 @@ static void text_add(struct smtp_wire *d, str s, struct buf *out)
 /* A whole short CRLF line inside of the piece, which is nearly all of them, is not copied. */
 static bool is_plain_line(const struct smtp_wire *d, str line)
 {
-	return !d->line_n && !d->line_began && !d->has_cr && line.n && line.n <= SMTP_WIRE_LINE_MAX + 1 &&
-	       str_find_char(line, '\r') == line.n - 1;
+	return !d->line_n && !d->line_began && !d->has_cr && line.n &&
+	       line.n <= SMTP_WIRE_LINE_MAX + 1 && str_find_char(line, '\r') == line.n - 1;
 }
 
 void smtp_wire_add(struct smtp_wire *d, str piece, struct buf *out)

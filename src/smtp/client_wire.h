@@ -1,9 +1,8 @@
 /* What goes over the wire between DATA and the dot: the message in pieces in, wire bytes out.
  *
- * Lines end in CRLF, a line that begins with a dot gets another (RFC 5321 4.5.2), none is longer than
- * SMTP_WIRE_LINE_MAX, and neither a bare CR nor a bare LF is ever written. With `to_7bit` a message is
- * converted for a
- * server without 8BITMIME on its way.
+ * Lines end in CRLF, a line that begins with a dot gets another (RFC 5321 4.5.2), none is longer
+ * than SMTP_WIRE_LINE_MAX, and neither a bare CR nor a bare LF is ever written. With `to_7bit` a
+ * message is converted for a server without 8BITMIME on its way.
  *
  *	struct smtp_wire d;
  *	err = smtp_wire_begin(&d, to_7bit);
@@ -11,9 +10,8 @@
  *	smtp_wire_end(&d, &out);              // and the final dot
  *	smtp_wire_free(&d);
  *
- * Memory is bounded: a line, and with `to_7bit` the header of one part. A piece grows by at most a factor of
- * 3, plus what was held
- * back: `out` must have room for SMTP_WIRE_OUT_MAX(piece) bytes.
+ * Memory is bounded: a line, and with `to_7bit` the header of one part. A piece grows by at most a
+ * factor of 3, plus what was held back: `out` must have room for SMTP_WIRE_OUT_MAX(piece) bytes.
  */
 #ifndef SMTP_CLIENT_WIRE_H
 #define SMTP_CLIENT_WIRE_H

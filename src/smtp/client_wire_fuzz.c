@@ -1,6 +1,6 @@
-/* Any message, in pieces that the input chooses: the wire has neither bare CR nor bare LF, no line too long,
- * one end of
- * data, at its end; and without conversion taking the dots off gives the lines back. */
+/* Any message, in pieces that the input chooses: the wire has neither bare CR nor bare LF, no line
+ * too long, one end of data, at its end; and without conversion taking the dots off gives the lines
+ * back. */
 #include "smtp/client_wire.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);

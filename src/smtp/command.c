@@ -1,17 +1,18 @@
-/* The parser of SMTP command lines: RFC 5321 4.1, with the parameters of RFC 1870 (SIZE), 6152 (8BITMIME), 6531 (SMTPUTF8), 3461
- * (DSN), 4954 (AUTH), 3030 (BDAT), and RFC 2033 (LHLO).
+/* The parser of SMTP command lines: RFC 5321 4.1, with the parameters of RFC 1870 (SIZE), 6152
+ * (8BITMIME), 6531 (SMTPUTF8), 3461 (DSN), 4954 (AUTH), 3030 (BDAT), and RFC 2033 (LHLO).
  *
- * It is strict where two readings are possible (addresses, parameters, control characters), because a line that we and the
- * next server read differently is how mail goes astray. It is lenient in three places where there is one reading
- * and real clients err: white space at the end of a line (RFC 5321 4.1.1 asks for that), after the colon of MAIL FROM:
- * and RCPT TO:, and spaces in the name after HELO.
+ * It is strict where two readings are possible (addresses, parameters, control characters), because
+ * a line that we and the next server read differently is how mail goes astray. It is lenient in
+ * three places where there is one reading and real clients err: white space at the end of a line
+ * (RFC 5321 4.1.1 asks for that), after the colon of MAIL FROM: and RCPT TO:, and spaces in the
+ * name after HELO.
  *
- * BINARYMIME is not offered: whoever accepts it must deliver binary parts by IMAP's BINARY and by BDAT, and may not
- * convert them. BODY=BINARYMIME is therefore a bad value.
+ * BINARYMIME is not offered: whoever accepts it must deliver binary parts by IMAP's BINARY and by
+ * BDAT, and may not convert them. BODY=BINARYMIME is therefore a bad value.
  *
- * Bytes that are no SMTP at all (an HTTP request, a TLS hello on a plain port, a mail header) get a fault of
- * their own, upon which the session ends: they come from a confused client, or from a browser that was made to
- * talk to us.
+ * Bytes that are no SMTP at all (an HTTP request, a TLS hello on a plain port, a mail header) get a
+ * fault of their own, upon which the session ends: they come from a confused client, or from a
+ * browser that was made to talk to us.
  */
 #include "smtp/command.h"
 
@@ -36,7 +37,8 @@ struct verb_row {
 };
 
 static const struct verb_row verbs[SMTP_VERB_COUNT] = {
-#define VERB(name, dialects, states, form, help) [SMTP_##name] = { S(#name), dialects, states, form, help },
+#define VERB(name, dialects, states, form, help) \
+	[SMTP_##name] = { S(#name), dialects, states, form, help },
 #include "smtp/smtp.def"
 };
 
@@ -88,12 +90,14 @@ bool smtp_is_xtext(str s)
 	for (size_t i = 0; i < s.n; i++) {
 		unsigned char c = (unsigned char)s.p[i];
 
-		/* RFC 3461 4: xchar is "!" to "~" without "+" and "="; hexchar is "+" and two upper case digits. */
+		/* RFC 3461 4: xchar is "!" to "~" without "+" and "="; hexchar is "+" and two upper
+		 * case digits. */
 		if (c < '!' || c > '~' || c == '=')
 			return false;
 		if (c == '+') {
-			if (i + 2 >= s.n || ascii_hex_value(s.p[i + 1]) < 0 || ascii_hex_value(s.p[i + 2]) < 0 ||
-			    s.p[i + 1] >= 'a' || s.p[i + 2] >= 'a')
+			if (i + 2 >= s.n || ascii_hex_value(s.p[i + 1]) < 0 ||
+			    ascii_hex_value(s.p[i + 2]) < 0 || s.p[i + 1] >= 'a' ||
+			    s.p[i + 2] >= 'a')
 				return false;
 			i += 2;
 		}
@@ -164,7 +168,8 @@ static enum smtp_fault take_size(str value, struct smtp_command *out)
 {
 	enum err err = value.n > 20 ? ERR_SYNTAX : str_to_u64(value, UINT64_MAX, &out->mail.size);
 
-	if (err == ERR_RANGE) { /* twenty digits may say more than 64 bits: larger than any limit all the same */
+	if (err == ERR_RANGE) { /* twenty digits may say more than 64 bits: larger than any limit
+				   all the same */
 		out->mail.size = UINT64_MAX;
 		err = ERR_OK;
 	}
@@ -186,9 +191,9 @@ static enum smtp_fault take_smtputf8(str value, struct smtp_command *out)
 
 static enum smtp_fault take_ret(str value, struct smtp_command *out)
 {
-	out->mail.ret = str_case_eq(value, S("FULL")) ? SMTP_RET_FULL :
-			str_case_eq(value, S("HDRS")) ? SMTP_RET_HDRS :
-							SMTP_RET_NONE;
+	out->mail.ret = str_case_eq(value, S("FULL"))	? SMTP_RET_FULL
+			: str_case_eq(value, S("HDRS")) ? SMTP_RET_HDRS
+							: SMTP_RET_NONE;
 	return fault_unless(out->mail.ret != SMTP_RET_NONE);
 }
 
@@ -198,8 +203,8 @@ static enum smtp_fault take_envid(str value, struct smtp_command *out)
 	return fault_unless(value.n <= SMTP_ENVID_MAX && smtp_is_xtext(value));
 }
 
-/* RFC 4954 5: whom the client says it got this from. We trust nobody with it: it is checked and dropped, as section
- * 5 allows a server to do. */
+/* RFC 4954 5: whom the client says it got this from. We trust nobody with it: it is checked and
+ * dropped, as section 5 allows a server to do. */
 static enum smtp_fault take_auth(str value, struct smtp_command *out)
 {
 	(void)out;
@@ -219,8 +224,9 @@ static enum smtp_fault take_orcpt(str value, struct smtp_command *out)
 }
 
 static const struct param_row mail_params[] = {
-	{ S("SIZE"), true, take_size },	  { S("BODY"), true, take_body },   { S("SMTPUTF8"), false, take_smtputf8 },
-	{ S("RET"), true, take_ret },	  { S("ENVID"), true, take_envid }, { S("AUTH"), true, take_auth },
+	{ S("SIZE"), true, take_size },		 { S("BODY"), true, take_body },
+	{ S("SMTPUTF8"), false, take_smtputf8 }, { S("RET"), true, take_ret },
+	{ S("ENVID"), true, take_envid },	 { S("AUTH"), true, take_auth },
 };
 
 static const struct param_row rcpt_params[] = {
@@ -228,8 +234,10 @@ static const struct param_row rcpt_params[] = {
 	{ S("ORCPT"), true, take_orcpt },
 };
 
-/* RFC 5321 4.1.2: Mail-parameters = esmtp-param *(SP esmtp-param); more spaces have the same one reading. */
-static enum smtp_fault params_parse(str rest, const struct param_row *rows, size_t count, struct smtp_command *out)
+/* RFC 5321 4.1.2: Mail-parameters = esmtp-param *(SP esmtp-param); more spaces have the same one
+ * reading. */
+static enum smtp_fault params_parse(str rest, const struct param_row *rows, size_t count,
+				    struct smtp_command *out)
 {
 	unsigned seen = 0;
 
@@ -258,8 +266,8 @@ static enum smtp_fault params_parse(str rest, const struct param_row *rows, size
 }
 
 /* "FROM:" or "TO:", then a path; *rest becomes the parameters. */
-static enum smtp_fault path_parse(str *rest, str keyword, unsigned flags, struct arena *a, struct addr_spec *path,
-				  enum smtp_fault bad)
+static enum smtp_fault path_parse(str *rest, str keyword, unsigned flags, struct arena *a,
+				  struct addr_spec *path, enum smtp_fault bad)
 {
 	enum err err;
 
@@ -270,17 +278,17 @@ static enum smtp_fault path_parse(str *rest, str keyword, unsigned flags, struct
 		*rest = str_from(*rest, 1);
 	err = addr_parse_path(rest, flags, a, path);
 	if (err)
-		return err == ERR_TOO_LONG    ? SMTP_FAULT_PATH_TOO_LONG :
-		       err == ERR_UNSUPPORTED ? SMTP_FAULT_NEEDS_UTF8 :
-		       err == ERR_NO_MEMORY   ? SMTP_FAULT_NO_MEMORY :
-						bad;
+		return err == ERR_TOO_LONG	? SMTP_FAULT_PATH_TOO_LONG
+		       : err == ERR_UNSUPPORTED ? SMTP_FAULT_NEEDS_UTF8
+		       : err == ERR_NO_MEMORY	? SMTP_FAULT_NO_MEMORY
+						: bad;
 	return rest->n == 0 || rest->p[0] == ' ' ? SMTP_FAULT_NONE : bad;
 }
 
 static enum smtp_fault parse_mail(str rest, struct arena *a, struct smtp_command *out)
 {
-	enum smtp_fault fault = path_parse(&rest, S("FROM:"), ADDR_ALLOW_NULL | ADDR_ALLOW_UTF8, a, &out->mail.sender,
-					   SMTP_FAULT_SENDER);
+	enum smtp_fault fault = path_parse(&rest, S("FROM:"), ADDR_ALLOW_NULL | ADDR_ALLOW_UTF8, a,
+					   &out->mail.sender, SMTP_FAULT_SENDER);
 
 	if (!fault)
 		fault = params_parse(rest, mail_params, ARRAY_LEN(mail_params), out);
@@ -293,7 +301,8 @@ static enum smtp_fault parse_mail(str rest, struct arena *a, struct smtp_command
 static enum smtp_fault parse_rcpt(str rest, bool utf8, struct arena *a, struct smtp_command *out)
 {
 	unsigned flags = ADDR_ALLOW_NO_DOMAIN | (utf8 ? ADDR_ALLOW_UTF8 : 0);
-	enum smtp_fault fault = path_parse(&rest, S("TO:"), flags, a, &out->rcpt.recipient, SMTP_FAULT_RECIPIENT);
+	enum smtp_fault fault =
+		path_parse(&rest, S("TO:"), flags, a, &out->rcpt.recipient, SMTP_FAULT_RECIPIENT);
 
 	if (!fault)
 		fault = params_parse(rest, rcpt_params, ARRAY_LEN(rcpt_params), out);
@@ -326,7 +335,8 @@ static enum smtp_fault parse_auth(str rest, struct smtp_command *out)
 static enum smtp_fault parse_host(str rest, struct smtp_command *out)
 {
 	out->argument = rest;
-	return rest.n && rest.n <= SMTP_HELO_MAX && utf8_is_ascii(rest) ? SMTP_FAULT_NONE : SMTP_FAULT_ARGUMENT;
+	return rest.n && rest.n <= SMTP_HELO_MAX && utf8_is_ascii(rest) ? SMTP_FAULT_NONE
+									: SMTP_FAULT_ARGUMENT;
 }
 
 static enum smtp_fault parse_form(str rest, bool utf8, struct arena *a, struct smtp_command *out)
@@ -365,8 +375,9 @@ static bool has_controls(str s)
 /* Not a command that anybody who speaks SMTP would send. */
 static bool is_foreign(str word)
 {
-	return word.n == 0 || !ascii_is_alpha(word.p[0]) || word.p[word.n - 1] == ':' || str_case_eq(word, S("GET")) ||
-	       str_case_eq(word, S("POST")) || str_case_eq(word, S("CONNECT")) || str_case_eq(word, S("PUT"));
+	return word.n == 0 || !ascii_is_alpha(word.p[0]) || word.p[word.n - 1] == ':' ||
+	       str_case_eq(word, S("GET")) || str_case_eq(word, S("POST")) ||
+	       str_case_eq(word, S("CONNECT")) || str_case_eq(word, S("PUT"));
 }
 
 enum smtp_fault smtp_command_parse(str line, enum smtp_dialect dialect, bool utf8, struct arena *a,
@@ -387,9 +398,9 @@ enum smtp_fault smtp_command_parse(str line, enum smtp_dialect dialect, bool utf
 	if (word.n + line.n > (out->verb == SMTP_AUTH ? SMTP_AUTH_LINE_MAX : SMTP_LINE_MAX))
 		return SMTP_FAULT_LINE_TOO_LONG;
 	if (!out->verb)
-		return is_foreign(word)	   ? SMTP_FAULT_NOT_SMTP :
-		       has_controls(word) ? SMTP_FAULT_BYTES :
-					     SMTP_FAULT_UNKNOWN;
+		return is_foreign(word)	    ? SMTP_FAULT_NOT_SMTP
+		       : has_controls(word) ? SMTP_FAULT_BYTES
+					    : SMTP_FAULT_UNKNOWN;
 	if (!(verbs[out->verb].dialects & dialect))
 		return verbs[out->verb].dialects ? SMTP_FAULT_UNKNOWN : SMTP_FAULT_NOT_IMPLEMENTED;
 	while (line.n && line.p[0] == ' ')

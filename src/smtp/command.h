@@ -1,15 +1,15 @@
 /* Command lines of SMTP and LMTP, as typed commands.
  *
- * smtp_command_parse takes one line without its end and either fills a struct smtp_command or says what is wrong as an `enum
- * smtp_fault`, whose reply stands in smtp.def. It touches no socket and keeps no state; whether a command is
- * allowed now is smtp_is_allowed's to say, from the same table.
+ * smtp_command_parse takes one line without its end and either fills a struct smtp_command or says
+ * what is wrong as an `enum smtp_fault`, whose reply stands in smtp.def. It touches no socket and
+ * keeps no state; whether a command is allowed now is smtp_is_allowed's to say, from the same table.
  *
  *	fault = smtp_command_parse(line, SMTP_DIALECT_SMTP, false, arena, &command);
  *	if (fault)
  *		... smtp_fault_info(fault)->code, ->status, ->text
  *
- * Slices borrow from the line or live in the arena. Limits: SMTP_LINE_MAX for a line (AUTH: SMTP_AUTH_LINE_MAX), those of
- * mime/address.h for addresses, of RFC 3461 for DSN parameters.
+ * Slices borrow from the line or live in the arena. Limits: SMTP_LINE_MAX for a line (AUTH:
+ * SMTP_AUTH_LINE_MAX), those of mime/address.h for addresses, of RFC 3461 for DSN parameters.
  */
 #ifndef SMTP_COMMAND_H
 #define SMTP_COMMAND_H
@@ -17,7 +17,8 @@
 #include "mime/address.h"
 
 enum {
-	/* RFC 5321 4.5.3.1.4 asks for 512 and more for extensions, which together ask for less than 2000; Postfix takes 2048. */
+	/* RFC 5321 4.5.3.1.4 asks for 512 and more for extensions, which together ask for less than
+	   2000; Postfix takes 2048. */
 	SMTP_LINE_MAX = 2048,
 	SMTP_AUTH_LINE_MAX = 12288, /* RFC 4954 4: the longest AUTH command or response */
 	SMTP_HELO_MAX = 255,	    /* RFC 5321 4.5.3.1.2 */
@@ -52,7 +53,12 @@ enum smtp_state {
 /* Values as in messages.def. */
 enum smtp_body { SMTP_BODY_7BIT = 0, SMTP_BODY_8BITMIME = 1 };
 enum smtp_ret { SMTP_RET_NONE = 0, SMTP_RET_FULL = 1, SMTP_RET_HDRS = 2 };
-enum smtp_notify { SMTP_NOTIFY_NEVER = 1, SMTP_NOTIFY_SUCCESS = 2, SMTP_NOTIFY_FAILURE = 4, SMTP_NOTIFY_DELAY = 8 };
+enum smtp_notify {
+	SMTP_NOTIFY_NEVER = 1,
+	SMTP_NOTIFY_SUCCESS = 2,
+	SMTP_NOTIFY_FAILURE = 4,
+	SMTP_NOTIFY_DELAY = 8
+};
 
 struct smtp_mail {
 	struct addr_spec sender; /* empty: the null reverse-path */
@@ -71,7 +77,7 @@ struct smtp_rcpt {
 
 struct smtp_command {
 	enum smtp_verb verb; /* set also with a fault, where it was recognised */
-	str argument;	     /* HELO: the name; VRFY, EXPN, HELP, NOOP: the text; AUTH: the mechanism */
+	str argument; /* HELO: the name; VRFY, EXPN, HELP, NOOP: the text; AUTH: the mechanism */
 	struct smtp_mail mail;
 	struct smtp_rcpt rcpt;
 	bool has_initial; /* AUTH */
@@ -87,8 +93,8 @@ struct smtp_fault_info {
 const struct smtp_fault_info *smtp_fault_info(enum smtp_fault f);
 
 /* `utf8`: the transaction under way was opened with SMTPUTF8. */
-MUST_USE enum smtp_fault smtp_command_parse(str line, enum smtp_dialect dialect, bool utf8, struct arena *a,
-					    struct smtp_command *out);
+MUST_USE enum smtp_fault smtp_command_parse(str line, enum smtp_dialect dialect, bool utf8,
+					    struct arena *a, struct smtp_command *out);
 
 /* Is the verb allowed in this state? When not, smtp_sequence_text says in words what is missing. */
 bool smtp_is_allowed(enum smtp_verb verb, enum smtp_state state);

@@ -40,7 +40,8 @@ static const struct {
 	{ "MAIL FROM:<a@example.org> SIZE", SMTP_MAIL, SMTP_FAULT_PARAMETER_VALUE },
 	{ "MAIL FROM:<a@example.org> SIZE=-1", SMTP_MAIL, SMTP_FAULT_PARAMETER_VALUE },
 	{ "MAIL FROM:<a@example.org> SIZE=99999999999999999999", SMTP_MAIL, SMTP_FAULT_NONE },
-	{ "MAIL FROM:<a@example.org> SIZE=100000000000000000000", SMTP_MAIL, SMTP_FAULT_PARAMETER_VALUE },
+	{ "MAIL FROM:<a@example.org> SIZE=100000000000000000000", SMTP_MAIL,
+	  SMTP_FAULT_PARAMETER_VALUE },
 	{ "MAIL FROM:<a@example.org> SIZE=1 SIZE=2", SMTP_MAIL, SMTP_FAULT_PARAMETER_TWICE },
 	{ "MAIL FROM:<a@example.org> BODY=BINARYMIME", SMTP_MAIL, SMTP_FAULT_PARAMETER_VALUE },
 	{ "MAIL FROM:<a@example.org> X=1", SMTP_MAIL, SMTP_FAULT_PARAMETER_UNKNOWN },
@@ -68,7 +69,8 @@ static const struct {
 	{ "RCPT TO:<b@[IPv6:2001:db8::1]>", SMTP_RCPT, SMTP_FAULT_NONE },
 	{ "RCPT TO:<b@[300.0.2.7]>", SMTP_RCPT, SMTP_FAULT_RECIPIENT },
 	{ "RCPT TO:<\xc3\xa9@example.org>", SMTP_RCPT, SMTP_FAULT_NEEDS_UTF8 },
-	{ "RCPT TO:<b@example.org> NOTIFY=SUCCESS,DELAY ORCPT=rfc822;b@example.org", SMTP_RCPT, SMTP_FAULT_NONE },
+	{ "RCPT TO:<b@example.org> NOTIFY=SUCCESS,DELAY ORCPT=rfc822;b@example.org", SMTP_RCPT,
+	  SMTP_FAULT_NONE },
 	{ "RCPT TO:<b@example.org> NOTIFY=NEVER", SMTP_RCPT, SMTP_FAULT_NONE },
 	{ "RCPT TO:<b@example.org> NOTIFY=NEVER,DELAY", SMTP_RCPT, SMTP_FAULT_PARAMETER_VALUE },
 	{ "RCPT TO:<b@example.org> NOTIFY=DELAY,", SMTP_RCPT, SMTP_FAULT_PARAMETER_VALUE },
@@ -122,7 +124,8 @@ static void test_rows(struct arena *a)
 static void test_values(struct arena *a)
 {
 	tap_group("values");
-	EQ(parse_as(S("MAIL FROM:<\"a b\"@Example.ORG> SIZE=77 RET=HDRS ENVID=x+2By BODY=8bitmime SMTPUTF8"),
+	EQ(parse_as(S("MAIL FROM:<\"a b\"@Example.ORG> SIZE=77 RET=HDRS ENVID=x+2By BODY=8bitmime "
+		      "SMTPUTF8"),
 		    SMTP_DIALECT_SMTP, false, a),
 	   SMTP_FAULT_NONE);
 	STR_EQ(parsed.mail.sender.local, S("a b"));
@@ -132,7 +135,8 @@ static void test_values(struct arena *a)
 	STR_EQ(parsed.mail.envid, S("x+2By"));
 	EQ(parsed.mail.body, SMTP_BODY_8BITMIME);
 	OK(parsed.mail.smtputf8);
-	EQ(parse_as(S("RCPT TO:<\xc3\xa9@example.org> NOTIFY=SUCCESS,failure ORCPT=utf-8;\xc3\xa9@example.org"),
+	EQ(parse_as(S("RCPT TO:<\xc3\xa9@example.org> NOTIFY=SUCCESS,failure "
+		      "ORCPT=utf-8;\xc3\xa9@example.org"),
 		    SMTP_DIALECT_SMTP, true, a),
 	   SMTP_FAULT_NONE);
 	OK(parsed.rcpt.recipient.is_utf8);
@@ -164,7 +168,8 @@ static void test_limits(struct arena *a)
 		buf_add(&b, S("HELO "));
 		for (int i = 0; i < SMTP_HELO_MAX + over; i++)
 			buf_add_char(&b, 'x');
-		EQ(parse_as(buf_str(&b), SMTP_DIALECT_SMTP, false, a), over == 1 ? SMTP_FAULT_ARGUMENT : SMTP_FAULT_NONE);
+		EQ(parse_as(buf_str(&b), SMTP_DIALECT_SMTP, false, a),
+		   over == 1 ? SMTP_FAULT_ARGUMENT : SMTP_FAULT_NONE);
 		buf_clear(&b);
 		buf_add(&b, S("MAIL FROM:<> ENVID="));
 		for (int i = 0; i < SMTP_ENVID_MAX + over; i++)
@@ -203,7 +208,8 @@ static void test_sequence(void)
 	OK(smtp_is_allowed(SMTP_BDAT, SMTP_STATE_BDAT));
 	OK(!smtp_is_allowed(SMTP_STARTTLS, SMTP_STATE_RCPT));
 	OK(smtp_is_allowed(SMTP_QUIT, SMTP_STATE_NEW));
-	STR_EQ(str_from_c(smtp_sequence_text(SMTP_DATA, SMTP_STATE_MAIL)), S("No valid recipients"));
+	STR_EQ(str_from_c(smtp_sequence_text(SMTP_DATA, SMTP_STATE_MAIL)),
+	       S("No valid recipients"));
 	EQ(smtp_fault_info(SMTP_FAULT_UNKNOWN)->code, 500);
 	STR_EQ(str_from_c(smtp_verb_name(SMTP_STARTTLS)), S("STARTTLS"));
 }

@@ -1,13 +1,15 @@
 /* The end-of-data decoder.
  *
- * SMTP smuggling (2023) showed what happens when two servers disagree on where a message ends: one of them is made to relay a
- * body that the other reads as two messages. So there is one rule here, RFC 5321 2.3.8 and 4.1.1.4: CRLF.CRLF, where the
- * first CRLF may be that of the DATA command. LF.LF, LF.CRLF, CRLF.LF, CR.CR and all their kin are message text,
- * and make the whole message refused.
+ * SMTP smuggling (2023) showed what happens when two servers disagree on where a message ends: one
+ * of them is made to relay a body that the other reads as two messages. So there is one rule here,
+ * RFC 5321 2.3.8 and 4.1.1.4: CRLF.CRLF, where the first CRLF may be that of the DATA command.
+ * LF.LF, LF.CRLF, CRLF.LF, CR.CR and all their kin are message text, and make the whole message
+ * refused.
  *
- * Refused, not normalised: a message that needs repair has two readings by definition, and its DKIM signature was made over
- * one of them. And read to its true end first, rather than cutting the connection, so that the client gets its 5xx
- * and returns the mail to its sender instead of trying again for days.
+ * Refused, not normalised: a message that needs repair has two readings by definition, and its DKIM
+ * signature was made over one of them. And read to its true end first, rather than cutting the
+ * connection, so that the client gets its 5xx and returns the mail to its sender instead of trying
+ * again for days.
  *
  * The states are the bytes of "\r\n.\r\n" seen so far:
  *
@@ -15,8 +17,8 @@
  *	DOT     "." at the beginning                    CR      "\r" in a line
  *	DOT_CR  ".\r" at the beginning
  *
- * Speed: a line costs two memchr (its CR; a LF before that) and everything between two removed dots is one copy. A table of
- * states walked byte by byte was turned down: it is ten times slower.
+ * Speed: a line costs two memchr (its CR; a LF before that) and everything between two removed dots
+ * is one copy. A table of states walked byte by byte was turned down: it is ten times slower.
  */
 #include "smtp/data.h"
 
@@ -27,7 +29,8 @@ void smtp_data_init(struct smtp_data *d, bool dots)
 	*d = (struct smtp_data){ .dots = dots, .state = STATE_START };
 }
 
-/* The length of the piece of a line at the front of s, up to its CR; notes what it must not hold. */
+/* The length of the piece of a line at the front of s, up to its CR; notes what it must not hold.
+ */
 static size_t text_piece(struct smtp_data *d, str s)
 {
 	const char *cr = memchr(s.p, '\r', s.n);
@@ -47,7 +50,8 @@ static void line_ended(struct smtp_data *d)
 	d->line = 0;
 }
 
-/* The state is not TEXT: what follows depends on the next byte alone. False: it is not taken, but begins text. */
+/* The state is not TEXT: what follows depends on the next byte alone. False: it is not taken, but
+ * begins text. */
 static bool step(struct smtp_data *d, char c)
 {
 	switch ((enum data_state)d->state) {
@@ -103,7 +107,8 @@ size_t smtp_data_decode(struct smtp_data *d, str in, struct buf *out)
 		}
 		if (!step(d, in.p[at]))
 			continue;
-		if (d->state == STATE_DOT) { /* RFC 5321 4.5.2: a dot at the beginning of a line is removed */
+		if (d->state ==
+		    STATE_DOT) { /* RFC 5321 4.5.2: a dot at the beginning of a line is removed */
 			put(d, str_sub(in, from, at - from), out);
 			from = at + 1;
 		}

@@ -1,5 +1,5 @@
-/* The end-of-data decoder: every table entry is fed whole, byte by byte, and split at every position, with the same
- * outcome. */
+/* The end-of-data decoder: every table entry is fed whole, byte by byte, and split at every
+ * position, with the same outcome. */
 #include "smtp/data.h"
 
 #include "base/tap.h"
@@ -37,8 +37,9 @@ static bool is_same_however_split(str in, struct run want, str text)
 		for (int whole = 0; whole < 2; whole++) {
 			struct run r = feed(in, first, whole ? in.n : 1, &out);
 
-			good &= r.is_done == want.is_done && r.faults == want.faults && r.used == want.used &&
-				!buf_failed(&out) && (want.faults || str_eq(buf_str(&out), text));
+			good &= r.is_done == want.is_done && r.faults == want.faults &&
+				r.used == want.used && !buf_failed(&out) &&
+				(want.faults || str_eq(buf_str(&out), text));
 		}
 	buf_free(&out);
 	return good;
@@ -70,7 +71,8 @@ static const struct {
 	{ "CRLF.CR", "a\r\n.\rb\r\n.\r\n", "", true, SMTP_DATA_BARE_CR, 0 },
 	{ "CRLF.CR CRLF", "a\r\n.\r\r\nb\r\n.\r\n", "", true, SMTP_DATA_BARE_CR, 0 },
 	{ "CR CRLF.CRLF is an end", "a\r\r\n.\r\nb", "", true, SMTP_DATA_BARE_CR, 1 },
-	{ "LF CR.CRLF", "a\n\r.\r\nb\r\n.\r\n", "", true, SMTP_DATA_BARE_CR | SMTP_DATA_BARE_LF, 0 },
+	{ "LF CR.CRLF", "a\n\r.\r\nb\r\n.\r\n", "", true, SMTP_DATA_BARE_CR | SMTP_DATA_BARE_LF,
+	  0 },
 	{ "LF first", "\n.\r\nb\r\n.\r\n", "", true, SMTP_DATA_BARE_LF, 0 },
 	{ "LF.LF as the beginning", ".\nb\r\n.\r\n", "", true, SMTP_DATA_BARE_LF, 0 },
 	{ "LF LF", "a\n\nb\r\n.\r\n", "", true, SMTP_DATA_BARE_LF, 0 },
@@ -88,9 +90,12 @@ static void test_rows(void)
 		OK(is_same_however_split(in, want, str_from_c(rows[i].text)));
 	}
 	tap_group("NUL");
-	OK(is_same_however_split(S("a\0b\r\n.\r\n"), (struct run){ true, SMTP_DATA_NUL, 8 }, S("")));
-	OK(is_same_however_split(S("a\r\n.\0\r\nb\r\n.\r\n"), (struct run){ true, SMTP_DATA_NUL, 13 }, S("")));
-	OK(is_same_however_split(S("a\r\n\0.\r\nb\r\n.\r\n"), (struct run){ true, SMTP_DATA_NUL, 13 }, S("")));
+	OK(is_same_however_split(S("a\0b\r\n.\r\n"), (struct run){ true, SMTP_DATA_NUL, 8 },
+				 S("")));
+	OK(is_same_however_split(S("a\r\n.\0\r\nb\r\n.\r\n"),
+				 (struct run){ true, SMTP_DATA_NUL, 13 }, S("")));
+	OK(is_same_however_split(S("a\r\n\0.\r\nb\r\n.\r\n"),
+				 (struct run){ true, SMTP_DATA_NUL, 13 }, S("")));
 	OK(is_same_however_split(S("a\r\n.\r\n\0"), (struct run){ true, 0, 6 }, S("a\r\n")));
 }
 

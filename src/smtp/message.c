@@ -1,17 +1,18 @@
 /* A message on its way in.
  *
- * The header is held in memory until it is whole, because two things depend on it: how often the message
- * has been received already (RFC 5321 6.3, loops), and, at submission, what is missing (RFC 6409 8: Message-ID and Date;
- * From as well, from the envelope's sender, which `auth` has found to be the user's own: scanners and scripts leave it out, and
- * a 5xx would only lose their mail). Missing fields go to the end of the header, as Postfix puts them.
+ * The header is held in memory until it is whole, because two things depend on it: how often the
+ * message has been received already (RFC 5321 6.3, loops), and, at submission, what is missing (RFC
+ * 6409 8: Message-ID and Date; From as well, from the envelope's sender, which `auth` has found to
+ * be the user's own: scanners and scripts leave it out, and a 5xx would only lose their mail).
+ * Missing fields go to the end of the header, as Postfix puts them.
  *
- * A message whose first line is no field has no header at all: an empty line is put before it, so that what
- * follows us cannot take text for fields. An mbox "From " line, which some old software sends first, becomes a field.
- * Nothing else is ever changed.
+ * A message whose first line is no field has no header at all: an empty line is put before it, so
+ * that what follows us cannot take text for fields. An mbox "From " line, which some old software
+ * sends first, becomes a field. Nothing else is ever changed.
  *
- * What is larger than MSG_INLINE_MAX goes to a memfd, piece by piece, and is sealed at the end: the receivers map
- * it, and a sender that could still write would change it after the verdict. The sum of all of them is bounded, since a
- * memfd is memory that no limit on the heap sees.
+ * What is larger than MSG_INLINE_MAX goes to a memfd, piece by piece, and is sealed at the end: the
+ * receivers map it, and a sender that could still write would change it after the verdict. The sum
+ * of all of them is bounded, since a memfd is memory that no limit on the heap sees.
  */
 #include "smtp/message.h"
 
@@ -61,7 +62,8 @@ static void insert(struct smtp_message *m, size_t at, str s)
 	buf_added(&m->memory, s.n);
 }
 
-/* RFC 5322 2.2: printable ASCII but the colon, then the colon; RFC 5322 4.5 lets white space stand before it. */
+/* RFC 5322 2.2: printable ASCII but the colon, then the colon; RFC 5322 4.5 lets white space stand
+ * before it. */
 static bool is_field(str line)
 {
 	size_t n = 0;
@@ -77,7 +79,8 @@ static bool is_field(str line)
 
 static void check_first_line(struct smtp_message *m)
 {
-	str text = str_from(buf_str(&m->memory), m->ours), line = str_head(text, str_find(text, S("\r\n")));
+	str text = str_from(buf_str(&m->memory), m->ours),
+	    line = str_head(text, str_find(text, S("\r\n")));
 
 	if (line.n == 0 || is_field(line))
 		return;

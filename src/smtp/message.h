@@ -1,4 +1,5 @@
-/* A message on its way in: gathered in memory, then in a memfd when it is large, with what its header needs.
+/* A message on its way in: gathered in memory, then in a memfd when it is large, with what its
+ * header needs.
  *
  *	smtp_message_init(&m, &budget);
  *	smtp_received_write(..., &m.memory);
@@ -7,7 +8,8 @@
  *	err = smtp_message_finish(&m);		// m.fd, or smtp_message_inline(&m)
  *	smtp_message_free(&m);			// any time
  *
- * The result of finish is what `txn_body` takes: up to MSG_INLINE_MAX bytes in memory, or a sealed memfd.
+ * The result of finish is what `txn_body` takes: up to MSG_INLINE_MAX bytes in memory, or a sealed
+ * memfd.
  */
 #ifndef SMTP_MESSAGE_H
 #define SMTP_MESSAGE_H
@@ -18,12 +20,14 @@
 #include "text/date.h"
 
 enum {
-	/* Longer headers are refused. Postfix cuts at 100 KB; mailing lists that carry chains of ARC sets reach 60. */
+	/* Longer headers are refused. Postfix cuts at 100 KB; mailing lists that carry chains of
+	   ARC sets reach 60. */
 	SMTP_HEADER_MAX = 256 * 1024,
 	/* What one decoding step may add: a connection hands out at most so much. */
 	SMTP_PIECE_MAX = 128 * 1024,
 	SMTP_MEMORY_MAX = SMTP_HEADER_MAX + SMTP_PIECE_MAX + 64 * 1024,
-	/* RFC 5321 6.3: at least 100 is suggested; Postfix's hopcount_limit is 50, and real paths stay below 20. */
+	/* RFC 5321 6.3: at least 100 is suggested; Postfix's hopcount_limit is 50, and real paths
+	   stay below 20. */
 	SMTP_HOPS_MAX = 50,
 };
 
@@ -57,7 +61,8 @@ void smtp_message_free(struct smtp_message *m);
 /* `fix` must live as long as the message. */
 void smtp_message_begin(struct smtp_message *m, const struct smtp_fix *fix);
 
-/* After something was added to `memory`. ERR_TOO_LONG: the header; ERR_FULL: the budget; ERR_NO_MEMORY, ERR_IO. */
+/* After something was added to `memory`. ERR_TOO_LONG: the header; ERR_FULL: the budget;
+ * ERR_NO_MEMORY, ERR_IO. */
 MUST_USE enum err smtp_message_settle(struct smtp_message *m);
 MUST_USE enum err smtp_message_finish(struct smtp_message *m);
 

@@ -40,22 +40,26 @@ static void check(const char *name, str in, bool fixing, str want)
 
 #define DATE "Date: Thu, 1 Jan 1970 00:00:00 +0000\r\n"
 #define FROM "From: <alice@example.test>\r\n"
-#define ID "Message-ID: <id@example.test>\r\n"
+#define ID   "Message-ID: <id@example.test>\r\n"
 
 static void test_header(void)
 {
-	check("nothing to fix", S("From: a\r\n\r\nbody\r\n"), false, S("Received: us\r\nFrom: a\r\n\r\nbody\r\n"));
+	check("nothing to fix", S("From: a\r\n\r\nbody\r\n"), false,
+	      S("Received: us\r\nFrom: a\r\n\r\nbody\r\n"));
 	check("all missing", S("Subject: x\r\n\r\nbody\r\n"), true,
 	      S("Received: us\r\nSubject: x\r\n" DATE FROM ID "\r\nbody\r\n"));
-	check("nothing missing", S("date: d\r\nFROM: f\r\nMessage-Id: <i>\r\n\r\nDate: y\r\n"), true,
-	      S("Received: us\r\ndate: d\r\nFROM: f\r\nMessage-Id: <i>\r\n\r\nDate: y\r\n"));
+	check("nothing missing", S("date: d\r\nFROM: f\r\nMessage-Id: <i>\r\n\r\nDate: y\r\n"),
+	      true, S("Received: us\r\ndate: d\r\nFROM: f\r\nMessage-Id: <i>\r\n\r\nDate: y\r\n"));
 	check("a name in a fold is none", S("From: a\r\n Date: b\r\n\r\n"), true,
 	      S("Received: us\r\nFrom: a\r\n Date: b\r\n" DATE ID "\r\n"));
-	check("header without end", S("From: a\r\nDate: b\r\n"), true, S("Received: us\r\nFrom: a\r\nDate: b\r\n" ID));
-	check("body alone", S("\r\nbody\r\n"), true, S("Received: us\r\n" DATE FROM ID "\r\nbody\r\n"));
+	check("header without end", S("From: a\r\nDate: b\r\n"), true,
+	      S("Received: us\r\nFrom: a\r\nDate: b\r\n" ID));
+	check("body alone", S("\r\nbody\r\n"), true,
+	      S("Received: us\r\n" DATE FROM ID "\r\nbody\r\n"));
 	check("no header", S("hello there\r\nFrom: me\r\n\r\nx\r\n"), false,
 	      S("Received: us\r\n\r\nhello there\r\nFrom: me\r\n\r\nx\r\n"));
-	check("first line is a continuation", S(" x: y\r\n\r\n"), false, S("Received: us\r\n\r\n x: y\r\n\r\n"));
+	check("first line is a continuation", S(" x: y\r\n\r\n"), false,
+	      S("Received: us\r\n\r\n x: y\r\n\r\n"));
 	check("mbox line", S("From a@b Thu\r\nTo: x\r\n\r\n"), false,
 	      S("Received: us\r\nX-Mailbox-Line: From a@b Thu\r\nTo: x\r\n\r\n"));
 	check("empty", S(""), false, S("Received: us\r\n"));
@@ -67,7 +71,9 @@ static void test_hops(void)
 	struct smtp_message m;
 
 	tap_group("hops");
-	EQ(gather(&m, S("Received: a\r\nX: Received: b\r\nreceived: c\r\n\r\nReceived: d\r\n"), 7, false), ERR_OK);
+	EQ(gather(&m, S("Received: a\r\nX: Received: b\r\nreceived: c\r\n\r\nReceived: d\r\n"), 7,
+		  false),
+	   ERR_OK);
 	EQ(m.hops, 2);
 	smtp_message_free(&m);
 }

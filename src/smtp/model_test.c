@@ -1,10 +1,17 @@
-/* SMTP, submission and LMTP against a model: random commands, legal and illegal, alone and pipelined. The model is what RFC 5321
- * says of the state of a transaction in a few lines; the session has to give the same replies, and auth and store
- * have to see the same transactions. State that an error path forgot to reset shows up as a wrong reply some commands later. */
+/* SMTP, submission and LMTP against a model: random commands, legal and illegal, alone and
+ * pipelined. The model is what RFC 5321 says of the state of a transaction in a few lines; the
+ * session has to give the same replies, and auth and store have to see the same transactions. State
+ * that an error path forgot to reset shows up as a wrong reply some commands later. */
 #include "smtp/command.h"
 #include "smtp/session_fake.h"
 
-enum { CONNECTIONS = 400, GROUPS = 40, GROUP_MAX = 6, ERRORS_MAX = SMTP_SOFT_ERROR_LIMIT - 1, REPLIES_MAX = 256 };
+enum {
+	CONNECTIONS = 400,
+	GROUPS = 40,
+	GROUP_MAX = 6,
+	ERRORS_MAX = SMTP_SOFT_ERROR_LIMIT - 1,
+	REPLIES_MAX = 256
+};
 
 struct model {
 	enum smtp_service service;
@@ -13,7 +20,7 @@ struct model {
 	unsigned accepted; /* recipients */
 	unsigned errors;
 	unsigned mails, rcpts, bodies, resets; /* since the beginning of the world */
-	bool is_open; /* auth has a transaction */
+	bool is_open;			       /* auth has a transaction */
 	/* Replies that are owed. */
 	unsigned codes[REPLIES_MAX], count;
 	uint64_t seed;
@@ -79,7 +86,8 @@ static void hello(struct model *m, struct world *w)
 
 static void mail(struct model *m, struct world *w)
 {
-	static const char *const senders[] = { "<a@b.example>", "<>", "<a@b.example> SIZE=10", "<bad@b.example>", "broken" };
+	static const char *const senders[] = { "<a@b.example>", "<>", "<a@b.example> SIZE=10",
+					       "<bad@b.example>", "broken" };
 	unsigned which = chance(m, 3) ? chance(m, 3) : chance(m, 5);
 
 	conn_printf(w->client, "MAIL FROM:%s\r\n", senders[which]);
@@ -101,7 +109,8 @@ static void mail(struct model *m, struct world *w)
 
 static void rcpt(struct model *m, struct world *w)
 {
-	static const char *const recipients[] = { "<x@y.example>", "<Postmaster>", "<bad@y.example>", "<later@y.example>", "<>" };
+	static const char *const recipients[] = { "<x@y.example>", "<Postmaster>",
+						  "<bad@y.example>", "<later@y.example>", "<>" };
 	unsigned which = chance(m, 3) ? chance(m, 2) : chance(m, 5);
 
 	conn_printf(w->client, "RCPT TO:%s\r\n", recipients[which]);
@@ -129,7 +138,8 @@ static void data(struct model *m, struct world *w)
 		return;
 	}
 	expect(m, 354);
-	world_say(w, good ? "a: b\r\n\r\nRSET\r\n..\r\n.\r\n" : "a: b\r\n\r\nx\n.\r\nRSET\r\n.\r\n");
+	world_say(w,
+		  good ? "a: b\r\n\r\nRSET\r\n..\r\n.\r\n" : "a: b\r\n\r\nx\n.\r\nRSET\r\n.\r\n");
 	message_ends(m, good);
 }
 
@@ -137,7 +147,8 @@ static void bdat(struct model *m, struct world *w)
 {
 	bool good = chance(m, 4) != 0, last = chance(m, 2) != 0;
 
-	conn_printf(w->client, "BDAT 6%s\r\n%s", last ? " LAST" : "", good ? "RSET\r\n" : "ab\nc\r\n");
+	conn_printf(w->client, "BDAT 6%s\r\n%s", last ? " LAST" : "",
+		    good ? "RSET\r\n" : "ab\nc\r\n");
 	if (!is_in(m, SMTP_STATE_RCPT | SMTP_STATE_BDAT)) {
 		expect(m, 503);
 	} else if (last) {
@@ -179,8 +190,9 @@ static void other(struct model *m, struct world *w)
 	static const struct {
 		const char *line;
 		unsigned code;
-	} rows[] = { { "NOOP\r\n", 250 },  { "VRFY x\r\n", 252 }, { "EXPN x\r\n", 502 },	   { "HELP\r\n", 214 },
-		     { "XYZZY\r\n", 500 }, { "\r\n", 500 },	  { "NOOP \x01\r\n", 500 }, { "ETRN x\r\n", 502 } };
+	} rows[] = { { "NOOP\r\n", 250 },      { "VRFY x\r\n", 252 }, { "EXPN x\r\n", 502 },
+		     { "HELP\r\n", 214 },      { "XYZZY\r\n", 500 },  { "\r\n", 500 },
+		     { "NOOP \x01\r\n", 500 }, { "ETRN x\r\n", 502 } };
 	unsigned which = chance(m, ARRAY_LEN(rows) + 1);
 
 	if (which == ARRAY_LEN(rows)) {
@@ -227,10 +239,12 @@ static void lead_on(struct model *m, struct world *w)
 
 static void command(struct model *m, struct world *w)
 {
-	static void (*const commands[])(struct model *, struct world *) = { mail, mail, rcpt, rcpt, rcpt, data, data, bdat, bdat,
-									    auth, rset, other, other, hello };
+	static void (*const commands[])(
+		struct model *, struct world *) = { mail, mail, rcpt, rcpt, rcpt,  data,  data,
+						    bdat, bdat, auth, rset, other, other, hello };
 
-	/* Legal most of the time, so that the deep states are reached before there are too many errors. */
+	/* Legal most of the time, so that the deep states are reached before there are too many
+	 * errors. */
 	if (chance(m, 4))
 		lead_on(m, w);
 	else if (chance(m, 60) == 0)
@@ -250,7 +264,8 @@ static bool group(struct model *m, struct world *w)
 		unsigned code = world_reply(w);
 
 		if (code != m->codes[i]) {
-			printf("# reply %u of %u was %u, wanted %u\n", i, m->count, code, m->codes[i]);
+			printf("# reply %u of %u was %u, wanted %u\n", i, m->count, code,
+			       m->codes[i]);
 			return false;
 		}
 	}
@@ -259,7 +274,8 @@ static bool group(struct model *m, struct world *w)
 
 static bool connection(struct model *m, struct world *w)
 {
-	static const enum smtp_service services[] = { SMTP_SERVICE_SMTP, SMTP_SERVICE_SUBMISSION, SMTP_SERVICE_LMTP };
+	static const enum smtp_service services[] = { SMTP_SERVICE_SMTP, SMTP_SERVICE_SUBMISSION,
+						      SMTP_SERVICE_LMTP };
 
 	m->service = services[chance(m, 3)];
 	m->state = SMTP_STATE_NEW;
@@ -281,8 +297,8 @@ static bool connection(struct model *m, struct world *w)
 	/* The reset at the end is told to auth after the reply. */
 	while (w->resets < m->resets)
 		fiber_yield(w->loop);
-	return w->mails == m->mails && w->rcpts == m->rcpts && w->bodies == m->bodies && w->commits == m->bodies &&
-	       w->checks == m->bodies && w->resets == m->resets;
+	return w->mails == m->mails && w->rcpts == m->rcpts && w->bodies == m->bodies &&
+	       w->commits == m->bodies && w->checks == m->bodies && w->resets == m->resets;
 }
 
 static void story(struct world *w)
@@ -292,9 +308,10 @@ static void story(struct world *w)
 	for (uint64_t i = 1; i <= CONNECTIONS; i++) {
 		m.seed = i * 0x9e3779b97f4a7c15u;
 		if (!connection(&m, w)) {
-			printf("# connection %llu: service %d; mails %u/%u rcpts %u/%u bodies %u/%u commits %u resets %u/%u\n",
-			       (unsigned long long)i, (int)m.service, w->mails, m.mails, w->rcpts, m.rcpts, w->bodies,
-			       m.bodies, w->commits, w->resets, m.resets);
+			printf("# connection %llu: service %d; mails %u/%u rcpts %u/%u bodies "
+			       "%u/%u commits %u resets %u/%u\n",
+			       (unsigned long long)i, (int)m.service, w->mails, m.mails, w->rcpts,
+			       m.rcpts, w->bodies, m.bodies, w->commits, w->resets, m.resets);
 			OK(!"the session is not the model");
 			return;
 		}
@@ -306,6 +323,7 @@ static void story(struct world *w)
 
 int main(void)
 {
-	world_run("model", CONF "disable_plaintext_auth = no\nsmtpd_hard_error_limit = 1000\n", story);
+	world_run("model", CONF "disable_plaintext_auth = no\nsmtpd_hard_error_limit = 1000\n",
+		  story);
 	return tap_done();
 }

@@ -5,9 +5,10 @@
  *		id 0CW3Z9K2M4XQA for <bob@example.test>;
  *		Sun, 22 Nov 2026 03:10:15 +0000
  *
- * The name that the client gave itself comes from the network and is put into a header: what could end the field, open a comment
- * or look like another clause is replaced. The address is the one the connection came from, and is the part that can
- * be believed. A single recipient is named; with several, naming one would tell it to the others.
+ * The name that the client gave itself comes from the network and is put into a header: what could
+ * end the field, open a comment or look like another clause is replaced. The address is the one the
+ * connection came from, and is the part that can be believed. A single recipient is named; with
+ * several, naming one would tell it to the others.
  */
 #include "smtp/received.h"
 
@@ -15,7 +16,8 @@
 
 static bool is_plain(char c)
 {
-	return ascii_is_alnum(c) || c == '.' || c == '-' || c == '_' || c == ':' || c == '[' || c == ']';
+	return ascii_is_alnum(c) || c == '.' || c == '-' || c == '_' || c == ':' || c == '[' ||
+	       c == ']';
 }
 
 static void write_name(str s, struct buf *out)
@@ -61,7 +63,8 @@ void smtp_received_write(const struct smtp_received *r, struct buf *out)
 	if (r->is_tls && r->tls.n)
 		buf_printf(out, " (%.*s)", STR_ARGS(r->tls));
 	buf_printf(out, "\r\n\tid %.*s", STR_ARGS(r->id));
-	/* RFC 6531 3.7.3: an address beyond ASCII in a trace field is for SMTPUTF8 messages alone. */
+	/* RFC 6531 3.7.3: an address beyond ASCII in a trace field is for SMTPUTF8 messages alone.
+	 */
 	if (r->recipient.n && (r->is_utf8 || utf8_is_ascii(r->recipient)))
 		buf_printf(out, " for <%.*s>", STR_ARGS(r->recipient));
 	buf_add(out, S(";\r\n\t"));

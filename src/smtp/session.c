@@ -1,12 +1,13 @@
 /* The life of a session: greeting, commands one after the other, parking, the end.
  *
- * A session without a command in progress is parked: no fiber, no buffers. Input wakes on_input, on the loop; it waits there for a
- * whole line, so that a client who sends a byte a minute holds no fiber either, and then spawns `serve`, which runs
- * commands until no further one is there. Replies gather in the connection and go out together when it is parked or
- * waits (RFC 2920 3.2).
+ * A session without a command in progress is parked: no fiber, no buffers. Input wakes on_input, on
+ * the loop; it waits there for a whole line, so that a client who sends a byte a minute holds no
+ * fiber either, and then spawns `serve`, which runs commands until no further one is there. Replies
+ * gather in the connection and go out together when it is parked or waits (RFC 2920 3.2).
  *
- * Invariants: a transaction ends in smtp_transaction_end and nowhere else; whether a command is allowed is read from the table
- * (smtp.def), before its handler runs; a handler replies exactly once, but for DATA (354 first) and LMTP's final replies.
+ * Invariants: a transaction ends in smtp_transaction_end and nowhere else; whether a command is
+ * allowed is read from the table (smtp.def), before its handler runs; a handler replies exactly
+ * once, but for DATA (354 first) and LMTP's final replies.
  */
 #include "smtp/session_priv.h"
 
@@ -28,16 +29,19 @@ const char *smtp_service_name(enum smtp_service service)
 	return names[service];
 }
 
-void smtp_server_init(struct smtp_server *server, struct loop *loop, const struct log *log, struct msgid_source *msgids,
-		      const struct conf *conf)
+void smtp_server_init(struct smtp_server *server, struct loop *loop, const struct log *log,
+		      struct msgid_source *msgids, const struct conf *conf)
 {
-	*server = (struct smtp_server){ .loop = loop, .log = log, .msgids = msgids, .conf = conf, .next_conn = 1 };
+	*server = (struct smtp_server){
+		.loop = loop, .log = log, .msgids = msgids, .conf = conf, .next_conn = 1
+	};
 	server->spool.max = SMTP_SPOOL_MAX;
 }
 
 /* ---- what handlers use ---- */
 
-/* RFC 5321 4.2: a reply's text is printable; what another role, or a remote server through it, put there need not be. */
+/* RFC 5321 4.2: a reply's text is printable; what another role, or a remote server through it, put
+ * there need not be. */
 static void write_text(struct smtp_session *s, str text)
 {
 	char clean[480]; /* RFC 5321 4.5.3.1.5: a reply line of 512 */
@@ -55,8 +59,8 @@ void smtp_answer(struct smtp_session *s, struct smtp_answer a)
 	write_text(s, a.text);
 }
 
-static PRINTF_LIKE(4, 0) void reply_list(struct smtp_session *s, unsigned code, const char *status, const char *fmt,
-					 va_list ap)
+static PRINTF_LIKE(4, 0) void reply_list(struct smtp_session *s, unsigned code, const char *status,
+					 const char *fmt, va_list ap)
 {
 	char text[480];
 	int n = vsnprintf(text, sizeof(text), fmt, ap);
@@ -78,7 +82,8 @@ void smtp_count_error(struct smtp_session *s)
 {
 	s->errors++;
 	/* A client that guesses is slowed down. Waiting costs us a fiber, and it the same time. */
-	if (s->errors > SMTP_SOFT_ERROR_LIMIT && !smtp_is_lmtp(s) && fiber_sleep(s->server->loop, SECONDS(1)))
+	if (s->errors > SMTP_SOFT_ERROR_LIMIT && !smtp_is_lmtp(s) &&
+	    fiber_sleep(s->server->loop, SECONDS(1)))
 		s->is_closing = true;
 }
 
@@ -92,8 +97,8 @@ void smtp_refuse(struct smtp_session *s, unsigned code, const char *status, cons
 	va_end(ap);
 }
 
-void smtp_trace(struct smtp_session *s, uint64_t message, enum trace_event event, str sender, str recipient,
-		const char *fmt, ...)
+void smtp_trace(struct smtp_session *s, uint64_t message, enum trace_event event, str sender,
+		str recipient, const char *fmt, ...)
 {
 	char text[768];
 	va_list ap;
@@ -179,8 +184,8 @@ static void end_because(struct smtp_session *s, enum err why)
 	char client[ADDR_TEXT_MAX];
 
 	if (s->txn)
-		smtp_trace(s, s->txn->id, TRACE_CLIENT_LOST, s->txn->sender, STR_EMPTY, "client %.*s: %s",
-			   STR_ARGS(smtp_client(s, client)), err_text(why));
+		smtp_trace(s, s->txn->id, TRACE_CLIENT_LOST, s->txn->sender, STR_EMPTY,
+			   "client %.*s: %s", STR_ARGS(smtp_client(s, client)), err_text(why));
 	/* RFC 5321 3.8: 421 before closing, for whatever reason. */
 	if (why == ERR_TIMEOUT)
 		smtp_reply(s, 421, "4.4.2", "Timeout; closing the connection");
@@ -190,18 +195,22 @@ static void end_because(struct smtp_session *s, enum err why)
 		smtp_reply(s, 421, "4.7.0", "Too much that is no command; closing the connection");
 	else if (why == ERR_BUSY || why == ERR_NO_MEMORY)
 		smtp_reply(s, 421, "4.3.2", "Too busy; try again later");
-	log_debug(s->server->log, "smtp-end", "client=%.*s why=%s", STR_ARGS(smtp_client(s, client)), err_name(why));
+	log_debug(s->server->log, "smtp-end", "client=%.*s why=%s",
+		  STR_ARGS(smtp_client(s, client)), err_name(why));
 	end(s);
 }
 
 /* ---- commands ---- */
 
 static smtp_handler *const handlers[SMTP_VERB_COUNT] = {
-	[SMTP_HELO] = smtp_do_hello, [SMTP_EHLO] = smtp_do_hello, [SMTP_LHLO] = smtp_do_hello,
-	[SMTP_MAIL] = smtp_do_mail,  [SMTP_RCPT] = smtp_do_rcpt,  [SMTP_DATA] = smtp_do_data,
-	[SMTP_BDAT] = smtp_do_bdat,  [SMTP_RSET] = smtp_do_rset,  [SMTP_NOOP] = smtp_do_noop,
-	[SMTP_VRFY] = smtp_do_vrfy,  [SMTP_EXPN] = smtp_do_expn,  [SMTP_HELP] = smtp_do_help,
-	[SMTP_AUTH] = smtp_do_auth,  [SMTP_STARTTLS] = smtp_do_starttls, [SMTP_QUIT] = smtp_do_quit,
+	[SMTP_HELO] = smtp_do_hello, [SMTP_EHLO] = smtp_do_hello,
+	[SMTP_LHLO] = smtp_do_hello, [SMTP_MAIL] = smtp_do_mail,
+	[SMTP_RCPT] = smtp_do_rcpt,  [SMTP_DATA] = smtp_do_data,
+	[SMTP_BDAT] = smtp_do_bdat,  [SMTP_RSET] = smtp_do_rset,
+	[SMTP_NOOP] = smtp_do_noop,  [SMTP_VRFY] = smtp_do_vrfy,
+	[SMTP_EXPN] = smtp_do_expn,  [SMTP_HELP] = smtp_do_help,
+	[SMTP_AUTH] = smtp_do_auth,  [SMTP_STARTTLS] = smtp_do_starttls,
+	[SMTP_QUIT] = smtp_do_quit,
 };
 
 static void do_fault(struct smtp_session *s, enum smtp_fault fault, const struct smtp_command *c)
@@ -211,8 +220,8 @@ static void do_fault(struct smtp_session *s, enum smtp_fault fault, const struct
 	char client[ADDR_TEXT_MAX];
 
 	if (fault == SMTP_FAULT_NOT_SMTP) {
-		smtp_trace(s, 0, TRACE_CLIENT_REFUSED, STR_EMPTY, STR_EMPTY, "%.*s does not speak SMTP",
-			   STR_ARGS(smtp_client(s, client)));
+		smtp_trace(s, 0, TRACE_CLIENT_REFUSED, STR_EMPTY, STR_EMPTY,
+			   "%.*s does not speak SMTP", STR_ARGS(smtp_client(s, client)));
 		s->is_closing = true;
 	}
 	/* How many bytes follow is not known, so the next command cannot be found. */
@@ -228,7 +237,8 @@ static void do_line(struct smtp_session *s, str line)
 {
 	enum smtp_dialect dialect = smtp_is_lmtp(s) ? SMTP_DIALECT_LMTP : SMTP_DIALECT_SMTP;
 	struct smtp_command c;
-	enum smtp_fault fault = smtp_command_parse(line, dialect, s->txn && s->txn->is_utf8, s->work, &c);
+	enum smtp_fault fault =
+		smtp_command_parse(line, dialect, s->txn && s->txn->is_utf8, s->work, &c);
 
 	if (fault) {
 		do_fault(s, fault, &c);
@@ -237,9 +247,13 @@ static void do_line(struct smtp_session *s, str line)
 	if (!smtp_is_allowed(c.verb, s->state)) {
 		if (c.verb == SMTP_BDAT)
 			smtp_discard_chunk(s, c.chunk);
-		/* RFC 5321 3.3 allows 554 where all recipients were refused; RFC 2033 4.2 wants 503. */
-		smtp_refuse(s, c.verb == SMTP_DATA && s->state == SMTP_STATE_MAIL && !smtp_is_lmtp(s) ? 554 : 503, "5.5.1",
-			    "%s", smtp_sequence_text(c.verb, s->state));
+		/* RFC 5321 3.3 allows 554 where all recipients were refused; RFC 2033 4.2 wants
+		 * 503. */
+		smtp_refuse(s,
+			    c.verb == SMTP_DATA && s->state == SMTP_STATE_MAIL && !smtp_is_lmtp(s)
+				    ? 554
+				    : 503,
+			    "5.5.1", "%s", smtp_sequence_text(c.verb, s->state));
 		return;
 	}
 	handlers[c.verb](s, &c);
@@ -256,9 +270,10 @@ static void after_command(struct smtp_session *s)
 	}
 	if (s->is_closing)
 		return;
-	if (s->errors >= conf_u64(s->server->conf, CONF_smtpd_hard_error_limit) && !smtp_is_lmtp(s)) {
-		smtp_trace(s, 0, TRACE_CLIENT_REFUSED, STR_EMPTY, STR_EMPTY, "%.*s made too many errors",
-			   STR_ARGS(smtp_client(s, client)));
+	if (s->errors >= conf_u64(s->server->conf, CONF_smtpd_hard_error_limit) &&
+	    !smtp_is_lmtp(s)) {
+		smtp_trace(s, 0, TRACE_CLIENT_REFUSED, STR_EMPTY, STR_EMPTY,
+			   "%.*s made too many errors", STR_ARGS(smtp_client(s, client)));
 		smtp_reply(s, 421, "4.7.0", "Too many errors");
 		s->is_closing = true;
 	} else if (s->server->is_stopping) {
@@ -332,7 +347,8 @@ static void greet(struct smtp_session *s)
 	str name = conf_str(s->server->conf, CONF_myhostname);
 
 	/* RFC 5321 4.2: the name comes first, then ESMTP says that EHLO is known. */
-	conn_printf(s->conn, "220 %.*s %s Posthorn\r\n", STR_ARGS(name), smtp_is_lmtp(s) ? "LMTP" : "ESMTP");
+	conn_printf(s->conn, "220 %.*s %s Posthorn\r\n", STR_ARGS(name),
+		    smtp_is_lmtp(s) ? "LMTP" : "ESMTP");
 	smtp_await_client(s);
 	park(s);
 }
@@ -356,7 +372,8 @@ static void begin_tls(void *arg)
 	greet(s);
 }
 
-enum err smtp_session_start(struct smtp_server *server, struct conn *conn, enum smtp_service service)
+enum err smtp_session_start(struct smtp_server *server, struct conn *conn,
+			    enum smtp_service service)
 {
 	struct smtp_session *s;
 	enum err err;
@@ -371,7 +388,8 @@ enum err smtp_session_start(struct smtp_server *server, struct conn *conn, enum 
 	s->state = SMTP_STATE_NEW;
 	buf_init(&s->helo, SMTP_HELO_MAX);
 	buf_init(&s->login, 512);
-	if (service == SMTP_SERVICE_SUBMISSIONS && (err = fiber_spawn(server->loop, begin_tls, s))) {
+	if (service == SMTP_SERVICE_SUBMISSIONS &&
+	    (err = fiber_spawn(server->loop, begin_tls, s))) {
 		free(s);
 		return err;
 	}

@@ -1,10 +1,11 @@
 /* AUTH (RFC 4954): the exchange is between the client and role `auth`; this process carries it.
  *
- * Passwords are taken under TLS alone, unless disable_plaintext_auth is "no", and on the submission services alone: a server
- * that relays to others for whoever logs in on port 25 is guessed at by every bot that scans it, and no client needs it there.
+ * Passwords are taken under TLS alone, unless disable_plaintext_auth is "no", and on the submission
+ * services alone: a server that relays to others for whoever logs in on port 25 is guessed at by
+ * every bot that scans it, and no client needs it there.
  *
- * SCRAM's last words come with the success. SMTP has no place for them in the 235, so they go out as one more challenge, to
- * which the client answers with an empty line (RFC 4954 4).
+ * SCRAM's last words come with the success. SMTP has no place for them in the 235, so they go out
+ * as one more challenge, to which the client answers with an empty line (RFC 4954 4).
  */
 #include "smtp/session_priv.h"
 
@@ -13,7 +14,7 @@
 
 enum {
 	AUTH_DATA_MAX = 12288, /* as in messages.def */
-	AUTH_ROUNDS_MAX = 8,	/* no mechanism of ours needs more than three */
+	AUTH_ROUNDS_MAX = 8,   /* no mechanism of ours needs more than three */
 };
 
 bool smtp_auth_is_possible(const struct smtp_session *s)
@@ -29,7 +30,8 @@ bool smtp_auth_is_offered(const struct smtp_session *s)
 
 static bool mechanism_is_known(str m)
 {
-	return str_case_eq(m, S("PLAIN")) || str_case_eq(m, S("LOGIN")) || str_case_eq(m, S("SCRAM-SHA-256"));
+	return str_case_eq(m, S("PLAIN")) || str_case_eq(m, S("LOGIN")) ||
+	       str_case_eq(m, S("SCRAM-SHA-256"));
 }
 
 /* False when AUTH cannot be had now, which has been answered. */
@@ -58,7 +60,8 @@ static void write_challenge(struct smtp_session *s, str challenge)
 	buf_free(&b);
 }
 
-/* Base64 as SASL has it in SMTP: "=" is an empty initial response (RFC 4954 4). In the command's arena. */
+/* Base64 as SASL has it in SMTP: "=" is an empty initial response (RFC 4954 4). In the command's
+ * arena. */
 static enum err decode(struct smtp_session *s, str text, bool is_initial, str *out)
 {
 	struct buf b;
@@ -80,7 +83,8 @@ static enum err decode(struct smtp_session *s, str text, bool is_initial, str *o
 	return err;
 }
 
-/* The client's next line, decoded. False: the exchange is over and answered, or the connection gone. */
+/* The client's next line, decoded. False: the exchange is over and answered, or the connection
+ * gone. */
 static bool read_response(struct smtp_session *s, str *response)
 {
 	str line;
@@ -114,8 +118,9 @@ static enum err ask_first(struct smtp_session *s, const struct smtp_command *c, 
 {
 	char client[ADDR_TEXT_MAX];
 
-	return CALL(s->server->auth, auth_sasl, auth_sasl_reply, r, s->work, smtp_deadline(s, SMTP_AUTH_SECONDS),
-		    .conn = s->id, .service = smtp_session_service(s), .client = smtp_client(s, client),
+	return CALL(s->server->auth, auth_sasl, auth_sasl_reply, r, s->work,
+		    smtp_deadline(s, SMTP_AUTH_SECONDS), .conn = s->id,
+		    .service = smtp_session_service(s), .client = smtp_client(s, client),
 		    .mechanism = c->argument, .has_initial = c->has_initial, .initial = initial);
 }
 
@@ -127,8 +132,9 @@ static void logged_in(struct smtp_session *s, const struct msg_auth_sasl_reply *
 	s->auth_life = s->server->auth_lives;
 	buf_clear(&s->login);
 	buf_add(&s->login, r->address);
-	log_info(s->server->log, "smtp-login", "client=%.*s user=<%.*s> tls=%s", STR_ARGS(smtp_client(s, client)),
-		 STR_ARGS(r->address), conn_is_tls(s->conn) ? "yes" : "no");
+	log_info(s->server->log, "smtp-login", "client=%.*s user=<%.*s> tls=%s",
+		 STR_ARGS(smtp_client(s, client)), STR_ARGS(r->address),
+		 conn_is_tls(s->conn) ? "yes" : "no");
 	smtp_reply(s, 235, "2.7.0", "Authentication successful");
 }
 
@@ -141,8 +147,8 @@ static void refused(struct smtp_session *s, enum err err, const struct msg_auth_
 		smtp_refuse(s, 454, "4.7.0", "Temporary authentication failure");
 		return;
 	}
-	smtp_trace(s, 0, TRACE_LOGIN_REFUSED, r->address, STR_EMPTY, "%.*s on %s: %.*s", STR_ARGS(smtp_client(s, client)),
-		   smtp_service_name(s->service), STR_ARGS(text));
+	smtp_trace(s, 0, TRACE_LOGIN_REFUSED, r->address, STR_EMPTY, "%.*s on %s: %.*s",
+		   STR_ARGS(smtp_client(s, client)), smtp_service_name(s->service), STR_ARGS(text));
 	/* auth says how long a guess has to wait (penalties). */
 	if (r->delay_ms && fiber_sleep(s->server->loop, MILLISECONDS(MIN(r->delay_ms, 60000))))
 		s->is_closing = true;
@@ -162,14 +168,16 @@ void smtp_do_auth(struct smtp_session *s, const struct smtp_command *c)
 		return;
 	}
 	err = ask_first(s, c, response, &r);
-	for (int round = 0; !err && r.state == AUTH_SASL_CONTINUE && round < AUTH_ROUNDS_MAX; round++) {
+	for (int round = 0; !err && r.state == AUTH_SASL_CONTINUE && round < AUTH_ROUNDS_MAX;
+	     round++) {
 		write_challenge(s, r.challenge);
 		if (!read_response(s, &response)) {
 			(void)!SEND(s->server->auth, auth_conn_end, .conn = s->id);
 			return;
 		}
 		err = CALL(s->server->auth, auth_sasl_step, auth_sasl_reply, &r, s->work,
-			   smtp_deadline(s, SMTP_AUTH_SECONDS), .conn = s->id, .response = response);
+			   smtp_deadline(s, SMTP_AUTH_SECONDS), .conn = s->id,
+			   .response = response);
 	}
 	if (err || r.state != AUTH_SASL_OK) {
 		refused(s, err, &r);
@@ -177,7 +185,8 @@ void smtp_do_auth(struct smtp_session *s, const struct smtp_command *c)
 	}
 	if (r.challenge.n) {
 		write_challenge(s, r.challenge);
-		/* The client may still find that the server is not who it claims to be, and cancel. */
+		/* The client may still find that the server is not who it claims to be, and cancel.
+		 */
 		if (!read_response(s, &response)) {
 			(void)!SEND(s->server->auth, auth_conn_end, .conn = s->id);
 			return;

@@ -1,8 +1,9 @@
 /* The commands of a session but AUTH and DATA: RFC 5321 4.1.1, RFC 2033 4, RFC 3207.
  *
- * Who may send what to whom is not decided here: `auth` says so, in the words of the reply (auth_verdict). What this process
- * adds is what it knows itself: sizes, counts, whether there was a login. For a client in $mynetworks the socket goes
- * along, so that auth sees the address with its own eyes and a front that was broken into cannot claim one.
+ * Who may send what to whom is not decided here: `auth` says so, in the words of the reply
+ * (auth_verdict). What this process adds is what it knows itself: sizes, counts, whether there was
+ * a login. For a client in $mynetworks the socket goes along, so that auth sees the address with
+ * its own eyes and a front that was broken into cannot claim one.
  */
 #include "smtp/session_priv.h"
 
@@ -32,12 +33,15 @@ static void write_extensions(struct smtp_session *s)
 	struct conn *c = s->conn;
 
 	conn_write(c, S("250-PIPELINING\r\n"));
-	conn_printf(c, "250-SIZE %llu\r\n", (unsigned long long)conf_size(s->server->conf, CONF_message_size_limit));
+	conn_printf(c, "250-SIZE %llu\r\n",
+		    (unsigned long long)conf_size(s->server->conf, CONF_message_size_limit));
 	if (smtp_starttls_is_offered(s))
 		conn_write(c, S("250-STARTTLS\r\n"));
 	if (smtp_auth_is_offered(s))
-		conn_printf(c, "250-AUTH PLAIN LOGIN%s\r\n", s->server->offers_scram ? " SCRAM-SHA-256" : "");
-	conn_write(c, S("250-8BITMIME\r\n250-SMTPUTF8\r\n250-CHUNKING\r\n250-DSN\r\n250 ENHANCEDSTATUSCODES\r\n"));
+		conn_printf(c, "250-AUTH PLAIN LOGIN%s\r\n",
+			    s->server->offers_scram ? " SCRAM-SHA-256" : "");
+	conn_write(c, S("250-8BITMIME\r\n250-SMTPUTF8\r\n250-CHUNKING\r\n250-DSN\r\n250 "
+			"ENHANCEDSTATUSCODES\r\n"));
 }
 
 void smtp_do_hello(struct smtp_session *s, const struct smtp_command *c)
@@ -74,14 +78,16 @@ void smtp_do_starttls(struct smtp_session *s, const struct smtp_command *c)
 		return;
 	}
 	smtp_reply(s, 220, "2.0.0", "Ready to start TLS");
-	/* RFC 3207 6: what came in clear behind STARTTLS was put there by a man in the middle; conn_tls_accept drops it. */
+	/* RFC 3207 6: what came in clear behind STARTTLS was put there by a man in the middle;
+	 * conn_tls_accept drops it. */
 	if (early)
 		log_warn(s->server->log, "starttls-injection", "client=%.*s dropped=%zu",
 			 STR_ARGS(smtp_client(s, client)), early);
 	conn_set_deadline(s->conn, smtp_deadline(s, SMTP_TLS_SECONDS));
 	if ((err = conn_tls_accept(s->conn, s->server->tls))) {
-		log_info(s->server->log, "tls-failed", "client=%.*s service=%s why=%s", STR_ARGS(smtp_client(s, client)),
-			 smtp_service_name(s->service), err_name(err));
+		log_info(s->server->log, "tls-failed", "client=%.*s service=%s why=%s",
+			 STR_ARGS(smtp_client(s, client)), smtp_service_name(s->service),
+			 err_name(err));
 		s->is_closing = true;
 		return;
 	}
@@ -93,15 +99,19 @@ void smtp_do_starttls(struct smtp_session *s, const struct smtp_command *c)
 
 /* ---- a transaction ---- */
 
-/* What auth said, as a reply; a code that is none means that auth is wrong, never that all is well. */
-static bool is_granted(struct smtp_session *s, enum err err, const struct msg_auth_verdict *v, struct smtp_answer *a)
+/* What auth said, as a reply; a code that is none means that auth is wrong, never that all is well.
+ */
+static bool is_granted(struct smtp_session *s, enum err err, const struct msg_auth_verdict *v,
+		       struct smtp_answer *a)
 {
 	*a = (struct smtp_answer){ v->code, v->status, v->text };
 	if (!err && v->code == 250)
 		return true;
 	if (err || v->code < 400 || v->code > 599) {
-		log_warn(s->server->log, "auth-away", "why=%s code=%u", err_name(err), err ? 0u : v->code);
-		*a = (struct smtp_answer){ 451, S("4.3.0"), S("Cannot check this now; try again later") };
+		log_warn(s->server->log, "auth-away", "why=%s code=%u", err_name(err),
+			 err ? 0u : v->code);
+		*a = (struct smtp_answer){ 451, S("4.3.0"),
+					   S("Cannot check this now; try again later") };
 	}
 	return false;
 }
@@ -144,7 +154,8 @@ static bool may_begin(struct smtp_session *s, const struct smtp_command *c)
 	/* RFC 6409 4.3: submission asks for a login; RFC 4954 6: 530. */
 	if (smtp_is_submission(s) && !s->is_authenticated) {
 		smtp_refuse(s, 530, "5.7.0",
-			    smtp_auth_is_offered(s) ? "Authentication required" : "Must issue a STARTTLS command first");
+			    smtp_auth_is_offered(s) ? "Authentication required"
+						    : "Must issue a STARTTLS command first");
 		return false;
 	}
 	/* RFC 1870 6.1 */
@@ -153,24 +164,28 @@ static bool may_begin(struct smtp_session *s, const struct smtp_command *c)
 			    (unsigned long long)limit);
 		return false;
 	}
-	if (server->hooks.may_send && !server->hooks.may_send(server->hooks.arg, conn_peer(s->conn))) {
+	if (server->hooks.may_send &&
+	    !server->hooks.may_send(server->hooks.arg, conn_peer(s->conn))) {
 		smtp_refuse(s, 450, "4.7.1", "Too many messages in a minute; try again later");
 		return false;
 	}
 	return true;
 }
 
-static enum err ask_mail(struct smtp_session *s, const struct smtp_command *c, struct smtp_transaction *t,
-			 struct msg_auth_verdict *v)
+static enum err ask_mail(struct smtp_session *s, const struct smtp_command *c,
+			 struct smtp_transaction *t, struct msg_auth_verdict *v)
 {
-	bool claims = s->service == SMTP_SERVICE_SMTP && !s->is_authenticated && is_in_mynetworks(s);
+	bool claims =
+		s->service == SMTP_SERVICE_SMTP && !s->is_authenticated && is_in_mynetworks(s);
 	char client[ADDR_TEXT_MAX];
 
-	return CALL(s->server->auth, auth_mail, auth_verdict, v, s->work, smtp_deadline(s, SMTP_AUTH_SECONDS),
-		    .txn = t->id, .conn = s->is_authenticated ? s->id : 0, .service = smtp_session_service(s),
-		    .client = smtp_client(s, client), .helo = buf_str(&s->helo), .sender = t->sender,
-		    .smtputf8 = t->is_utf8, .body = (uint8_t)c->mail.body, .ret = (uint8_t)c->mail.ret,
-		    .envid = c->mail.envid, .size = c->mail.size, .socket = claims ? conn_fd(s->conn) : 0);
+	return CALL(s->server->auth, auth_mail, auth_verdict, v, s->work,
+		    smtp_deadline(s, SMTP_AUTH_SECONDS), .txn = t->id,
+		    .conn = s->is_authenticated ? s->id : 0, .service = smtp_session_service(s),
+		    .client = smtp_client(s, client), .helo = buf_str(&s->helo),
+		    .sender = t->sender, .smtputf8 = t->is_utf8, .body = (uint8_t)c->mail.body,
+		    .ret = (uint8_t)c->mail.ret, .envid = c->mail.envid, .size = c->mail.size,
+		    .socket = claims ? conn_fd(s->conn) : 0);
 }
 
 void smtp_do_mail(struct smtp_session *s, const struct smtp_command *c)
@@ -196,8 +211,9 @@ void smtp_do_mail(struct smtp_session *s, const struct smtp_command *c)
 		smtp_answer(s, a);
 		return;
 	}
-	smtp_trace(s, t->id, TRACE_SENDER_REFUSED, t->sender, STR_EMPTY, "%u %.*s %.*s (client %.*s)", a.code,
-		   STR_ARGS(a.status), STR_ARGS(a.text), STR_ARGS(smtp_client(s, client)));
+	smtp_trace(s, t->id, TRACE_SENDER_REFUSED, t->sender, STR_EMPTY,
+		   "%u %.*s %.*s (client %.*s)", a.code, STR_ARGS(a.status), STR_ARGS(a.text),
+		   STR_ARGS(smtp_client(s, client)));
 	/* auth may have begun it and the answer been lost. */
 	smtp_transaction_end(s, v.code == 0);
 	s->is_closing |= a.code == 421;
@@ -212,10 +228,12 @@ static void rcpt_refused(struct smtp_session *s, str address, struct smtp_answer
 
 	t->refused++;
 	s->is_closing |= a.code == 421;
-	smtp_trace(s, t->id, TRACE_RCPT_REFUSED, t->sender, address, "%u %.*s %.*s (client %.*s)", a.code,
-		   STR_ARGS(a.status), STR_ARGS(a.text), STR_ARGS(smtp_client(s, client)));
-	log_info(s->server->log, "smtp-rcpt-refused", "client=%.*s from=<%.*s> to=<%.*s> code=%u status=%.*s",
-		 STR_ARGS(smtp_client(s, client)), STR_ARGS(t->sender), STR_ARGS(address), a.code, STR_ARGS(a.status));
+	smtp_trace(s, t->id, TRACE_RCPT_REFUSED, t->sender, address, "%u %.*s %.*s (client %.*s)",
+		   a.code, STR_ARGS(a.status), STR_ARGS(a.text), STR_ARGS(smtp_client(s, client)));
+	log_info(s->server->log, "smtp-rcpt-refused",
+		 "client=%.*s from=<%.*s> to=<%.*s> code=%u status=%.*s",
+		 STR_ARGS(smtp_client(s, client)), STR_ARGS(t->sender), STR_ARGS(address), a.code,
+		 STR_ARGS(a.status));
 	smtp_count_error(s);
 	smtp_answer(s, a);
 }
@@ -240,9 +258,11 @@ void smtp_do_rcpt(struct smtp_session *s, const struct smtp_command *c)
 		smtp_refuse(s, 452, "4.3.1", "Too many recipients");
 		return;
 	}
-	err = CALL(s->server->auth, auth_rcpt, auth_verdict, &v, s->work, smtp_deadline(s, SMTP_AUTH_SECONDS),
-		   .txn = t->id, .address = r->address, .notify = (uint8_t)c->rcpt.notify, .orcpt = c->rcpt.orcpt);
-	/* A new auth has never heard of the transaction, and says so; that is no fault of the recipient. */
+	err = CALL(s->server->auth, auth_rcpt, auth_verdict, &v, s->work,
+		   smtp_deadline(s, SMTP_AUTH_SECONDS), .txn = t->id, .address = r->address,
+		   .notify = (uint8_t)c->rcpt.notify, .orcpt = c->rcpt.orcpt);
+	/* A new auth has never heard of the transaction, and says so; that is no fault of the
+	 * recipient. */
 	if (!err && !smtp_is_known_to_auth(s))
 		err = ERR_CLOSED;
 	if (!is_granted(s, err, &v, &a)) {

@@ -1,10 +1,12 @@
 /* DATA (RFC 5321 4.1.1.4) and BDAT (RFC 3030): the bytes of a message.
  *
- * A message that will be refused is read to its end all the same, into nothing: the client is told then, and the next
- * command is found where it is. What is read so is bounded; past that the connection is closed.
+ * A message that will be refused is read to its end all the same, into nothing: the client is told
+ * then, and the next command is found where it is. What is read so is bounded; past that the
+ * connection is closed.
  *
- * With BDAT a chunk's bytes follow the command whatever we think of it, so every refusal of BDAT first reads them. A chunk
- * that fails ends the transaction; chunks that were pipelined behind it then get 503.
+ * With BDAT a chunk's bytes follow the command whatever we think of it, so every refusal of BDAT
+ * first reads them. A chunk that fails ends the transaction; chunks that were pipelined behind it
+ * then get 503.
  */
 #include "smtp/received.h"
 #include "smtp/session_priv.h"
@@ -45,7 +47,8 @@ static void begin_message(struct smtp_session *s, bool dots)
 	if (smtp_is_submission(s))
 		t->fix = (struct smtp_fix){ .date = r.date,
 					    .message_id = arena_printf(t->arena, "%s.%08x@%.*s", id,
-								       (unsigned)os_random_u64(), STR_ARGS(myhostname)),
+								       (unsigned)os_random_u64(),
+								       STR_ARGS(myhostname)),
 					    .from = t->sender };
 	smtp_message_begin(&t->message, smtp_is_submission(s) ? &t->fix : NULL);
 }
@@ -74,10 +77,12 @@ static void settle(struct smtp_session *s)
 	if (err == ERR_TOO_LONG)
 		refuse_rest(t, 552, S("5.3.4"), S("The message's header is too large"));
 	else if (err == ERR_FULL || err == ERR_NO_MEMORY)
-		refuse_rest(t, 452, S("4.3.1"), S("Too many large messages at once; try again later"));
+		refuse_rest(t, 452, S("4.3.1"),
+			    S("Too many large messages at once; try again later"));
 	else if (err)
 		refuse_rest(t, 451, S("4.3.0"), S("Cannot take the message now; try again later"));
-	else if (smtp_message_size(m) - m->ours > conf_size(s->server->conf, CONF_message_size_limit))
+	else if (smtp_message_size(m) - m->ours >
+		 conf_size(s->server->conf, CONF_message_size_limit))
 		refuse_rest(t, 552, S("5.3.4"), S("The message is larger than the limit"));
 }
 
@@ -118,8 +123,9 @@ static void lost(struct smtp_session *s, enum err why)
 	struct smtp_transaction *t = s->txn;
 	char client[ADDR_TEXT_MAX];
 
-	smtp_trace(s, t->id, TRACE_CLIENT_LOST, t->sender, STR_EMPTY, "client %.*s, in the message: %s",
-		   STR_ARGS(smtp_client(s, client)), err_text(why));
+	smtp_trace(s, t->id, TRACE_CLIENT_LOST, t->sender, STR_EMPTY,
+		   "client %.*s, in the message: %s", STR_ARGS(smtp_client(s, client)),
+		   err_text(why));
 	smtp_transaction_end(s, true);
 	if (why == ERR_TIMEOUT)
 		smtp_reply(s, 421, "4.4.2", "Timeout; closing the connection");
@@ -163,8 +169,9 @@ void smtp_do_data(struct smtp_session *s, const struct smtp_command *c)
 			lost(s, err);
 			return;
 		} else {
-			/* Where the message ends is not known before it is read, and what follows is the next command's:
-			 * so one byte is waited for, and the rest is looked at where it lies. */
+			/* Where the message ends is not known before it is read, and what follows
+			 * is the next command's: so one byte is waited for, and the rest is looked
+			 * at where it lies. */
 			(void)feed(s, in);
 		}
 		if (!goes_on(s))
@@ -229,7 +236,8 @@ void smtp_do_bdat(struct smtp_session *s, const struct smtp_command *c)
 		/* RFC 3030 2: after a refused chunk the transaction has failed. */
 		struct smtp_answer a = t->refusal;
 
-		smtp_trace(s, t->id, TRACE_DATA_REFUSED, t->sender, STR_EMPTY, "%u %.*s", a.code, STR_ARGS(a.text));
+		smtp_trace(s, t->id, TRACE_DATA_REFUSED, t->sender, STR_EMPTY, "%u %.*s", a.code,
+			   STR_ARGS(a.text));
 		smtp_transaction_end(s, true);
 		smtp_count_error(s);
 		smtp_answer(s, a);

@@ -1,6 +1,6 @@
-/* A world for session tests: a real loop, real channels and sockets, and fakes of auth, store and filter at their other
- * ends, which record what they were told and answer as the test says. The test itself is a fiber and
- * speaks as the client. */
+/* A world for session tests: a real loop, real channels and sockets, and fakes of auth, store and
+ * filter at their other ends, which record what they were told and answer as the test says. The
+ * test itself is a fiber and speaks as the client. */
 #ifndef SMTP_SESSION_FAKE_H
 #define SMTP_SESSION_FAKE_H
 
@@ -53,19 +53,23 @@ static void fake_copy(char *to, size_t size, str s)
 	to[s.n] = 0;
 }
 
-static void fake_verdict(struct chan *c, uint32_t id, unsigned code, const char *status, const char *text)
+static void fake_verdict(struct chan *c, uint32_t id, unsigned code, const char *status,
+			 const char *text)
 {
-	OK(!REPLY(c, id, auth_verdict, .code = (uint16_t)code, .status = str_from_c(status), .text = str_from_c(text)));
+	OK(!REPLY(c, id, auth_verdict, .code = (uint16_t)code, .status = str_from_c(status),
+		  .text = str_from_c(text)));
 }
 
 static void fake_sasl(struct world *w, struct chan *c, uint32_t id)
 {
 	if (w->sasl_rounds) {
 		w->sasl_rounds--;
-		OK(!REPLY(c, id, auth_sasl_reply, .state = AUTH_SASL_CONTINUE, .challenge = S("what?")));
+		OK(!REPLY(c, id, auth_sasl_reply, .state = AUTH_SASL_CONTINUE,
+			  .challenge = S("what?")));
 		return;
 	}
-	OK(!REPLY(c, id, auth_sasl_reply, .state = w->sasl_state, .address = S("alice@example.test"),
+	OK(!REPLY(c, id, auth_sasl_reply, .state = w->sasl_state,
+		  .address = S("alice@example.test"),
 		  .challenge = w->sasl_final ? S("v=1") : STR_EMPTY));
 }
 
@@ -236,7 +240,9 @@ static UNUSED unsigned world_reply(struct world *w)
 		if (conn_read_line(w->client, 4096, &line))
 			return 0;
 	} while (line.n > 3 && line.p[3] == '-');
-	return line.n < 3 ? 0 : (unsigned)((line.p[0] - '0') * 100 + (line.p[1] - '0') * 10 + line.p[2] - '0');
+	return line.n < 3 ? 0
+			  : (unsigned)((line.p[0] - '0') * 100 + (line.p[1] - '0') * 10 +
+				       line.p[2] - '0');
 }
 
 static UNUSED unsigned world_ask(struct world *w, const char *command)

@@ -5,7 +5,9 @@ static void hello(struct world *w, enum smtp_service service)
 {
 	world_connect(w, service);
 	HEAR(w, "220 mx.example.test ");
-	EQ(world_ask(w, service == SMTP_SERVICE_LMTP ? "LHLO client.example\r\n" : "EHLO client.example\r\n"), 250);
+	EQ(world_ask(w, service == SMTP_SERVICE_LMTP ? "LHLO client.example\r\n"
+						     : "EHLO client.example\r\n"),
+	   250);
 }
 
 /* One after the other, as in RFC 5321 D.1. */
@@ -33,7 +35,8 @@ static void story_mail(struct world *w)
 	EQ(w->body_rcpts, 1);
 	OK(!w->body_was_fd);
 	body = buf_str(&w->body);
-	OK(str_starts(body, S("Received: from client.example ([192.0.2.1])\r\n\tby mx.example.test with ESMTP\r\n\tid ")));
+	OK(str_starts(body, S("Received: from client.example ([192.0.2.1])\r\n\tby mx.example.test "
+			      "with ESMTP\r\n\tid ")));
 	OK(str_find(body, S(" for <Jones@foo.example>;\r\n\t")) != STR_NONE);
 	OK(str_ends(body, S("\r\nSubject: x\r\n\r\n.dot\r\n")));
 	EQ(w->resets, 0);
@@ -46,7 +49,8 @@ static void story_mail(struct world *w)
 static void story_pipelined(struct world *w)
 {
 	world_connect(w, SMTP_SERVICE_SMTP);
-	world_say(w, "EHLO c\r\nMAIL FROM:<a@b.example>\r\nRCPT TO:<x@y.example>\r\nRCPT TO:<bad@y.example>\r\nDATA\r\n");
+	world_say(w, "EHLO c\r\nMAIL FROM:<a@b.example>\r\nRCPT TO:<x@y.example>\r\nRCPT "
+		     "TO:<bad@y.example>\r\nDATA\r\n");
 	EQ(world_reply(w), 220);
 	EQ(world_reply(w), 250);
 	EQ(world_reply(w), 250);
@@ -127,8 +131,10 @@ static void story_lmtp(struct world *w)
 	struct buf results;
 
 	buf_init(&results, 1024);
-	rec_txn_result_put(&results,
-			   &(struct rec_txn_result){ .number = 1, .code = 452, .status = S("4.2.2"), .text = S("Full") });
+	rec_txn_result_put(&results, &(struct rec_txn_result){ .number = 1,
+							       .code = 452,
+							       .status = S("4.2.2"),
+							       .text = S("Full") });
 	hello(w, SMTP_SERVICE_LMTP);
 	EQ(world_ask(w, "EHLO c\r\n"), 500);
 	EQ(world_ask(w, "MAIL FROM:<a@b.example>\r\n"), 250);
@@ -146,7 +152,8 @@ static void story_lmtp(struct world *w)
 	OK(str_find(buf_str(&w->body), S(" for <")) == STR_NONE);
 	OK(str_find(buf_str(&w->body), S(" with LMTP\r\n")) != STR_NONE);
 	/* A refusal of the content is one for each as well. */
-	world_say(w, "MAIL FROM:<>\r\nRCPT TO:<one@y.example>\r\nRCPT TO:<two@y.example>\r\nDATA\r\n");
+	world_say(w,
+		  "MAIL FROM:<>\r\nRCPT TO:<one@y.example>\r\nRCPT TO:<two@y.example>\r\nDATA\r\n");
 	EQ(world_reply(w), 250);
 	EQ(world_reply(w), 250);
 	EQ(world_reply(w), 250);
@@ -175,7 +182,8 @@ static void story_bdat(struct world *w)
 	world_say(w, "BDAT 2 LAST\r\n\ny");
 	EQ(world_reply(w), 250);
 	OK(str_ends(buf_str(&w->body), S("\r\na: b\r\n\r\n.\r\nx\r\ny\r\n")));
-	world_say(w, "MAIL FROM:<>\r\nRCPT TO:<x@y.example>\r\nBDAT 3\r\na\nbBDAT 3 LAST\r\nc\r\nNOOP\r\n");
+	world_say(w, "MAIL FROM:<>\r\nRCPT TO:<x@y.example>\r\nBDAT 3\r\na\nbBDAT 3 "
+		     "LAST\r\nc\r\nNOOP\r\n");
 	EQ(world_reply(w), 250);
 	EQ(world_reply(w), 250);
 	EQ(world_reply(w), 550);
@@ -219,7 +227,8 @@ static void offers(struct world *w, str wanted)
 	str line = STR_EMPTY;
 
 	world_say(w, "EHLO c\r\n");
-	while (!str_starts(line, S("250-AUTH")) && !conn_read_line(w->client, 4096, &line) && !str_starts(line, S("250 ")))
+	while (!str_starts(line, S("250-AUTH")) && !conn_read_line(w->client, 4096, &line) &&
+	       !str_starts(line, S("250 ")))
 		;
 	STR_EQ(line, wanted);
 	EQ(world_reply(w), 250);
@@ -320,7 +329,8 @@ static void story_sizes(struct world *w)
 	HEAR(w, "552 5.3.4 ");
 	EQ(world_ask(w, "NOOP\r\n"), 250);
 	open_data(w);
-	say_lines(w, 20000); /* more than is thrown away: closed, whether the reply comes through or not */
+	say_lines(w, 20000); /* more than is thrown away: closed, whether the reply comes through or
+				not */
 	code = world_reply(w);
 	OK(code == 552 || code == 0);
 	OK(conn_failed(w->client) || world_is_closed(w));
@@ -331,7 +341,9 @@ static void story_away(struct world *w)
 {
 	hello(w, SMTP_SERVICE_SMTP);
 	open_data(w);
-	w->reply = (struct msg_txn_reply){ .code = 452, .status = S("4.3.1"), .text = S("Disk full\r\n250 no") };
+	w->reply = (struct msg_txn_reply){ .code = 452,
+					   .status = S("4.3.1"),
+					   .text = S("Disk full\r\n250 no") };
 	world_say(w, "a: b\r\n\r\n.\r\n");
 	HEAR(w, "452 4.3.1 Disk full??250 no");
 	open_data(w);
@@ -413,7 +425,8 @@ static void story_recipients(struct world *w)
 	EQ(world_ask(w, "RCPT TO:<\xc3\xa9@y.example>\r\n"), 553);
 }
 
-/* auth was replaced in the middle of a transaction: a temporary error for it, and the next one is fine. */
+/* auth was replaced in the middle of a transaction: a temporary error for it, and the next one is
+ * fine. */
 static void story_auth_restarts(struct world *w)
 {
 	hello(w, SMTP_SERVICE_SMTP);
@@ -464,8 +477,10 @@ static void story_cut(struct world *w)
 	static const char *const talks[] = {
 		"EHLO c\r\nMAIL FROM:<a@b.example>\r\n",
 		"EHLO c\r\nMAIL FROM:<a@b.example>\r\nRCPT TO:<x@y.example>\r\n",
-		"EHLO c\r\nMAIL FROM:<a@b.example>\r\nRCPT TO:<x@y.example>\r\nDATA\r\na: b\r\n\r\n.\r",
-		"EHLO c\r\nMAIL FROM:<a@b.example>\r\nRCPT TO:<x@y.example>\r\nBDAT 10 LAST\r\n123456789",
+		"EHLO c\r\nMAIL FROM:<a@b.example>\r\nRCPT TO:<x@y.example>\r\nDATA\r\na: "
+		"b\r\n\r\n.\r",
+		"EHLO c\r\nMAIL FROM:<a@b.example>\r\nRCPT TO:<x@y.example>\r\nBDAT 10 "
+		"LAST\r\n123456789",
 	};
 
 	for (size_t i = 0; i < ARRAY_LEN(talks); i++) {

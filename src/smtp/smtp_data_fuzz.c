@@ -1,5 +1,6 @@
-/* The decoder against a plain reading of its rule, whatever the splits: the message ends at the first CRLF.CRLF (the DATA
- * command's CRLF counting), and is faulty exactly when what stands before has a bare CR or LF, a NUL or an overlong line. */
+/* The decoder against a plain reading of its rule, whatever the splits: the message ends at the
+ * first CRLF.CRLF (the DATA command's CRLF counting), and is faulty exactly when what stands before
+ * has a bare CR or LF, a NUL or an overlong line. */
 #include "smtp/data.h"
 
 #include <assert.h>
@@ -41,8 +42,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		uint64_t line = 0;
 
 		for (size_t i = 0; i < body.n; i++) {
-			bool in_pair = body.p[i] == '\r' ? i + 1 < body.n && body.p[i + 1] == '\n' :
-							   i > 0 && body.p[i - 1] == '\r';
+			bool in_pair = body.p[i] == '\r' ? i + 1 < body.n && body.p[i + 1] == '\n'
+							 : i > 0 && body.p[i - 1] == '\r';
 
 			faults |= body.p[i] == 0 ? SMTP_DATA_NUL : 0u;
 			faults |= body.p[i] == '\n' && !in_pair ? SMTP_DATA_BARE_LF : 0u;
@@ -50,7 +51,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 			line = body.p[i] == '\n' && in_pair ? 0 : line + 1;
 			faults |= line > SMTP_TEXT_LINE_MAX + 2 ? SMTP_DATA_LINE_TOO_LONG : 0u;
 		}
-		assert((d.faults & ~(unsigned)SMTP_DATA_LINE_TOO_LONG) == (faults & ~(unsigned)SMTP_DATA_LINE_TOO_LONG));
+		assert((d.faults & ~(unsigned)SMTP_DATA_LINE_TOO_LONG) ==
+		       (faults & ~(unsigned)SMTP_DATA_LINE_TOO_LONG));
 		assert(d.faults || buf_len(&out) <= body.n);
 	}
 	buf_free(&out);

@@ -1,8 +1,8 @@
 /* Accounts: their record, their first mailboxes, and the frame around every change.
  *
- * MODSEQ is one counter per account, and takes one value per commit (RFC 7162 3.1: everything that one command
- * changes may share it). The account's record is therefore part of every change, and carries the other counters
- * of the account too.
+ * MODSEQ is one counter per account, and takes one value per commit (RFC 7162 3.1: everything that
+ * one command changes may share it). The account's record is therefore part of every change, and
+ * carries the other counters of the account too.
  */
 #include "store/store_priv.h"
 
@@ -17,7 +17,8 @@ static enum err account_load(struct store *s, enum kv_state state, uint64_t id, 
 	return err ? err : account_get(value, a);
 }
 
-enum err change_begin(struct store *s, struct pending *p, uint64_t account, bool create, struct change *c)
+enum err change_begin(struct store *s, struct pending *p, uint64_t account, bool create,
+		      struct change *c)
 {
 	enum err err;
 
@@ -59,9 +60,9 @@ void account_mailboxes_create(struct change *c)
 		str name;
 		enum mailbox_special special;
 	} first[] = {
-		{ { "INBOX", 5 }, MAILBOX_INBOX },	 { { "Drafts", 6 }, MAILBOX_DRAFTS },
-		{ { "Sent", 4 }, MAILBOX_SENT },	 { { "Junk", 4 }, MAILBOX_JUNK },
-		{ { "Trash", 5 }, MAILBOX_TRASH },	 { { "Archive", 7 }, MAILBOX_ARCHIVE },
+		{ { "INBOX", 5 }, MAILBOX_INBOX }, { { "Drafts", 6 }, MAILBOX_DRAFTS },
+		{ { "Sent", 4 }, MAILBOX_SENT },   { { "Junk", 4 }, MAILBOX_JUNK },
+		{ { "Trash", 5 }, MAILBOX_TRASH }, { { "Archive", 7 }, MAILBOX_ARCHIVE },
 	};
 	struct mailbox m;
 
@@ -69,7 +70,8 @@ void account_mailboxes_create(struct change *c)
 		mailbox_new(c, first[i].name, first[i].special, true, &m);
 }
 
-enum err store_bind(struct store *s, uint64_t account, str address, uint64_t quota, store_done *done, void *arg)
+enum err store_bind(struct store *s, uint64_t account, str address, uint64_t quota,
+		    store_done *done, void *arg)
 {
 	struct account known;
 	struct change c;
@@ -78,7 +80,8 @@ enum err store_bind(struct store *s, uint64_t account, str address, uint64_t quo
 
 	if (!p)
 		return ERR_NO_MEMORY;
-	/* Most binds change nothing: an account that can log in must be able to when the disk is full. */
+	/* Most binds change nothing: an account that can log in must be able to when the disk is
+	 * full. */
 	err = account_load(s, KV_PENDING, account, &known);
 	err = kv_begin(s->kv, err == ERR_OK);
 	if (!err && (err = change_begin(s, p, account, true, &c)))
@@ -109,14 +112,17 @@ enum err store_usage(struct store *s, uint64_t account, uint64_t *used, uint64_t
 	return err;
 }
 
-enum err store_usage_each(struct store *s, void (*each)(void *arg, uint64_t account, uint64_t used, uint64_t quota), void *arg)
+enum err store_usage_each(struct store *s,
+			  void (*each)(void *arg, uint64_t account, uint64_t used, uint64_t quota),
+			  void *arg)
 {
 	struct key prefix = key_make(KIND_ACCOUNT);
 	struct kv_cursor cursor;
 	struct account a;
 	uint64_t numbers[3];
 	str key, value;
-	enum err err = kv_cursor_open(s->kv, KV_DURABLE, key_str(&prefix), key_str(&prefix), false, &cursor);
+	enum err err = kv_cursor_open(s->kv, KV_DURABLE, key_str(&prefix), key_str(&prefix), false,
+				      &cursor);
 
 	if (err)
 		return err;
@@ -132,7 +138,8 @@ enum err store_usage_each(struct store *s, void (*each)(void *arg, uint64_t acco
 	return err == ERR_EOF ? ERR_OK : err;
 }
 
-enum err store_set_quota(struct store *s, uint64_t account, uint64_t quota, store_done *done, void *arg)
+enum err store_set_quota(struct store *s, uint64_t account, uint64_t quota, store_done *done,
+			 void *arg)
 {
 	struct account known;
 	char address[512]; /* the slice would end with the next change */
@@ -146,17 +153,19 @@ enum err store_set_quota(struct store *s, uint64_t account, uint64_t quota, stor
 
 static bool is_mailbox_operation(uint8_t op)
 {
-	return op == STORE_OP_CREATE || op == STORE_OP_DELETE || op == STORE_OP_RENAME || op == STORE_OP_SUBSCRIBE ||
-	       op == STORE_OP_KEYWORD;
+	return op == STORE_OP_CREATE || op == STORE_OP_DELETE || op == STORE_OP_RENAME ||
+	       op == STORE_OP_SUBSCRIBE || op == STORE_OP_KEYWORD;
 }
 
 /* What makes room, or takes next to none of it, is done even when the disk is full. */
 static bool frees_space(const struct msg_st_commit *in)
 {
-	return in->op == STORE_OP_EXPUNGE || in->op == STORE_OP_DELETE || in->op == STORE_OP_FLAGS || in->op == STORE_OP_RECENT;
+	return in->op == STORE_OP_EXPUNGE || in->op == STORE_OP_DELETE ||
+	       in->op == STORE_OP_FLAGS || in->op == STORE_OP_RECENT;
 }
 
-enum err store_commit(struct store *s, uint64_t account, const struct msg_st_commit *in, store_done *done, void *arg)
+enum err store_commit(struct store *s, uint64_t account, const struct msg_st_commit *in,
+		      store_done *done, void *arg)
 {
 	struct pending *p = pending_new(s, done, arg);
 	struct change c;
@@ -170,7 +179,8 @@ enum err store_commit(struct store *s, uint64_t account, const struct msg_st_com
 	}
 	err = change_begin(s, p, account, false, &c);
 	if (!err)
-		err = is_mailbox_operation(in->op) ? mailbox_operation(&c, in) : message_operation(&c, in, c.account.quota);
+		err = is_mailbox_operation(in->op) ? mailbox_operation(&c, in)
+						   : message_operation(&c, in, c.account.quota);
 	if (err) {
 		kv_cancel(s->kv);
 		pending_free(p);
@@ -184,7 +194,8 @@ enum err store_commit(struct store *s, uint64_t account, const struct msg_st_com
 		struct msg_st_commit_reply reply = p->reply;
 		struct account durable;
 
-		/* A MODSEQ that a crash takes back must not be told: it is given again to another change. */
+		/* A MODSEQ that a crash takes back must not be told: it is given again to another
+		 * change. */
 		if ((err = account_load(s, KV_DURABLE, account, &durable))) {
 			kv_cancel(s->kv);
 			pending_free(p);

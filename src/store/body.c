@@ -1,9 +1,10 @@
 /* Sealing and opening bodies, chunk by chunk (layout: body.h).
  *
- * AES-256-GCM, because it is what processors have instructions for: 10 KB in about 3 microseconds. The key is random
- * for each body and never used for another text, so the nonce need not be random: it is the chunk's number and
- * whether it is the last, which makes a chunk that was moved, repeated or cut off fail to open. The same key
- * seals the same bytes under the same nonce alone, which is the same ciphertext.
+ * AES-256-GCM, because it is what processors have instructions for: 10 KB in about 3 microseconds.
+ * The key is random for each body and never used for another text, so the nonce need not be random:
+ * it is the chunk's number and whether it is the last, which makes a chunk that was moved, repeated
+ * or cut off fail to open. The same key seals the same bytes under the same nonce alone, which is
+ * the same ciphertext.
  *
  * One context for each process: setting a key and a nonce is much cheaper than making one.
  */
@@ -65,7 +66,8 @@ static void nonce_make(uint8_t nonce[NONCE_SIZE], uint32_t number, bool is_last)
 	nonce[4] = is_last;
 }
 
-void body_seal_chunk(struct body_cipher *c, const uint8_t key[32], uint32_t number, bool is_last, str plain, char *out)
+void body_seal_chunk(struct body_cipher *c, const uint8_t key[32], uint32_t number, bool is_last,
+		     str plain, char *out)
 {
 	uint8_t nonce[NONCE_SIZE];
 	int n = 0, tail = 0;
@@ -73,29 +75,31 @@ void body_seal_chunk(struct body_cipher *c, const uint8_t key[32], uint32_t numb
 	assert(plain.n <= BODY_CHUNK);
 	nonce_make(nonce, number, is_last);
 	if (EVP_EncryptInit_ex2(c->context, c->algorithm, key, nonce, NULL) != 1 ||
-	    (plain.n && EVP_EncryptUpdate(c->context, (unsigned char *)out, &n, (const unsigned char *)plain.p,
-					  (int)plain.n) != 1) ||
+	    (plain.n && EVP_EncryptUpdate(c->context, (unsigned char *)out, &n,
+					  (const unsigned char *)plain.p, (int)plain.n) != 1) ||
 	    EVP_EncryptFinal_ex(c->context, (unsigned char *)out + n, &tail) != 1 ||
 	    EVP_CIPHER_CTX_ctrl(c->context, EVP_CTRL_AEAD_GET_TAG, BODY_TAG, out + plain.n) != 1)
 		panic("body_seal_chunk: AES-256-GCM failed");
 }
 
-static enum err open_chunk(struct body_cipher *c, const uint8_t key[32], uint32_t number, bool is_last, size_t n,
-			   char *out)
+static enum err open_chunk(struct body_cipher *c, const uint8_t key[32], uint32_t number,
+			   bool is_last, size_t n, char *out)
 {
 	uint8_t nonce[NONCE_SIZE];
 	int done = 0, tail = 0;
 
 	nonce_make(nonce, number, is_last);
 	if (EVP_DecryptInit_ex2(c->context, c->algorithm, key, nonce, NULL) != 1 ||
-	    (n && EVP_DecryptUpdate(c->context, (unsigned char *)out, &done, (unsigned char *)c->chunk, (int)n) != 1) ||
+	    (n && EVP_DecryptUpdate(c->context, (unsigned char *)out, &done,
+				    (unsigned char *)c->chunk, (int)n) != 1) ||
 	    EVP_CIPHER_CTX_ctrl(c->context, EVP_CTRL_AEAD_SET_TAG, BODY_TAG, c->chunk + n) != 1 ||
 	    EVP_DecryptFinal_ex(c->context, (unsigned char *)out + done, &tail) != 1)
 		return ERR_DAMAGED;
 	return ERR_OK;
 }
 
-enum err body_read(struct body_cipher *c, int fd, const struct rec_body_location *at, uint64_t from, size_t n, char *out)
+enum err body_read(struct body_cipher *c, int fd, const struct rec_body_location *at, uint64_t from,
+		   size_t n, char *out)
 {
 	uint64_t last = at->size ? (at->size - 1) / BODY_CHUNK : 0;
 	enum err err;
@@ -113,10 +117,12 @@ enum err body_read(struct body_cipher *c, int fd, const struct rec_body_location
 		size_t take = MIN(n, size - skip);
 		bool whole = take == size;
 
-		err = os_pread_all(fd, c->chunk, size + BODY_TAG, at->offset + number * (BODY_CHUNK + BODY_TAG));
+		err = os_pread_all(fd, c->chunk, size + BODY_TAG,
+				   at->offset + number * (BODY_CHUNK + BODY_TAG));
 		if (err)
 			return err == ERR_EOF ? ERR_DAMAGED : err;
-		err = open_chunk(c, at->key, (uint32_t)number, number == last, size, whole ? out : c->plain);
+		err = open_chunk(c, at->key, (uint32_t)number, number == last, size,
+				 whole ? out : c->plain);
 		if (err)
 			return err;
 		if (!whole)

@@ -1,9 +1,10 @@
-/* Bodies on the way in: hashed and sealed in one pass as they arrive, so that a transaction that waits for its
- * verdict holds ciphertext alone, and a commit only takes over memory.
+/* Bodies on the way in: hashed and sealed in one pass as they arrive, so that a transaction that
+ * waits for its verdict holds ciphertext alone, and a commit only takes over memory.
  *
- * Large ones go to a file at once, under a temporary name, synced; the commit that refers to them gives them their
- * final name and syncs the directory before its frame is written. If that commit fails, the file goes; if we
- * are killed in between, it is found by its number at the next start: one that was never given away.
+ * Large ones go to a file at once, under a temporary name, synced; the commit that refers to them
+ * gives them their final name and syncs the directory before its frame is written. If that commit
+ * fails, the file goes; if we are killed in between, it is found by its number at the next start:
+ * one that was never given away.
  */
 #include "store/store_priv.h"
 
@@ -54,18 +55,21 @@ static uint64_t large_min(const struct store *s)
 	return MIN((uint64_t)LARGE_BODY_MIN, s->kv->options.segment_size / 8);
 }
 
-/* One pass over the chunks of the body; `fd`: where plain bytes come from when `inline_body` has none; `to`: a
- * file, or -1 for b->blob. */
-static enum err chunks_seal(struct store *s, str inline_body, int fd, bool hash, struct sealed *b, int to)
+/* One pass over the chunks of the body; `fd`: where plain bytes come from when `inline_body` has
+ * none; `to`: a file, or -1 for b->blob. */
+static enum err chunks_seal(struct store *s, str inline_body, int fd, bool hash, struct sealed *b,
+			    int to)
 {
 	uint64_t chunks = b->size ? (b->size + BODY_CHUNK - 1) / BODY_CHUNK : 1, at = 0;
 	char *plain = inline_body.n || !b->size ? NULL : malloc(BODY_CHUNK);
 	char *sealed = to >= 0 ? malloc(BODY_CHUNK + BODY_TAG) : NULL;
-	enum err err = (b->size && !inline_body.n && !plain) || (to >= 0 && !sealed) ? ERR_NO_MEMORY : ERR_OK;
+	enum err err = (b->size && !inline_body.n && !plain) || (to >= 0 && !sealed) ? ERR_NO_MEMORY
+										     : ERR_OK;
 
 	for (uint64_t i = 0; i < chunks && !err; i++) {
 		size_t n = (size_t)MIN((uint64_t)BODY_CHUNK, b->size - i * BODY_CHUNK);
-		str piece = plain ? str_of(plain, n) : str_sub(inline_body, (size_t)(i * BODY_CHUNK), n);
+		str piece = plain ? str_of(plain, n)
+				  : str_sub(inline_body, (size_t)(i * BODY_CHUNK), n);
 		char *out = to >= 0 ? sealed : b->blob + at;
 
 		if (plain && (err = os_pread_all(fd, plain, n, i * BODY_CHUNK)))
@@ -99,7 +103,8 @@ static enum err file_seal(struct store *s, str inline_body, int fd, bool hash, s
 	return err;
 }
 
-enum err body_take(struct store *s, str inline_body, int fd, uint64_t size, bool hash, struct sealed *out)
+enum err body_take(struct store *s, str inline_body, int fd, uint64_t size, bool hash,
+		   struct sealed *out)
 {
 	uint64_t actual = inline_body.n;
 	unsigned n = sizeof(out->hash);
@@ -160,8 +165,8 @@ static bool is_left_over(str name, uint64_t next)
 	return id >= next;
 }
 
-/* Those with a lower number are left to fsck: a file that only seems to be nobody's, because something else is damaged,
- * must not be removed. */
+/* Those with a lower number are left to fsck: a file that only seems to be nobody's, because
+ * something else is damaged, must not be removed. */
 void body_files_sweep(struct store *s)
 {
 	struct arena *a = arena_new(256 * 1024 * 1024);
@@ -199,7 +204,8 @@ static enum err directory_sync(struct store *s)
 	return err;
 }
 
-enum err body_commit(struct store *s, struct pending *p, struct sealed *b, uint64_t references, uint64_t *id)
+enum err body_commit(struct store *s, struct pending *p, struct sealed *b, uint64_t references,
+		     uint64_t *id)
 {
 	struct body d = { .stored = b->stored, .size = b->size, .references = references };
 	char from[40], to[40];
@@ -233,7 +239,10 @@ enum err body_commit(struct store *s, struct pending *p, struct sealed *b, uint6
 
 static str cold_encode(struct store *s, str prefix, bool has_parse, str envelope, str structure)
 {
-	struct rec_row_cold cold = { .prefix = prefix, .has_parse = has_parse, .envelope = envelope, .structure = structure };
+	struct rec_row_cold cold = { .prefix = prefix,
+				     .has_parse = has_parse,
+				     .envelope = envelope,
+				     .structure = structure };
 
 	buf_clear(&s->cold);
 	if (has_parse || prefix.n)
@@ -246,7 +255,9 @@ static enum err append_row(struct change *c, const struct msg_st_append *in, str
 	struct store *s = c->store;
 	struct mailbox m;
 	struct row row;
-	struct new_row n = { .size = b->size, .received_us = in->received_us, .zone = (int32_t)in->zone };
+	struct new_row n = { .size = b->size,
+			     .received_us = in->received_us,
+			     .zone = (int32_t)in->zone };
 	uint8_t key[BODY_KEY_SIZE];
 	enum err err = mailbox_load(s, KV_PENDING, c->id, in->mailbox, &m);
 
@@ -272,11 +283,13 @@ static enum err append_row(struct change *c, const struct msg_st_append *in, str
 	c->pending->reply.body = row.body;
 	c->pending->reply.modseq = c->modseq;
 	c->pending->reply.changed = true;
-	rec_uid_range_put(&c->pending->to, &(struct rec_uid_range){ .first = row.uid, .last = row.uid });
+	rec_uid_range_put(&c->pending->to,
+			  &(struct rec_uid_range){ .first = row.uid, .last = row.uid });
 	return ERR_OK;
 }
 
-enum err store_append(struct store *s, uint64_t account, const struct msg_st_append *in, store_done *done, void *arg)
+enum err store_append(struct store *s, uint64_t account, const struct msg_st_append *in,
+		      store_done *done, void *arg)
 {
 	struct pending *p;
 	struct sealed b;

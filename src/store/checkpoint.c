@@ -1,13 +1,13 @@
-/* Bringing the index up to a position of the log: checkpoints, recovery of an index that is far behind, and
- * rebuilding one that is missing are this same code.
+/* Bringing the index up to a position of the log: checkpoints, recovery of an index that is far
+ * behind, and rebuilding one that is missing are this same code.
  *
- * Frames are read, the newest version of each key is gathered in order, and then written in one pass with the
- * position that it covers, in one synced transaction. In order, because neighbours share pages: a page is copied and
- * written once for each transaction that touches it, so a large checkpoint over 10,000 accounts costs a fraction of
- * many small ones.
+ * Frames are read, the newest version of each key is gathered in order, and then written in one
+ * pass with the position that it covers, in one synced transaction. In order, because neighbours
+ * share pages: a page is copied and written once for each transaction that touches it, so a large
+ * checkpoint over 10,000 accounts costs a fraction of many small ones.
  *
- * The same pass keeps the accounts of segments: which hold the newest record of a key, which hold something that a
- * record refers to. The log carries no such accounts; they are a function of it.
+ * The same pass keeps the accounts of segments: which hold the newest record of a key, which hold
+ * something that a record refers to. The log carries no such accounts; they are a function of it.
  */
 #include "store/index_priv.h"
 
@@ -152,15 +152,16 @@ static void reserve_make(struct index_writer *x)
 	struct os_stat st;
 	int fd;
 
-	if (os_stat(x->dir, INDEX_RESERVE, &st) == ERR_OK || os_open(x->dir, INDEX_RESERVE, OS_WRITE | OS_CREATE, &fd))
+	if (os_stat(x->dir, INDEX_RESERVE, &st) == ERR_OK ||
+	    os_open(x->dir, INDEX_RESERVE, OS_WRITE | OS_CREATE, &fd))
 		return;
 	if (os_allocate(fd, 0, INDEX_RESERVE_SIZE) && os_unlink(x->dir, INDEX_RESERVE) && x->log)
 		log_warn(x->log, "store-reserve-missing", "file=%s", INDEX_RESERVE);
 	os_close(fd);
 }
 
-enum err index_writer_open(int dir, const char *path, const struct identity *id, const struct log *log,
-			   bool may_create, struct index_writer **out)
+enum err index_writer_open(int dir, const char *path, const struct identity *id,
+			   const struct log *log, bool may_create, struct index_writer **out)
 {
 	struct index_writer *x = calloc(1, sizeof(*x));
 	struct index_reader *probe = NULL;
@@ -211,7 +212,8 @@ enum err index_check(struct index_writer *x)
 		str key = str_of(k.mv_data, k.mv_size), stored = str_of(v.mv_data, v.mv_size);
 
 		if (stored.n < INDEX_PREFIX || stored.n > INDEX_PREFIX + RECORD_VALUE_MAX ||
-		    get_le32(stored.p + 4) != index_crc(key, get_le32(stored.p), str_from(stored, INDEX_PREFIX)))
+		    get_le32(stored.p + 4) !=
+			    index_crc(key, get_le32(stored.p), str_from(stored, INDEX_PREFIX)))
 			err = ERR_DAMAGED;
 		/* It must be found as well: the pages on the way to it are looked at. */
 		if (!err && (mdb_get(txn, x->dbi, &k, &found) || found.mv_data != v.mv_data))
@@ -227,7 +229,8 @@ static enum err usage_add(struct apply *a, uint32_t segment, struct usage_change
 {
 	struct usage_change *u = NULL;
 
-	/* Few segments in one transaction, and the last one found is nearly always the one wanted. */
+	/* Few segments in one transaction, and the last one found is nearly always the one wanted.
+	 */
 	for (size_t i = a->usage_count; i-- > 0 && !u;)
 		if (a->usage[i].segment == segment)
 			u = &a->usage[i];
@@ -259,7 +262,9 @@ static enum err account_for(struct apply *a, str key, str stored, int64_t sign)
 	enum err err = usage_add(a, get_le32(stored.p), (struct usage_change){ .records = sign });
 
 	if (!err && record_refers(key, str_from(stored, INDEX_PREFIX), &segment, &bytes))
-		err = usage_add(a, segment, (struct usage_change){ .blobs = sign, .bytes = sign * (int64_t)bytes });
+		err = usage_add(a, segment,
+				(struct usage_change){ .blobs = sign,
+						       .bytes = sign * (int64_t)bytes });
 	return err;
 }
 
@@ -306,7 +311,8 @@ static int usage_write(struct apply *a, const struct usage_change *u)
 	key = val_of(key_str(&k));
 	rc = mdb_get(a->txn, a->x->dbi, &key, &value);
 	if (rc == 0 && value.mv_size > INDEX_PREFIX)
-		old.rest = str_of((char *)value.mv_data + INDEX_PREFIX, value.mv_size - INDEX_PREFIX);
+		old.rest =
+			str_of((char *)value.mv_data + INDEX_PREFIX, value.mv_size - INDEX_PREFIX);
 	else if (rc && rc != MDB_NOTFOUND)
 		return rc;
 	buf_clear(&a->value);
@@ -330,8 +336,9 @@ static int covered_write(struct apply *a, const struct log_place *place)
 }
 
 /* One attempt. ERR_AGAIN: the map is too small. */
-static enum err apply_once(struct apply *a, const struct overlay *changes, const struct usage_change *deletes,
-			   size_t delete_count, const struct log_place *place)
+static enum err apply_once(struct apply *a, const struct overlay *changes,
+			   const struct usage_change *deletes, size_t delete_count,
+			   const struct log_place *place)
 {
 	MDB_cursor *cursor = NULL;
 	int rc = mdb_txn_begin(a->x->env, NULL, 0, &a->txn);
@@ -360,8 +367,9 @@ static enum err apply_once(struct apply *a, const struct overlay *changes, const
 	return rc == MDB_MAP_FULL ? ERR_AGAIN : err_from_mdb(rc);
 }
 
-static enum err apply(struct index_writer *x, const struct overlay *changes, const struct usage_change *deletes,
-		      size_t delete_count, const struct log_place *place)
+static enum err apply(struct index_writer *x, const struct overlay *changes,
+		      const struct usage_change *deletes, size_t delete_count,
+		      const struct log_place *place)
 {
 	struct apply a = { .x = x };
 	enum err err = ERR_AGAIN;
@@ -413,7 +421,8 @@ static enum err gather_frame(struct gather *g, const struct frame_header *h, str
 		err = overlay_push(g->changes, r.key, h->number, h->number, r.op == RECORD_DELETE,
 				   buf_str(&g->value), &e, &v);
 		if (!err && r.op == RECORD_DELETE)
-			err = usage_add(&g->deletes, segment, (struct usage_change){ .deletes = 1 });
+			err = usage_add(&g->deletes, segment,
+					(struct usage_change){ .deletes = 1 });
 		if (err)
 			return err;
 		g->records++;
@@ -460,7 +469,8 @@ static enum err covered_read(struct index_writer *x, struct log_place *place)
 }
 
 /* Without a limit, a frame counts when the next one, written after it was durable, was read. */
-static enum err gather_all(struct index_writer *x, struct log_reader *r, uint64_t limit, struct gather *g)
+static enum err gather_all(struct index_writer *x, struct log_reader *r, uint64_t limit,
+			   struct gather *g)
 {
 	struct frame_header held_header = { 0 };
 	struct log_frame f;
@@ -489,7 +499,8 @@ static enum err gather_all(struct index_writer *x, struct log_reader *r, uint64_
 	return err == ERR_EOF ? ERR_OK : err;
 }
 
-enum err index_bring_up(struct index_writer *x, uint64_t limit, struct log_place *covered, uint64_t *records)
+enum err index_bring_up(struct index_writer *x, uint64_t limit, struct log_place *covered,
+			uint64_t *records)
 {
 	struct gather g = { .changes = NULL };
 	struct log_reader *r = NULL;

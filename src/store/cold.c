@@ -1,9 +1,10 @@
 /* Cold parts of rows, and where bodies lie.
  *
- * Prefix, envelope and structure of a message are written once, next to its body, and the row says where: a kilobyte
- * per message that no checkpoint copies again. In the index, each delivery to one of 10,000 accounts would have
- * cost another page of it. They are sealed with the store's own key (a session reads the same file), each under
- * a random counter, with a CRC of what is stored: layout in docs/STORAGE.md.
+ * Prefix, envelope and structure of a message are written once, next to its body, and the row says
+ * where: a kilobyte per message that no checkpoint copies again. In the index, each delivery to one
+ * of 10,000 accounts would have cost another page of it. They are sealed with the store's own key
+ * (a session reads the same file), each under a random counter, with a CRC of what is stored:
+ * layout in docs/STORAGE.md.
  */
 #include "store/store_priv.h"
 
@@ -80,7 +81,8 @@ enum err cold_read(struct store *s, const struct row *r, char *out)
 	return ERR_OK;
 }
 
-enum err location_put(struct store *s, struct buf *out, uint64_t body, const uint8_t key[BODY_KEY_SIZE])
+enum err location_put(struct store *s, struct buf *out, uint64_t body,
+		      const uint8_t key[BODY_KEY_SIZE])
 {
 	struct key k = key_make1(KIND_BODY, body);
 	struct rec_body_location at = { .segment = 0 };

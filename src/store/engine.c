@@ -1,8 +1,9 @@
-/* The store's life, and what all changes have in common: the commit that waits to be durable, and whom it tells.
+/* The store's life, and what all changes have in common: the commit that waits to be durable, and
+ * whom it tells.
  *
- * A change is computed from the pending state, so that two deliveries in one frame get two UIDs; it is told to
- * anybody only when it is durable. Hints, replies and the queue's wake-up therefore hang on the commit (struct
- * pending) and go out from there.
+ * A change is computed from the pending state, so that two deliveries in one frame get two UIDs; it
+ * is told to anybody only when it is durable. Hints, replies and the queue's wake-up therefore hang
+ * on the commit (struct pending) and go out from there.
  */
 #include "store/store_priv.h"
 
@@ -18,9 +19,11 @@ static struct kv_options kv_options_of(const struct store_options *o)
 		.segment_size = o->segment_size ? o->segment_size : SEGMENT_SIZE,
 		.min_free = o->min_free ? o->min_free : 256u * 1024 * 1024,
 		.checkpoint_bytes = o->checkpoint_bytes ? o->checkpoint_bytes : 128u * 1024 * 1024,
-		.checkpoint_memory = o->checkpoint_memory ? o->checkpoint_memory : 64u * 1024 * 1024,
+		.checkpoint_memory =
+			o->checkpoint_memory ? o->checkpoint_memory : 64u * 1024 * 1024,
 		.may_wait = o->may_wait,
-		.checkpoint_ns = (int64_t)(o->checkpoint_seconds ? o->checkpoint_seconds : 30) * 1000000000,
+		.checkpoint_ns =
+			(int64_t)(o->checkpoint_seconds ? o->checkpoint_seconds : 30) * 1000000000,
 	};
 }
 
@@ -148,7 +151,8 @@ enum err store_index_open(const struct store_options *options, struct store_inde
 		return ERR_NO_MEMORY;
 	err = kv_identity(options->dir, &x->identity);
 	if (!err)
-		err = index_writer_open(options->dir, options->path, &x->identity, options->log, false, &x->writer);
+		err = index_writer_open(options->dir, options->path, &x->identity, options->log,
+					false, &x->writer);
 	if (err)
 		free(x);
 	else
@@ -169,7 +173,8 @@ enum err store_index_check(struct store_index *x)
 	return index_check(x->writer);
 }
 
-enum err store_index_run(struct store_index *x, uint64_t position, uint64_t *covered, uint64_t *records)
+enum err store_index_run(struct store_index *x, uint64_t position, uint64_t *covered,
+			 uint64_t *records)
 {
 	struct log_place place;
 	enum err err = index_bring_up(x->writer, position, &place, records);
@@ -299,13 +304,15 @@ static void pending_done(void *arg, enum err err)
 	struct pending *p = arg;
 	const struct store_hooks *hooks = &p->store->options.hooks;
 
-	/* Even one that failed may have reached the disk, and be found there after a crash: with its body. */
+	/* Even one that failed may have reached the disk, and be found there after a crash: with
+	 * its body. */
 	p->made = 0;
 	if (!err) {
 		for (size_t i = 0; i < p->dropped_count; i++)
 			file_drop(p->store, p->dropped[i]);
 		for (size_t i = 0; i < p->hint_count && hooks->changed; i++)
-			hooks->changed(hooks->arg, p->hints[i].account, p->hints[i].mailbox, p->hints[i].modseq);
+			hooks->changed(hooks->arg, p->hints[i].account, p->hints[i].mailbox,
+				       p->hints[i].modseq);
 		if (p->wakes_queue && hooks->queued)
 			hooks->queued(hooks->arg);
 	}
@@ -327,7 +334,8 @@ enum err pending_end(struct pending *p)
 	if (buf_failed(&p->from) || buf_failed(&p->to))
 		kv_fail(kv, ERR_TOO_MANY);
 	if (!kv_has_changes(kv)) {
-		/* What it asked for is so already, as far as is pending: true when that is durable. */
+		/* What it asked for is so already, as far as is pending: true when that is durable.
+		 */
 		kv_cancel(kv);
 		if (!kv_wait(kv, pending_done, p))
 			pending_done(p, ERR_OK);

@@ -1,4 +1,5 @@
-/* What the engine's tests share: a store in a directory of its own, and words for what they do with it. */
+/* What the engine's tests share: a store in a directory of its own, and words for what they do with
+ * it. */
 #ifndef STORE_ENGINE_FAKE_H
 #define STORE_ENGINE_FAKE_H
 
@@ -43,13 +44,15 @@ static inline void on_queued(void *arg)
 	((struct bench *)arg)->wakes++;
 }
 
-static inline void on_traced(void *arg, uint64_t message, unsigned event, str sender, str recipient, str text)
+static inline void on_traced(void *arg, uint64_t message, unsigned event, str sender, str recipient,
+			     str text)
 {
 	struct bench *b = arg;
 	size_t n = strlen(b->traced);
 
-	snprintf(b->traced + n, sizeof(b->traced) - n, "%llu %u <%.*s> <%.*s> %.*s\n", (unsigned long long)message, event,
-		 STR_ARGS(sender), STR_ARGS(recipient), STR_ARGS(text));
+	snprintf(b->traced + n, sizeof(b->traced) - n, "%llu %u <%.*s> <%.*s> %.*s\n",
+		 (unsigned long long)message, event, STR_ARGS(sender), STR_ARGS(recipient),
+		 STR_ARGS(text));
 }
 
 static inline void on_done(void *arg, enum err err, const struct msg_st_commit_reply *reply)
@@ -91,7 +94,8 @@ static inline void bench_reopen(struct bench *b)
 static inline void bench_make(struct bench *b)
 {
 	memset(b, 0, sizeof(*b));
-	snprintf(b->path, sizeof(b->path), "/tmp/posthorn-store-test.%d.%llx", os_pid(), (unsigned long long)os_random_u64());
+	snprintf(b->path, sizeof(b->path), "/tmp/posthorn-store-test.%d.%llx", os_pid(),
+		 (unsigned long long)os_random_u64());
 	if (os_mkdir(-1, b->path, 0700) || os_open(-1, b->path, OS_READ | OS_DIRECTORY, &b->dir))
 		panic("bench_make");
 	b->options = (struct store_options){ .dir = b->dir,
@@ -122,10 +126,12 @@ static inline enum err settled(struct bench *b, enum err err)
 	return b->last;
 }
 
-#define COMMIT(b, account, ...) \
-	settled((b), store_commit((b)->store, (account), &(struct msg_st_commit){ __VA_ARGS__ }, on_done, (b)))
+#define COMMIT(b, account, ...)                                                                  \
+	settled((b), store_commit((b)->store, (account), &(struct msg_st_commit){ __VA_ARGS__ }, \
+				  on_done, (b)))
 
-static inline enum err append(struct bench *b, uint64_t account, uint32_t mailbox, str body, uint64_t flags)
+static inline enum err append(struct bench *b, uint64_t account, uint32_t mailbox, str body,
+			      uint64_t flags)
 {
 	struct msg_st_append in = { .mailbox = mailbox,
 				    .flags0 = flags,
@@ -152,13 +158,17 @@ static inline str ranges(struct buf *out, const uint32_t *pairs, size_t n)
 		rec_uid_range_put(out, &(struct rec_uid_range){ pairs[i], pairs[i + 1] });
 	return buf_str(out);
 }
-#define RANGES(out, ...) \
-	ranges((out), (const uint32_t[]){ __VA_ARGS__ }, sizeof((const uint32_t[]){ __VA_ARGS__ }) / sizeof(uint32_t))
+#define RANGES(out, ...)                                 \
+	ranges((out), (const uint32_t[]){ __VA_ARGS__ }, \
+	       sizeof((const uint32_t[]){ __VA_ARGS__ }) / sizeof(uint32_t))
 
 /* "1:f=8 2:f=1": the rows of a mailbox, from durable state. */
-static inline void rows_text(struct bench *b, uint64_t account, uint32_t mailbox, uint64_t since, char *text, size_t size)
+static inline void rows_text(struct bench *b, uint64_t account, uint32_t mailbox, uint64_t since,
+			     char *text, size_t size)
 {
-	struct msg_st_rows in = { .mailbox = mailbox, .uid_from = 1, .uid_to = UINT32_MAX, .since = since };
+	struct msg_st_rows in = {
+		.mailbox = mailbox, .uid_from = 1, .uid_to = UINT32_MAX, .since = since
+	};
 	struct msg_st_rows_reply out;
 	struct rec_uid_range gone;
 	struct rec_row row;
@@ -169,15 +179,17 @@ static inline void rows_text(struct bench *b, uint64_t account, uint32_t mailbox
 		if (store_rows(b->store, account, &in, &b->reply, &out))
 			panic("rows");
 		while (rec_row_get(&out.rows, &row) == ERR_OK)
-			n += (size_t)snprintf(text + n, size - n, "%s%u:%llx", n ? " " : "", row.uid,
-					      (unsigned long long)row.flags0);
+			n += (size_t)snprintf(text + n, size - n, "%s%u:%llx", n ? " " : "",
+					      row.uid, (unsigned long long)row.flags0);
 		while (rec_uid_range_get(&out.gone, &gone) == ERR_OK)
-			n += (size_t)snprintf(text + n, size - n, "%s-%u:%u", n ? " " : "", gone.first, gone.last);
+			n += (size_t)snprintf(text + n, size - n, "%s-%u:%u", n ? " " : "",
+					      gone.first, gone.last);
 		in.uid_from = out.next_uid;
 	} while (out.next_uid);
 }
 
-static inline bool rows_are(struct bench *b, uint64_t account, uint32_t mailbox, uint64_t since, const char *want)
+static inline bool rows_are(struct bench *b, uint64_t account, uint32_t mailbox, uint64_t since,
+			    const char *want)
 {
 	char text[4096];
 
@@ -198,8 +210,9 @@ static inline bool names_are(struct bench *b, uint64_t account, const char *want
 	if (store_mailboxes(b->store, account, &(struct msg_st_mailboxes){ 0 }, &b->reply, &out))
 		panic("mailboxes");
 	while (rec_mailbox_get(&out.mailboxes, &m) == ERR_OK)
-		n += (size_t)snprintf(text + n, sizeof(text) - n, "%s%.*s%s%s", n ? " " : "", STR_ARGS(m.name),
-				      m.is_gone ? "*" : "", m.subscribed ? "+" : "");
+		n += (size_t)snprintf(text + n, sizeof(text) - n, "%s%.*s%s%s", n ? " " : "",
+				      STR_ARGS(m.name), m.is_gone ? "*" : "",
+				      m.subscribed ? "+" : "");
 	if (strcmp(text, want) != 0)
 		printf("# got '%s', wanted '%s'\n", text, want);
 	return strcmp(text, want) == 0;
@@ -217,9 +230,13 @@ static inline bool mailbox_of(struct bench *b, uint64_t account, str name, struc
 	return false;
 }
 
-static inline bool body_is(struct bench *b, uint64_t account, uint32_t mailbox, uint32_t uid, str want, str want_prefix)
+static inline bool body_is(struct bench *b, uint64_t account, uint32_t mailbox, uint32_t uid,
+			   str want, str want_prefix)
 {
-	struct msg_st_rows in = { .mailbox = mailbox, .uid_from = uid, .uid_to = uid, .columns = ROW_COLD | ROW_LOCATION };
+	struct msg_st_rows in = { .mailbox = mailbox,
+				  .uid_from = uid,
+				  .uid_to = uid,
+				  .columns = ROW_COLD | ROW_LOCATION };
 	struct body_cipher *c = body_cipher_new();
 	struct msg_st_rows_reply out;
 	struct rec_body_location at;
@@ -229,8 +246,10 @@ static inline bool body_is(struct bench *b, uint64_t account, uint32_t mailbox, 
 	bool same = false;
 	int fd = -1;
 
-	if (store_rows(b->store, account, &in, &b->reply, &out) == ERR_OK && rec_row_get(&out.rows, &row) == ERR_OK &&
-	    rec_body_location_get(&row.location, &at) == ERR_OK && rec_row_cold_get(&row.cold, &cold) == ERR_OK &&
+	if (store_rows(b->store, account, &in, &b->reply, &out) == ERR_OK &&
+	    rec_row_get(&out.rows, &row) == ERR_OK &&
+	    rec_body_location_get(&row.location, &at) == ERR_OK &&
+	    rec_row_cold_get(&row.cold, &cold) == ERR_OK &&
 	    store_segment(b->store, at.segment, row.body, &fd) == ERR_OK && at.size == want.n &&
 	    body_read(c, fd, &at, 0, want.n, got) == ERR_OK)
 		same = str_eq(str_of(got, want.n), want) && str_eq(cold.prefix, want_prefix) &&
@@ -283,7 +302,8 @@ static inline bool survives(struct bench *b)
 		}
 		after = dump(b);
 		if (strcmp(before, after) != 0) {
-			printf("# step %d differs\n# before:\n%s\n# after:\n%s\n", step, before, after);
+			printf("# step %d differs\n# before:\n%s\n# after:\n%s\n", step, before,
+			       after);
 			same = false;
 		}
 		free(after);
@@ -304,39 +324,54 @@ static inline str rcpts_make(struct buf *out, const uint64_t *accounts, size_t n
 
 	buf_clear(out);
 	for (size_t i = 0; i < n; i++) {
-		int len = snprintf(address, sizeof(address), "%s%llu@example.test", accounts[i] ? "user" : "remote",
+		int len = snprintf(address, sizeof(address), "%s%llu@example.test",
+				   accounts[i] ? "user" : "remote",
 				   (unsigned long long)(accounts[i] ? accounts[i] : i));
 
-		rec_txn_rcpt_put(out, &(struct rec_txn_rcpt){ .number = (uint32_t)i,
-							      .account = accounts[i],
-							      .address = str_of(address, (size_t)len),
-							      .original = str_of(address, (size_t)len) });
+		rec_txn_rcpt_put(
+			out, &(struct rec_txn_rcpt){ .number = (uint32_t)i,
+						     .account = accounts[i],
+						     .address = str_of(address, (size_t)len),
+						     .original = str_of(address, (size_t)len) });
 	}
 	return buf_str(out);
 }
 
-static inline void part(struct bench *b, char which, uint64_t txn, str body, const uint64_t *accounts, size_t n)
+static inline void part(struct bench *b, char which, uint64_t txn, str body,
+			const uint64_t *accounts, size_t n)
 {
-	struct msg_txn_verdict verdict = { .txn = txn, .code = 250, .headers = S("X-Spam: no\r\n"), .has_parse = true,
-					   .envelope = S("ENVELOPE"), .structure = S("STRUCTURE") };
+	struct msg_txn_verdict verdict = { .txn = txn,
+					   .code = 250,
+					   .headers = S("X-Spam: no\r\n"),
+					   .has_parse = true,
+					   .envelope = S("ENVELOPE"),
+					   .structure = S("STRUCTURE") };
 	struct buf out;
 	enum err err = ERR_OK;
 
 	buf_init(&out, 65536);
 	sha256(body, verdict.hash);
 	if (which == 'e')
-		err = store_txn_envelope(b->store, &(struct msg_txn_envelope){ .txn = txn, .sender = S("s@example.org"),
-				.rcpts = rcpts_make(&out, accounts, n), .count = (uint32_t)n });
+		err = store_txn_envelope(b->store, &(struct msg_txn_envelope){
+							   .txn = txn,
+							   .sender = S("s@example.org"),
+							   .rcpts = rcpts_make(&out, accounts, n),
+							   .count = (uint32_t)n });
 	else if (which == 'v')
 		err = store_txn_verdict(b->store, &verdict);
 	else
-		err = store_txn_body(b->store, &(struct msg_txn_body){ .txn = txn, .size = body.n, .inline_body = body,
-				.rcpts = (uint32_t)n }, on_txn, b);
+		err = store_txn_body(b->store,
+				     &(struct msg_txn_body){ .txn = txn,
+							     .size = body.n,
+							     .inline_body = body,
+							     .rcpts = (uint32_t)n },
+				     on_txn, b);
 	OK(err == ERR_OK);
 	buf_free(&out);
 }
 
-static inline uint16_t deliver(struct bench *b, const char *order, uint64_t txn, str body, const uint64_t *accounts, size_t n)
+static inline uint16_t deliver(struct bench *b, const char *order, uint64_t txn, str body,
+			       const uint64_t *accounts, size_t n)
 {
 	b->code = 0;
 	for (; *order; order++)

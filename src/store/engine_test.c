@@ -1,5 +1,5 @@
-/* The engine over the real operating system: every kind of change, the same after a checkpoint, after
- * reopening, and after its index was deleted. */
+/* The engine over the real operating system: every kind of change, the same after a checkpoint,
+ * after reopening, and after its index was deleted. */
 #include "store/engine_fake.h"
 
 static void test_messages(void)
@@ -23,26 +23,35 @@ static void test_messages(void)
 	OK(body_is(&b, 7, 1, 1, S("Subject: one\r\n\r\n"), S("")));
 	EQ(append(&b, 7, 99, S("x"), 0), ERR_NOT_FOUND);
 
-	EQ(COMMIT(&b, 7, .op = STORE_OP_FLAGS, .mailbox = 1, .uids = RANGES(&u, 1, 2), .mode = 1, .flags0 = MSG_FLAG_FLAGGED), 0);
+	EQ(COMMIT(&b, 7, .op = STORE_OP_FLAGS, .mailbox = 1, .uids = RANGES(&u, 1, 2), .mode = 1,
+		  .flags0 = MSG_FLAG_FLAGGED),
+	   0);
 	OK(rows_are(&b, 7, 1, 0, "1:4 2:5 3:0"));
 	uint64_t since = b.commit.modseq;
-	EQ(COMMIT(&b, 7, .op = STORE_OP_FLAGS, .mailbox = 1, .uids = RANGES(&u, 1, 1), .mode = 1, .flags0 = MSG_FLAG_FLAGGED), 0);
+	EQ(COMMIT(&b, 7, .op = STORE_OP_FLAGS, .mailbox = 1, .uids = RANGES(&u, 1, 1), .mode = 1,
+		  .flags0 = MSG_FLAG_FLAGGED),
+	   0);
 	EQ(b.commit.modseq, since);
-	EQ(COMMIT(&b, 7, .op = STORE_OP_FLAGS, .mailbox = 1, .uids = RANGES(&u, 2, 3), .mode = 0, .flags0 = MSG_FLAG_DELETED), 0);
+	EQ(COMMIT(&b, 7, .op = STORE_OP_FLAGS, .mailbox = 1, .uids = RANGES(&u, 2, 3), .mode = 0,
+		  .flags0 = MSG_FLAG_DELETED),
+	   0);
 	OK(rows_are(&b, 7, 1, since, "2:8 3:8"));
-	EQ(COMMIT(&b, 7, .op = STORE_OP_FLAGS, .mailbox = 1, .uids = RANGES(&u, 1, 3), .mode = 2, .flags0 = 31,
-		  .unchanged_since = since),
+	EQ(COMMIT(&b, 7, .op = STORE_OP_FLAGS, .mailbox = 1, .uids = RANGES(&u, 1, 3), .mode = 2,
+		  .flags0 = 31, .unchanged_since = since),
 	   0);
 	OK(rows_are(&b, 7, 1, 0, "1:0 2:8 3:8"));
 	STR_EQ(b.commit.from, RANGES(&u, 2, 3));
 	OK(survives(&b));
 
-	EQ(COMMIT(&b, 7, .op = STORE_OP_COPY, .mailbox = 1, .target = 3, .uids = RANGES(&u, 1, 2)), 0);
+	EQ(COMMIT(&b, 7, .op = STORE_OP_COPY, .mailbox = 1, .target = 3, .uids = RANGES(&u, 1, 2)),
+	   0);
 	STR_EQ(b.commit.from, RANGES(&u, 1, 2));
 	STR_EQ(b.commit.to, RANGES(&u, 1, 2));
-	EQ(COMMIT(&b, 7, .op = STORE_OP_COPY, .mailbox = 1, .target = 77, .uids = RANGES(&u, 1, 2)), ERR_NOT_FOUND);
+	EQ(COMMIT(&b, 7, .op = STORE_OP_COPY, .mailbox = 1, .target = 77, .uids = RANGES(&u, 1, 2)),
+	   ERR_NOT_FOUND);
 	since = b.commit.modseq;
-	EQ(COMMIT(&b, 7, .op = STORE_OP_MOVE, .mailbox = 1, .target = 3, .uids = RANGES(&u, 3, 9)), 0);
+	EQ(COMMIT(&b, 7, .op = STORE_OP_MOVE, .mailbox = 1, .target = 3, .uids = RANGES(&u, 3, 9)),
+	   0);
 	STR_EQ(b.commit.from, RANGES(&u, 3, 3));
 	STR_EQ(b.commit.to, RANGES(&u, 3, 3));
 	OK(rows_are(&b, 7, 1, since, "-3:3"));
@@ -56,11 +65,16 @@ static void test_messages(void)
 	EQ(append(&b, 7, 1, S("four"), 0), ERR_OK);
 	OK(rows_are(&b, 7, 1, 0, "4:0"));
 	EQ(COMMIT(&b, 7, .op = STORE_OP_EXPUNGE, .mailbox = 1, .uids = S("\1\2")), ERR_PROTOCOL);
-	EQ(COMMIT(&b, 7, .op = STORE_OP_EXPUNGE, .mailbox = 1, .uids = RANGES(&u, 9, 3)), ERR_PROTOCOL);
-	EQ(COMMIT(&b, 7, .op = STORE_OP_EXPUNGE, .mailbox = 1, .expected = 1, .uids = RANGES(&u, 1, 9)), ERR_CONFLICT);
+	EQ(COMMIT(&b, 7, .op = STORE_OP_EXPUNGE, .mailbox = 1, .uids = RANGES(&u, 9, 3)),
+	   ERR_PROTOCOL);
+	EQ(COMMIT(&b, 7, .op = STORE_OP_EXPUNGE, .mailbox = 1, .expected = 1,
+		  .uids = RANGES(&u, 1, 9)),
+	   ERR_CONFLICT);
 	struct rec_mailbox m;
 	struct msg_st_mailboxes_reply one;
-	EQ(store_mailboxes(b.store, 7, &(struct msg_st_mailboxes){ .from = 3, .max = 1 }, &b.reply, &one), ERR_OK);
+	EQ(store_mailboxes(b.store, 7, &(struct msg_st_mailboxes){ .from = 3, .max = 1 }, &b.reply,
+			   &one),
+	   ERR_OK);
 	OK(rec_mailbox_get(&one.mailboxes, &m) == ERR_OK && m.id == 3 && one.mailboxes.n == 0);
 	OK(mailbox_of(&b, 7, S("Sent"), &m));
 	EQ(m.messages, 3);
@@ -125,25 +139,30 @@ static void test_mailboxes(void)
 	bench_end(&b);
 }
 
-
 static void test_transactions(void)
 {
 	static const char *const orders[] = { "evb", "ebv", "veb", "vbe", "bev", "bve" };
-	struct msg_txn_verdict refusal = { .txn = 50, .code = 550, .status = S("5.7.1"), .text = S("spam") };
+	struct msg_txn_verdict refusal = {
+		.txn = 50, .code = 550, .status = S("5.7.1"), .text = S("spam")
+	};
 	struct bench b;
 
 	tap_group("transactions");
 	bench_make(&b);
 	for (size_t i = 0; i < ARRAY_LEN(orders); i++)
-		EQ(deliver(&b, orders[i], i + 1, S("Subject: x\r\n\r\nbody"), (uint64_t[]){ 5, 6, 5 }, 3), 250);
+		EQ(deliver(&b, orders[i], i + 1, S("Subject: x\r\n\r\nbody"),
+			   (uint64_t[]){ 5, 6, 5 }, 3),
+		   250);
 	OK(rows_are(&b, 5, 1, 0, "1:0 2:0 3:0 4:0 5:0 6:0"));
 	OK(rows_are(&b, 6, 1, 0, "1:0 2:0 3:0 4:0 5:0 6:0"));
 	OK(body_is(&b, 6, 1, 3, S("Subject: x\r\n\r\nbody"),
-		   S("Return-Path: <s@example.org>\r\nDelivered-To: user6@example.test\r\nX-Spam: no\r\n")));
+		   S("Return-Path: <s@example.org>\r\nDelivered-To: user6@example.test\r\nX-Spam: "
+		     "no\r\n")));
 	OK(b.hints > 0);
 	OK(survives(&b));
 	OK(body_is(&b, 5, 1, 6, S("Subject: x\r\n\r\nbody"),
-		   S("Return-Path: <s@example.org>\r\nDelivered-To: user5@example.test\r\nX-Spam: no\r\n")));
+		   S("Return-Path: <s@example.org>\r\nDelivered-To: user5@example.test\r\nX-Spam: "
+		     "no\r\n")));
 	/* Other bytes than those judged. */
 	part(&b, 'v', 20, S("good"), NULL, 0);
 	part(&b, 'e', 20, S("good"), (uint64_t[]){ 5 }, 1);
@@ -168,9 +187,12 @@ static void test_transactions(void)
 	bench_end(&b);
 }
 
-static bool lease_one(struct bench *b, int64_t now, struct rec_queue_record *r, struct msg_q_records *out)
+static bool lease_one(struct bench *b, int64_t now, struct rec_queue_record *r,
+		      struct msg_q_records *out)
 {
-	if (store_q_lease(b->store, &(struct msg_q_lease){ .now_us = now, .until_us = now + 100, .max = 1 }, &b->reply, out))
+	if (store_q_lease(b->store,
+			  &(struct msg_q_lease){ .now_us = now, .until_us = now + 100, .max = 1 },
+			  &b->reply, out))
 		panic("lease");
 	return rec_queue_record_get(&out->records, r) == ERR_OK;
 }
@@ -198,7 +220,8 @@ static uint64_t leases(struct bench *b)
 }
 
 #define OUTCOME(b, ...) \
-	settled((b), store_q_outcome((b)->store, &(struct msg_q_outcome){ __VA_ARGS__ }, on_done, (b)))
+	settled((b),    \
+		store_q_outcome((b)->store, &(struct msg_q_outcome){ __VA_ARGS__ }, on_done, (b)))
 
 static void queued_body(struct bench *b, uint64_t id, uint64_t token)
 {
@@ -207,8 +230,12 @@ static void queued_body(struct bench *b, uint64_t id, uint64_t token)
 	struct msg_q_body_reply body;
 	char text[8];
 
-	EQ(store_q_body(b->store, &(struct msg_q_body){ .id = id, .token = token + 1 }, &b->reply, &body), ERR_STALE);
-	EQ(store_q_body(b->store, &(struct msg_q_body){ .id = id, .token = token }, &b->reply, &body), ERR_OK);
+	EQ(store_q_body(b->store, &(struct msg_q_body){ .id = id, .token = token + 1 }, &b->reply,
+			&body),
+	   ERR_STALE);
+	EQ(store_q_body(b->store, &(struct msg_q_body){ .id = id, .token = token }, &b->reply,
+			&body),
+	   ERR_OK);
 	EQ(rec_body_location_get(&body.location, &at), ERR_OK);
 	EQ(body_read(c, body.file, &at, 0, 7, text), ERR_OK);
 	STR_EQ(str_of(text, 7), S("message"));
@@ -241,8 +268,8 @@ static void test_queue(void)
 	OK(again.id != id);
 	OK(!lease_one(&b, now, &again, &out));
 	EQ(OUTCOME(&b, .id = id, .token = token + 1, .state = QUEUE_SENT), ERR_STALE);
-	EQ(OUTCOME(&b, .id = id, .token = token, .state = QUEUE_DEFERRED, .due_us = now + 5000, .attempted = true,
-		   .reply = S("421 later"), .status = S("4.0.0")),
+	EQ(OUTCOME(&b, .id = id, .token = token, .state = QUEUE_DEFERRED, .due_us = now + 5000,
+		   .attempted = true, .reply = S("421 later"), .status = S("4.0.0")),
 	   ERR_OK);
 	OK(survives(&b));
 	OK(lease_one(&b, now, &r, &out) && r.id != id);
@@ -258,21 +285,30 @@ static void test_queue(void)
 	/* A new scheduler begins: the lease is free, the old token worth nothing. */
 	store_q_begin(b.store);
 	EQ(OUTCOME(&b, .id = id, .token = again.token, .state = QUEUE_SENT), ERR_STALE);
-	/* What nobody leases is not leased either while its outcome is on its way: it would be the state before. */
-	err = store_q_outcome(b.store, &(struct msg_q_outcome){ .id = id, .state = QUEUE_DEFERRED, .due_us = now + 5500 },
-			      on_done, &b);
+	/* What nobody leases is not leased either while its outcome is on its way: it would be the
+	 * state before. */
+	err = store_q_outcome(
+		b.store,
+		&(struct msg_q_outcome){ .id = id, .state = QUEUE_DEFERRED, .due_us = now + 5500 },
+		on_done, &b);
 	OK(!lease_one(&b, now + 6000, &again, &out));
 	EQ(settled(&b, err), ERR_OK);
 	OK(lease_one(&b, now + 6000, &again, &out) && again.id == id);
-	EQ(OUTCOME(&b, .id = id, .token = again.token, .state = QUEUE_FAILED, .due_us = now), ERR_OK);
+	EQ(OUTCOME(&b, .id = id, .token = again.token, .state = QUEUE_FAILED, .due_us = now),
+	   ERR_OK);
 	/* The bounce ends the record in its own commit. */
 	OK(lease_one(&b, now + 7000, &r, &out) && r.state == QUEUE_FAILED);
 	rec_queue_end_put(&ends, &(struct rec_queue_end){ r.id, r.token });
 	part(&b, 'v', 2, S("bounce"), NULL, 0);
 	struct buf rcpts;
 	buf_init(&rcpts, 1024);
-	EQ(store_txn_envelope(b.store, &(struct msg_txn_envelope){ .txn = 2, .rcpts = rcpts_make(&rcpts, (uint64_t[]){ 9 }, 1),
-				.count = 1, .ends = buf_str(&ends) }), ERR_OK);
+	EQ(store_txn_envelope(
+		   b.store,
+		   &(struct msg_txn_envelope){ .txn = 2,
+					       .rcpts = rcpts_make(&rcpts, (uint64_t[]){ 9 }, 1),
+					       .count = 1,
+					       .ends = buf_str(&ends) }),
+	   ERR_OK);
 	EQ(deliver(&b, "b", 2, S("bounce"), NULL, 1), 250);
 	EQ(store_q_scan(b.store, &(struct msg_q_scan){ .max = 10 }, &b.reply, &out), ERR_OK);
 	EQ(out.records.n, 0);
@@ -287,7 +323,8 @@ static void test_queue(void)
 }
 
 /* A delivery of which the sender wants to hear; `sender` may be empty. */
-static uint16_t deliver_told(struct bench *b, uint64_t txn, str sender, const struct rec_txn_rcpt *rcpts, size_t n)
+static uint16_t deliver_told(struct bench *b, uint64_t txn, str sender,
+			     const struct rec_txn_rcpt *rcpts, size_t n)
 {
 	struct buf out;
 
@@ -295,8 +332,13 @@ static uint16_t deliver_told(struct bench *b, uint64_t txn, str sender, const st
 	for (size_t i = 0; i < n; i++)
 		rec_txn_rcpt_put(&out, &rcpts[i]);
 	part(b, 'v', txn, S("message"), NULL, 0);
-	EQ(store_txn_envelope(b->store, &(struct msg_txn_envelope){ .txn = txn, .sender = sender, .envid = S("QQ"), .ret = 2,
-				.rcpts = buf_str(&out), .count = (uint32_t)n }), ERR_OK);
+	EQ(store_txn_envelope(b->store, &(struct msg_txn_envelope){ .txn = txn,
+								    .sender = sender,
+								    .envid = S("QQ"),
+								    .ret = 2,
+								    .rcpts = buf_str(&out),
+								    .count = (uint32_t)n }),
+	   ERR_OK);
 	buf_free(&out);
 	return deliver(b, "b", txn, S("message"), NULL, 5);
 }
@@ -312,8 +354,8 @@ static bool queue_is(struct bench *b, const char *want)
 	if (store_q_scan(b->store, &(struct msg_q_scan){ .max = 100 }, &b->reply, &out))
 		panic("scan");
 	while (!rec_queue_record_get(&out.records, &r))
-		n += (size_t)snprintf(got + n, sizeof(got) - n, "%s%u:%.*s:%u", n ? " " : "", r.state,
-				      STR_ARGS(r.address), r.notify);
+		n += (size_t)snprintf(got + n, sizeof(got) - n, "%s%u:%.*s:%u", n ? " " : "",
+				      r.state, STR_ARGS(r.address), r.notify);
 	if (strcmp(got, want) != 0)
 		printf("# got '%s', wanted '%s'\n", got, want);
 	return strcmp(got, want) == 0;
@@ -323,21 +365,56 @@ static bool queue_is(struct bench *b, const char *want)
 static void test_success_notices(void)
 {
 	const struct rec_txn_rcpt asked[] = {
-		{ .number = 0, .account = 5, .address = S("five@x"), .original = S("a@x"),
-		  .notify = NOTIFY_SUCCESS, .orcpt = S("rfc822;o") },
-		{ .number = 1, .account = 5, .address = S("five@x"), .original = S("b@x"),
+		{ .number = 0,
+		  .account = 5,
+		  .address = S("five@x"),
+		  .original = S("a@x"),
+		  .notify = NOTIFY_SUCCESS,
+		  .orcpt = S("rfc822;o") },
+		{ .number = 1,
+		  .account = 5,
+		  .address = S("five@x"),
+		  .original = S("b@x"),
 		  .notify = NOTIFY_SUCCESS | NOTIFY_DELAY },
-		{ .number = 2, .account = 6, .address = S("six@x"), .original = S("six@x"), .notify = NOTIFY_FAILURE },
-		{ .number = 3, .account = 7, .address = S("seven@x"), .original = S("seven@x"),
+		{ .number = 2,
+		  .account = 6,
+		  .address = S("six@x"),
+		  .original = S("six@x"),
+		  .notify = NOTIFY_FAILURE },
+		{ .number = 3,
+		  .account = 7,
+		  .address = S("seven@x"),
+		  .original = S("seven@x"),
 		  .notify = NOTIFY_SUCCESS | NOTIFY_NEVER },
-		{ .number = 4, .address = S("r@y"), .original = S("r@y"), .notify = NOTIFY_SUCCESS },
+		{ .number = 4,
+		  .address = S("r@y"),
+		  .original = S("r@y"),
+		  .notify = NOTIFY_SUCCESS },
 	};
 	const struct rec_txn_rcpt alias[] = {
-		{ .number = 0, .account = 5, .address = S("five@x"), .original = S("all@x"), .notify = NOTIFY_SUCCESS },
-		{ .number = 0, .account = 6, .address = S("six@x"), .original = S("all@x"), .notify = NOTIFY_SUCCESS },
-		{ .number = 0, .address = S("r@y"), .original = S("all@x"), .notify = NOTIFY_SUCCESS },
-		{ .number = 1, .address = S("s@y"), .original = S("s@y"), .notify = NOTIFY_SUCCESS },
-		{ .number = 2, .account = 7, .address = S("seven@x"), .original = S("seven@x"), .notify = NOTIFY_SUCCESS },
+		{ .number = 0,
+		  .account = 5,
+		  .address = S("five@x"),
+		  .original = S("all@x"),
+		  .notify = NOTIFY_SUCCESS },
+		{ .number = 0,
+		  .account = 6,
+		  .address = S("six@x"),
+		  .original = S("all@x"),
+		  .notify = NOTIFY_SUCCESS },
+		{ .number = 0,
+		  .address = S("r@y"),
+		  .original = S("all@x"),
+		  .notify = NOTIFY_SUCCESS },
+		{ .number = 1,
+		  .address = S("s@y"),
+		  .original = S("s@y"),
+		  .notify = NOTIFY_SUCCESS },
+		{ .number = 2,
+		  .account = 7,
+		  .address = S("seven@x"),
+		  .original = S("seven@x"),
+		  .notify = NOTIFY_SUCCESS },
 	};
 	struct rec_queue_record r;
 	struct msg_q_records out;
@@ -372,7 +449,9 @@ static void test_success_notices(void)
 	EQ(r.message, 3);
 	queued_body(&b, r.id, r.token);
 	/* Postponed, it is due again in the same state. */
-	EQ(OUTCOME(&b, .id = r.id, .token = r.token, .state = QUEUE_DELIVERED, .due_us = now + 50, .attempted = true), ERR_OK);
+	EQ(OUTCOME(&b, .id = r.id, .token = r.token, .state = QUEUE_DELIVERED, .due_us = now + 50,
+		   .attempted = true),
+	   ERR_OK);
 	OK(lease_one(&b, now, &r, &out));
 	STR_EQ(r.address, S("b@x"));
 	OK(lease_one(&b, now + 50, &r, &out) && r.state == QUEUE_DELIVERED);
@@ -381,8 +460,13 @@ static void test_success_notices(void)
 	/* The notice ends it in its own commit. */
 	rec_queue_end_put(&ends, &(struct rec_queue_end){ r.id, r.token });
 	part(&b, 'v', 4, S("notice"), NULL, 0);
-	EQ(store_txn_envelope(b.store, &(struct msg_txn_envelope){ .txn = 4, .rcpts = rcpts_make(&rcpts, (uint64_t[]){ 9 }, 1),
-				.count = 1, .ends = buf_str(&ends) }), ERR_OK);
+	EQ(store_txn_envelope(
+		   b.store,
+		   &(struct msg_txn_envelope){ .txn = 4,
+					       .rcpts = rcpts_make(&rcpts, (uint64_t[]){ 9 }, 1),
+					       .count = 1,
+					       .ends = buf_str(&ends) }),
+	   ERR_OK);
 	EQ(deliver(&b, "b", 4, S("notice"), NULL, 1), 250);
 	OK(queue_is(&b, "6:b@x:10"));
 	/* An alias of several is told of once, and those behind it tell nothing more. */
@@ -401,7 +485,9 @@ static void test_large_bodies(void)
 	struct os_stat st;
 	size_t size = 300 * 1024;
 	char *big = malloc(size), name[64];
-	struct msg_st_append in = { .mailbox = 1, .size = size, .has_parse = true, .envelope = S("ENVELOPE") };
+	struct msg_st_append in = {
+		.mailbox = 1, .size = size, .has_parse = true, .envelope = S("ENVELOPE")
+	};
 
 	tap_group("large bodies");
 	bench_make(&b);
@@ -445,7 +531,9 @@ static void test_full_disk(void)
 	EQ(append(&b, 1, 1, S("two"), 0), ERR_FULL);
 	EQ(COMMIT(&b, 1, .op = STORE_OP_CREATE, .name = S("x")), ERR_FULL);
 	EQ(deliver(&b, "evb", 1, S("x"), (uint64_t[]){ 1 }, 1), 452);
-	EQ(COMMIT(&b, 1, .op = STORE_OP_FLAGS, .mailbox = 1, .uids = RANGES(&u, 1, 1), .mode = 1, .flags0 = MSG_FLAG_DELETED), 0);
+	EQ(COMMIT(&b, 1, .op = STORE_OP_FLAGS, .mailbox = 1, .uids = RANGES(&u, 1, 1), .mode = 1,
+		  .flags0 = MSG_FLAG_DELETED),
+	   0);
 	EQ(COMMIT(&b, 1, .op = STORE_OP_EXPUNGE, .mailbox = 1, .uids = RANGES(&u, 1, 1)), 0);
 	OK(rows_are(&b, 1, 1, 0, ""));
 	EQ(bind_account(&b, 1), ERR_OK);

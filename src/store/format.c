@@ -1,7 +1,7 @@
 /* Encoding and checking of what lies in the log (docs/STORAGE.md gives it byte for byte).
  *
- * Every structure carries its own magic, version or size, and a CRC-32C. Nothing here trusts a length: a decoder
- * returns a value only when everything it says fits into what it was given.
+ * Every structure carries its own magic, version or size, and a CRC-32C. Nothing here trusts a
+ * length: a decoder returns a value only when everything it says fits into what it was given.
  */
 #include "store/format_priv.h"
 
@@ -154,7 +154,8 @@ void identity_put(char out[IDENTITY_SIZE], const struct identity *id)
 
 enum err identity_get(str bytes, struct identity *id)
 {
-	if (bytes.n != IDENTITY_SIZE || memcmp(bytes.p, identity_magic, sizeof(identity_magic)) != 0 ||
+	if (bytes.n != IDENTITY_SIZE ||
+	    memcmp(bytes.p, identity_magic, sizeof(identity_magic)) != 0 ||
 	    get_le32(bytes.p + IDENTITY_CRC_AT) != crc32c(0, str_head(bytes, IDENTITY_CRC_AT)))
 		return ERR_DAMAGED;
 	if (get_le16(bytes.p + 8) != STORE_VERSION)
@@ -164,9 +165,10 @@ enum err identity_get(str bytes, struct identity *id)
 	return ERR_OK;
 }
 
-/* Records are sealed because a session reads the same files: its own bodies lie between the records of
- * everybody. CTR, so that no byte is added and the CRC finds damage; the initial counter is random for each frame
- * (128 bits: it never comes twice), so what is written again at a place after a crash is under another stream. */
+/* Records are sealed because a session reads the same files: its own bodies lie between the records
+ * of everybody. CTR, so that no byte is added and the CRC finds damage; the initial counter is
+ * random for each frame (128 bits: it never comes twice), so what is written again at a place after
+ * a crash is under another stream. */
 struct log_cipher {
 	EVP_CIPHER *algorithm;
 	EVP_CIPHER_CTX *context;
@@ -180,7 +182,8 @@ struct log_cipher *log_cipher_new(const uint8_t key[STORE_KEY_SIZE])
 		return NULL;
 	c->algorithm = EVP_CIPHER_fetch(NULL, "AES-256-CTR", NULL);
 	c->context = EVP_CIPHER_CTX_new();
-	if (c->algorithm && c->context && EVP_EncryptInit_ex2(c->context, c->algorithm, key, NULL, NULL) == 1)
+	if (c->algorithm && c->context &&
+	    EVP_EncryptInit_ex2(c->context, c->algorithm, key, NULL, NULL) == 1)
 		return c;
 	log_cipher_free(c);
 	return NULL;
@@ -204,8 +207,8 @@ void log_cipher_run(struct log_cipher *c, const uint8_t iv[FRAME_IV_SIZE], str i
 	for (size_t done = 0; done < in.n; done += (size_t)n) {
 		size_t take = MIN(in.n - done, (size_t)1 << 30);
 
-		if (EVP_EncryptUpdate(c->context, (unsigned char *)out + done, &n, (const unsigned char *)in.p + done,
-				      (int)take) != 1)
+		if (EVP_EncryptUpdate(c->context, (unsigned char *)out + done, &n,
+				      (const unsigned char *)in.p + done, (int)take) != 1)
 			panic("log_cipher_run: AES-256-CTR failed");
 	}
 }

@@ -19,7 +19,8 @@ static void values(str value)
 	buf_init(&b, 1 << 20);
 	if (row_get(value, 1, &row) == ERR_OK) {
 		row_put(&b, &row);
-		assert(row_get(buf_str(&b), 1, &again) == ERR_OK && again.size == row.size && again.thread == row.thread);
+		assert(row_get(buf_str(&b), 1, &again) == ERR_OK && again.size == row.size &&
+		       again.thread == row.thread);
 	}
 	if (queue_item_get(value, 1, &q) == ERR_OK) {
 		buf_clear(&b);
@@ -31,7 +32,8 @@ static void values(str value)
 		mailbox_put(&b, &m);
 		assert(mailbox_get(buf_str(&b), 1, &m) == ERR_OK);
 	}
-	if (account_get(value, &a) == ERR_OK && body_get(value, &d) == ERR_OK && counters_get(value, &c) == ERR_OK)
+	if (account_get(value, &a) == ERR_OK && body_get(value, &d) == ERR_OK &&
+	    counters_get(value, &c) == ERR_OK)
 		buf_clear(&b);
 	buf_free(&b);
 }

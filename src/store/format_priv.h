@@ -1,7 +1,7 @@
 /* The bytes on disk: segments, frames, records (docs/STORAGE.md). Pure: no files, no clock.
  *
- * A position is (segment << 32 | offset in it). Positions grow with time and are never used twice for two
- * frames that were acknowledged.
+ * A position is (segment << 32 | offset in it). Positions grow with time and are never used twice
+ * for two frames that were acknowledged.
  */
 #ifndef STORE_FORMAT_PRIV_H
 #define STORE_FORMAT_PRIV_H
@@ -10,7 +10,8 @@
 
 enum {
 	STORE_VERSION = 1,
-	LOG_BLOCK = 4096, /* frames begin and end on its multiples: a torn write spoils no neighbour */
+	LOG_BLOCK =
+		4096, /* frames begin and end on its multiples: a torn write spoils no neighbour */
 	SEGMENT_HEADER_SIZE = LOG_BLOCK,
 	FRAME_HEADER_SIZE = 96,
 	FRAME_IV_SIZE = 16,
@@ -22,8 +23,8 @@ enum {
 	COLD_HEADER_SIZE = 20, /* initial counter, CRC-32C */
 };
 
-/* Features that a reader of version 1 does not know. One of `must` it must not read past, one of `may` it can
- * ignore. */
+/* Features that a reader of version 1 does not know. One of `must` it must not read past, one of
+ * `may` it can ignore. */
 enum { FEATURES_MUST_KNOWN = 0, FRAME_FLAGS_MUST = 0xff };
 
 static inline uint64_t position_of(uint32_t segment, uint32_t offset)
@@ -46,7 +47,8 @@ struct segment_header {
 	uint32_t node;
 	uint64_t epoch; /* of the writer */
 	uint32_t segment, size;
-	uint32_t predecessor, predecessor_end; /* 0: there is none. Whatever lies behind that end never happened */
+	uint32_t predecessor, predecessor_end; /* 0: there is none. Whatever lies behind that end
+						  never happened */
 	uint32_t chain;			       /* CRC of the last frame before */
 	uint64_t number;		       /* of the first frame here */
 	int64_t created_us;
@@ -82,8 +84,8 @@ struct record {
 };
 
 void record_put(struct buf *out, uint8_t op, str key, str value);
-/* Takes the first off *rest. ERR_EOF at the end; ERR_DAMAGED; ERR_UNSUPPORTED: an operation of a later
- * version that must be understood. One that may be ignored is returned as it is. */
+/* Takes the first off *rest. ERR_EOF at the end; ERR_DAMAGED; ERR_UNSUPPORTED: an operation of a
+ * later version that must be understood. One that may be ignored is returned as it is. */
 MUST_USE enum err record_get(str *rest, struct record *r);
 
 struct identity {
@@ -93,7 +95,8 @@ struct identity {
 void identity_put(char out[IDENTITY_SIZE], const struct identity *id);
 MUST_USE enum err identity_get(str bytes, struct identity *id);
 
-/* Sealing of records and cold rows (AES-256-CTR; sessions can read segments, and must make nothing of them). */
+/* Sealing of records and cold rows (AES-256-CTR; sessions can read segments, and must make nothing
+ * of them). */
 struct log_cipher;
 struct log_cipher *log_cipher_new(const uint8_t key[STORE_KEY_SIZE]);
 void log_cipher_free(struct log_cipher *c);

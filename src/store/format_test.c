@@ -36,12 +36,27 @@ static void test_crc(void)
 static void test_headers(void)
 {
 	char bytes[SEGMENT_HEADER_SIZE], frame[FRAME_HEADER_SIZE];
-	struct segment_header h = { .segment = 7, .size = 1 << 20, .predecessor = 6, .predecessor_end = 8192, .chain = 5,
-				    .number = 77, .created_us = -5, .features_may = 8 },
+	struct segment_header h = { .segment = 7,
+				    .size = 1 << 20,
+				    .predecessor = 6,
+				    .predecessor_end = 8192,
+				    .chain = 5,
+				    .number = 77,
+				    .created_us = -5,
+				    .features_may = 8 },
 			      got;
-	struct frame_header f = { .crc = 1, .chain = 2, .flags = 0x100, .position = position_of(7, 4096), .number = 78,
-				  .durable = 9, .records_size = 5000, .record_count = 3, .blobs_size = 100, .blobs_crc = 4,
-				  .time_us = 11, .store = 12 },
+	struct frame_header f = { .crc = 1,
+				  .chain = 2,
+				  .flags = 0x100,
+				  .position = position_of(7, 4096),
+				  .number = 78,
+				  .durable = 9,
+				  .records_size = 5000,
+				  .record_count = 3,
+				  .blobs_size = 100,
+				  .blobs_crc = 4,
+				  .time_us = 11,
+				  .store = 12 },
 			    got_frame;
 	unsigned accepted = 0;
 
@@ -102,14 +117,17 @@ static void test_records(void)
 
 static void test_keys(void)
 {
-	static const uint64_t values[] = { 0, 1, 255, 256, 65535, 65536, UINT32_MAX, (uint64_t)UINT32_MAX + 1,
-					   INT64_MAX, UINT64_MAX };
+	static const uint64_t values[] = {
+		0,	   1,	      255, 256, 65535, 65536, UINT32_MAX, (uint64_t)UINT32_MAX + 1,
+		INT64_MAX, UINT64_MAX
+	};
 	unsigned wrong = 0;
 
 	tap_group("keys");
 	for (size_t i = 0; i < ARRAY_LEN(values); i++) {
 		for (size_t j = 0; j < ARRAY_LEN(values); j++) {
-			struct key a = key_make2(KIND_ROW, values[i], 9), b = key_make2(KIND_ROW, values[j], 8);
+			struct key a = key_make2(KIND_ROW, values[i], 9),
+				   b = key_make2(KIND_ROW, values[j], 8);
 			int order = str_cmp(key_str(&a), key_str(&b));
 
 			wrong += i < j ? order >= 0 : order <= 0;
@@ -117,20 +135,40 @@ static void test_keys(void)
 		uint64_t back[3];
 		struct key k = key_make3(KIND_ROW, values[i], 3, values[i]);
 
-		wrong += !key_parse(key_str(&k), KIND_ROW, 3, back) || back[0] != values[i] || back[2] != values[i];
-		wrong += key_parse(key_str(&k), KIND_ROW, 2, back) || key_parse(key_str(&k), KIND_BODY, 3, back);
+		wrong += !key_parse(key_str(&k), KIND_ROW, 3, back) || back[0] != values[i] ||
+			 back[2] != values[i];
+		wrong += key_parse(key_str(&k), KIND_ROW, 2, back) ||
+			 key_parse(key_str(&k), KIND_BODY, 3, back);
 	}
 	EQ(wrong, 0);
 }
 
 static void test_values(void)
 {
-	struct row row = { .uid = 3, .modseq = 1000, .flags = { { MSG_FLAG_SEEN, 1ull << 63 } }, .body = 77,
-			   .email = 12, .thread = 5, .size = 10240, .received_us = -1, .zone = -330,
-			   .cold = { 4, 5 }, .cold_size = 600, .key = { 9 } },
+	struct row row = { .uid = 3,
+			   .modseq = 1000,
+			   .flags = { { MSG_FLAG_SEEN, 1ull << 63 } },
+			   .body = 77,
+			   .email = 12,
+			   .thread = 5,
+			   .size = 10240,
+			   .received_us = -1,
+			   .zone = -330,
+			   .cold = { 4, 5 },
+			   .cold_size = 600,
+			   .key = { 9 } },
 		   got;
-	struct queue_item q = { .id = 5, .message = 6, .body = 7, .sender = S("s"), .address = S("a"), .reply = S("r"),
-				.state = QUEUE_DEFERRED, .requires_tls = true, .due_us = 99, .attempts = 4, .key = { 1 } },
+	struct queue_item q = { .id = 5,
+				.message = 6,
+				.body = 7,
+				.sender = S("s"),
+				.address = S("a"),
+				.reply = S("r"),
+				.state = QUEUE_DEFERRED,
+				.requires_tls = true,
+				.due_us = 99,
+				.attempts = 4,
+				.key = { 1 } },
 			  got_q;
 	struct buf b;
 	uint32_t segment;
@@ -144,7 +182,8 @@ static void test_values(void)
 	EQ(row_get(buf_str(&b), 3, &got), ERR_OK);
 	OK(memcmp(&row, &got, sizeof(row)) == 0);
 	EQ(row_get(str_head(buf_str(&b), buf_len(&b) - 1), 3, &got), ERR_DAMAGED);
-	OK(record_refers(key_str(&k), buf_str(&b), &segment, &bytes) && segment == 4 && bytes == 600);
+	OK(record_refers(key_str(&k), buf_str(&b), &segment, &bytes) && segment == 4 &&
+	   bytes == 600);
 	buf_add(&b, S("of a later version"));
 	EQ(row_get(buf_str(&b), 3, &got), ERR_OK);
 	buf_clear(&b);
@@ -161,23 +200,34 @@ static void test_values(void)
 
 static void test_bodies(void)
 {
-	static const size_t sizes[] = { 0, 1, BODY_CHUNK - 1, BODY_CHUNK, BODY_CHUNK + 1, 3 * BODY_CHUNK, 3 * BODY_CHUNK + 77 };
+	static const size_t sizes[] = { 0,
+					1,
+					BODY_CHUNK - 1,
+					BODY_CHUNK,
+					BODY_CHUNK + 1,
+					3 * BODY_CHUNK,
+					3 * BODY_CHUNK + 77 };
 	struct body_cipher *c = body_cipher_new();
-	char *plain = malloc(4 * BODY_CHUNK), *sealed = malloc(5 * BODY_CHUNK), *got = malloc(4 * BODY_CHUNK);
+	char *plain = malloc(4 * BODY_CHUNK), *sealed = malloc(5 * BODY_CHUNK),
+	     *got = malloc(4 * BODY_CHUNK);
 
 	tap_group("bodies");
 	for (size_t i = 0; i < 4 * BODY_CHUNK; i++)
 		plain[i] = (char)(i * 31 + i / 999);
 	for (size_t s = 0; s < ARRAY_LEN(sizes); s++) {
-		size_t size = sizes[s], chunks = size ? (size + BODY_CHUNK - 1) / BODY_CHUNK : 1, at = 0;
-		struct rec_body_location where = { .segment = 1, .stored = body_stored_size(size), .size = size,
+		size_t size = sizes[s], chunks = size ? (size + BODY_CHUNK - 1) / BODY_CHUNK : 1,
+		       at = 0;
+		struct rec_body_location where = { .segment = 1,
+						   .stored = body_stored_size(size),
+						   .size = size,
 						   .key = { 1, 2, 3 } };
 		int fd;
 
 		for (size_t i = 0; i < chunks; i++) {
 			size_t n = MIN((size_t)BODY_CHUNK, size - i * BODY_CHUNK);
 
-			body_seal_chunk(c, where.key, (uint32_t)i, i + 1 == chunks, str_of(plain + i * BODY_CHUNK, n), sealed + at);
+			body_seal_chunk(c, where.key, (uint32_t)i, i + 1 == chunks,
+					str_of(plain + i * BODY_CHUNK, n), sealed + at);
 			at += n + BODY_TAG;
 		}
 		EQ(at, where.stored);

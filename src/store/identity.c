@@ -1,13 +1,15 @@
-/* The store's identity: its id, and the key that seals what lies in the log. Without the key no message that was
- * ever acknowledged can be found again, so it is kept three times, each copy with a CRC:
+/* The store's identity: its id, and the key that seals what lies in the log. Without the key no
+ * message that was ever acknowledged can be found again, so it is kept three times, each copy with a
+ * CRC:
  *
  *	identity	where it is looked for
  *	log/identity	goes with the segments when somebody copies or restores them
  *	index/data.mdb	in the index's own record, for the day when both files are gone
  *
- * A copy that is missing or damaged is made again from a good one, and its name is logged. Where two good ones
- * differ (somebody restored one file of another store), the segments say which is theirs. A new identity is made
- * only where there is no segment: beside segments it would make a heap of noise out of them.
+ * A copy that is missing or damaged is made again from a good one, and its name is logged. Where
+ * two good ones differ (somebody restored one file of another store), the segments say which is
+ * theirs. A new identity is made only where there is no segment: beside segments it would make a
+ * heap of noise out of them.
  */
 #include "store/kv_priv.h"
 
@@ -57,11 +59,12 @@ static enum err copy_write(int dir, const struct copy *c, const struct identity 
 
 static bool same(const struct identity *a, const struct identity *b)
 {
-	return memcmp(a->store, b->store, sizeof(a->store)) == 0 && memcmp(a->key, b->key, sizeof(a->key)) == 0;
+	return memcmp(a->store, b->store, sizeof(a->store)) == 0 &&
+	       memcmp(a->key, b->key, sizeof(a->key)) == 0;
 }
 
-/* The id of the store that wrote the newest segment that says so. ERR_NOT_FOUND: there are no segments; ERR_DAMAGED:
- * none can say. */
+/* The id of the store that wrote the newest segment that says so. ERR_NOT_FOUND: there are no
+ * segments; ERR_DAMAGED: none can say. */
 static enum err segments_owner(int dir, uint8_t store[STORE_ID_SIZE])
 {
 	struct arena *a = arena_new(64 * 1024 * 1024);
@@ -96,7 +99,8 @@ static bool owns(const struct identity *id, const uint8_t store[STORE_ID_SIZE])
 }
 
 /* Which of the copies is right, once it is known whose the segments are. */
-static const struct identity *choose(struct copy *copies, size_t n, enum err owner, const uint8_t store[STORE_ID_SIZE])
+static const struct identity *choose(struct copy *copies, size_t n, enum err owner,
+				     const uint8_t store[STORE_ID_SIZE])
 {
 	for (size_t i = 0; i < n; i++)
 		if (copies[i].state == ERR_OK && (owner || owns(&copies[i].id, store)))
@@ -116,8 +120,10 @@ static enum err create(int dir, struct copy *copies, size_t n, struct identity *
 	return err;
 }
 
-/* Copies that are not the right one are made again. That this failed is said, and no reason to stand still. */
-static void repair(int dir, struct copy *copies, size_t n, const struct identity *id, const struct log *log)
+/* Copies that are not the right one are made again. That this failed is said, and no reason to
+ * stand still. */
+static void repair(int dir, struct copy *copies, size_t n, const struct identity *id,
+		   const struct log *log)
 {
 	for (size_t i = 0; i < n; i++) {
 		struct copy *c = &copies[i];
@@ -127,8 +133,9 @@ static void repair(int dir, struct copy *copies, size_t n, const struct identity
 			continue;
 		err = copy_write(dir, c, id);
 		if (log)
-			log_error(log, "store-identity-damaged", "file=%s what=%s action=%s", c->name,
-				  c->state ? err_name(c->state) : "another-store", err ? err_name(err) : "restored");
+			log_error(log, "store-identity-damaged", "file=%s what=%s action=%s",
+				  c->name, c->state ? err_name(c->state) : "another-store",
+				  err ? err_name(err) : "restored");
 	}
 }
 
@@ -162,8 +169,10 @@ enum err kv_identity_prepare(int dir, const char *path, const struct log *log, s
 		if (owner == ERR_NOT_FOUND)
 			return create(dir, copies, FILES, out);
 		if (log)
-			log_error(log, "store-identity-lost", "file=%s what=%s copy=%s copy_what=%s", IDENTITY_FILE,
-				  err_name(copies[0].state), IDENTITY_COPY, err_name(copies[1].state));
+			log_error(log, "store-identity-lost",
+				  "file=%s what=%s copy=%s copy_what=%s", IDENTITY_FILE,
+				  err_name(copies[0].state), IDENTITY_COPY,
+				  err_name(copies[1].state));
 		return ERR_DAMAGED;
 	}
 	repair(dir, copies, FILES, id, log);
@@ -175,5 +184,6 @@ enum err kv_identity(int dir, struct identity *out)
 {
 	enum err err = copy_read(dir, IDENTITY_FILE, out);
 
-	return err == ERR_NOT_FOUND || err == ERR_DAMAGED ? copy_read(dir, IDENTITY_COPY, out) : err;
+	return err == ERR_NOT_FOUND || err == ERR_DAMAGED ? copy_read(dir, IDENTITY_COPY, out)
+							  : err;
 }

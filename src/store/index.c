@@ -1,11 +1,11 @@
 /* Reading the index.
  *
- * Main reads LMDB itself: a read is a look into memory that is mapped, 1 to 2 microseconds when the pages are
- * there. One snapshot is kept for the length of one operation: longer, and the checkpoint could not use the
- * pages again that it frees; shorter, and slices would not last.
+ * Main reads LMDB itself: a read is a look into memory that is mapped, 1 to 2 microseconds when the
+ * pages are there. One snapshot is kept for the length of one operation: longer, and the checkpoint
+ * could not use the pages again that it frees; shorter, and slices would not last.
  *
- * A file that is shorter than its own description would kill us with SIGBUS at a later read, so that is checked
- * when it is opened.
+ * A file that is shorter than its own description would kill us with SIGBUS at a later read, so
+ * that is checked when it is opened.
  */
 #include "store/index_priv.h"
 
@@ -71,7 +71,8 @@ static enum err snapshot(struct index_reader *x)
 	if (x->is_active)
 		return ERR_OK;
 	for (int tries = 0; tries < 2; tries++) {
-		rc = x->txn ? mdb_txn_renew(x->txn) : mdb_txn_begin(x->env, NULL, MDB_RDONLY, &x->txn);
+		rc = x->txn ? mdb_txn_renew(x->txn)
+			    : mdb_txn_begin(x->env, NULL, MDB_RDONLY, &x->txn);
 		if (rc != MDB_MAP_RESIZED)
 			break;
 		/* The checkpoint made the map larger: take its size over. */
@@ -108,9 +109,10 @@ static enum err verify(struct index_reader *x, const char *path, const struct id
 	if ((err = index_get(x, key_str(&k), &value)))
 		return err == ERR_NOT_FOUND ? ERR_DAMAGED : err;
 	identity_put(want, id);
-	return value.n == INDEX_ID_SIZE && value.p[0] == INDEX_LAYOUT && str_eq(str_from(value, 1), str_of(want, sizeof(want))) ?
-		       ERR_OK :
-		       ERR_DAMAGED;
+	return value.n == INDEX_ID_SIZE && value.p[0] == INDEX_LAYOUT &&
+			       str_eq(str_from(value, 1), str_of(want, sizeof(want)))
+		       ? ERR_OK
+		       : ERR_DAMAGED;
 }
 
 static enum err environment_open(const char *path, struct index_reader *x)
@@ -124,7 +126,8 @@ static enum err environment_open(const char *path, struct index_reader *x)
 	if (stat(file, &st) || st.st_size == 0)
 		return ERR_NOT_FOUND;
 	err = err_from_mdb(mdb_env_create(&x->env));
-	return err ? err : err_from_mdb(mdb_env_open(x->env, directory, MDB_RDONLY | MDB_NOTLS, 0600));
+	return err ? err
+		   : err_from_mdb(mdb_env_open(x->env, directory, MDB_RDONLY | MDB_NOTLS, 0600));
 }
 
 enum err index_identity(const char *path, struct identity *out)
@@ -138,7 +141,8 @@ enum err index_identity(const char *path, struct identity *out)
 	if (!err)
 		err = index_get(&x, key_str(&k), &value);
 	if (!err)
-		err = value.n == INDEX_ID_SIZE ? identity_get(str_from(value, 1), out) : ERR_DAMAGED;
+		err = value.n == INDEX_ID_SIZE ? identity_get(str_from(value, 1), out)
+					       : ERR_DAMAGED;
 	if (x.txn)
 		mdb_txn_abort(x.txn);
 	if (x.env)
@@ -211,11 +215,13 @@ static enum err value_take(struct index_reader *x, str key, const MDB_val *v, st
 	if (v->mv_size < INDEX_PREFIX || v->mv_size > INDEX_PREFIX + RECORD_VALUE_MAX)
 		return noted(x, ERR_DAMAGED);
 	*value = str_of(p + INDEX_PREFIX, v->mv_size - INDEX_PREFIX);
-	return noted(x, get_le32(p + 4) == index_crc(key, get_le32(p), *value) ? ERR_OK : ERR_DAMAGED);
+	return noted(x,
+		     get_le32(p + 4) == index_crc(key, get_le32(p), *value) ? ERR_OK : ERR_DAMAGED);
 }
 
-/* A key that was spoilt on the disk is not found. The search for it ends beside it, so both neighbours are looked
- * at before 'not found' is said: an account that only seems not to be there must not be made anew. */
+/* A key that was spoilt on the disk is not found. The search for it ends beside it, so both
+ * neighbours are looked at before 'not found' is said: an account that only seems not to be there
+ * must not be made anew. */
 static enum err absence_check(struct index_reader *x, str key)
 {
 	MDB_val k = val_of(key), v;
@@ -311,7 +317,8 @@ enum err index_cursor_open(struct index_reader *x, str from, struct index_cursor
 	}
 	c->reader = x;
 	c->key = val_of(from);
-	c->state = mdb_cursor_get(c->cursor, &c->key, &c->value, from.n ? MDB_SET_RANGE : MDB_FIRST);
+	c->state =
+		mdb_cursor_get(c->cursor, &c->key, &c->value, from.n ? MDB_SET_RANGE : MDB_FIRST);
 	*out = c;
 	return ERR_OK;
 }
@@ -339,5 +346,6 @@ enum err index_cursor_next(struct index_cursor *c)
 	if (c->state)
 		return c->state == MDB_NOTFOUND ? ERR_EOF : err_from_mdb(c->state);
 	c->state = mdb_cursor_get(c->cursor, &c->key, &c->value, MDB_NEXT);
-	return c->state && c->state != MDB_NOTFOUND ? noted(c->reader, err_from_mdb(c->state)) : ERR_OK;
+	return c->state && c->state != MDB_NOTFOUND ? noted(c->reader, err_from_mdb(c->state))
+						    : ERR_OK;
 }

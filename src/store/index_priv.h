@@ -1,11 +1,12 @@
 /* The index: an LMDB database that is a checkpoint of the log.
  *
- * One tree: key -> segment of the record (4 bytes, little-endian), CRC-32C of key, segment and value (4), value.
- * Besides the store's own keys: what it covers, and per segment what is alive in it. Written by index_bring_up alone, in
- * whole transactions, each with the position that it covers; read with index_get and cursors.
+ * One tree: key -> segment of the record (4 bytes, little-endian), CRC-32C of key, segment and
+ * value (4), value. Besides the store's own keys: what it covers, and per segment what is alive in
+ * it. Written by index_bring_up alone, in whole transactions, each with the position that it
+ * covers; read with index_get and cursors.
  *
- * LMDB does not know when a page was spoilt on the disk; the CRC does. What was found damaged once is not served
- * any more: every read says ERR_DAMAGED, until the index was rebuilt from the log.
+ * LMDB does not know when a page was spoilt on the disk; the CRC does. What was found damaged once
+ * is not served any more: every read says ERR_DAMAGED, until the index was rebuilt from the log.
  */
 #ifndef STORE_INDEX_PRIV_H
 #define STORE_INDEX_PRIV_H
@@ -21,8 +22,8 @@ enum {
 
 uint32_t index_crc(str key, uint32_t segment, str value);
 
-/* What a segment still holds. It can go when nothing in it is alive, and nothing that it ended is left in an
- * older one. */
+/* What a segment still holds. It can go when nothing in it is alive, and nothing that it ended is
+ * left in an older one. */
 struct segment_usage {
 	uint64_t records; /* that are the newest of their key */
 	uint64_t deletes; /* that may still be needed to end older records */
@@ -33,8 +34,10 @@ struct segment_usage {
 struct index_reader;
 struct index_cursor;
 
-/* ERR_NOT_FOUND: there is none; ERR_DAMAGED: not ours, or not readable: build it anew. `path`: the store's. */
-MUST_USE enum err index_reader_open(const char *path, const struct identity *id, struct index_reader **out);
+/* ERR_NOT_FOUND: there is none; ERR_DAMAGED: not ours, or not readable: build it anew. `path`: the
+ * store's. */
+MUST_USE enum err index_reader_open(const char *path, const struct identity *id,
+				    struct index_reader **out);
 void index_reader_close(struct index_reader *x);
 /* Some read found that it is not what was written. */
 bool index_is_damaged(const struct index_reader *x);
@@ -57,17 +60,20 @@ MUST_USE enum err index_cursor_next(struct index_cursor *c);
 
 struct index_writer;
 
-/* `may_create`: makes the index where there is none, and in place of one that is damaged or foreign. Not while a
- * store is open, which would go on reading the file that was removed: then ERR_NOT_FOUND, ERR_DAMAGED. */
-MUST_USE enum err index_writer_open(int dir, const char *path, const struct identity *id, const struct log *log,
-				    bool may_create, struct index_writer **out);
+/* `may_create`: makes the index where there is none, and in place of one that is damaged or
+ * foreign. Not while a store is open, which would go on reading the file that was removed: then
+ * ERR_NOT_FOUND, ERR_DAMAGED. */
+MUST_USE enum err index_writer_open(int dir, const char *path, const struct identity *id,
+				    const struct log *log, bool may_create,
+				    struct index_writer **out);
 /* Reads all of it. ERR_DAMAGED. */
 MUST_USE enum err index_check(struct index_writer *x);
 /* Removes the index: it is rebuilt when it is opened next. */
 MUST_USE enum err index_discard(int dir);
 void index_writer_close(struct index_writer *x);
-/* Applies the log up to `limit`, all of it durable; UINT64_MAX: up to the last frame that a later one vouches for.
- * *covered, *records (counted): what it covers then, durable. */
-MUST_USE enum err index_bring_up(struct index_writer *x, uint64_t limit, struct log_place *covered, uint64_t *records);
+/* Applies the log up to `limit`, all of it durable; UINT64_MAX: up to the last frame that a later
+ * one vouches for. *covered, *records (counted): what it covers then, durable. */
+MUST_USE enum err index_bring_up(struct index_writer *x, uint64_t limit, struct log_place *covered,
+				 uint64_t *records);
 
 #endif

@@ -1,8 +1,9 @@
 /* Commits: gathering records into the frame that will be written next.
  *
- * A commit changes the overlay at once, under a serial number of its own; the serial of the last durable commit
- * is the line between the two states. Nothing else has to be told when a frame becomes durable: the line moves.
- * When a frame is lost, every version above the line is taken back, and what was computed from it goes with it.
+ * A commit changes the overlay at once, under a serial number of its own; the serial of the last
+ * durable commit is the line between the two states. Nothing else has to be told when a frame
+ * becomes durable: the line moves. When a frame is lost, every version above the line is taken
+ * back, and what was computed from it goes with it.
  */
 #include "store/kv_priv.h"
 
@@ -32,7 +33,8 @@ static uint64_t frame_bytes(const struct kv_frame *f)
 	return FRAME_HEADER_SIZE + buf_len(&f->records) + f->blobs_size;
 }
 
-/* A frame takes commits up to a quarter of a segment, and one commit may be half of one: it always fits. */
+/* A frame takes commits up to a quarter of a segment, and one commit may be half of one: it always
+ * fits. */
 static uint64_t capacity(const struct kv *kv)
 {
 	return kv->options.segment_size - SEGMENT_HEADER_SIZE;
@@ -64,15 +66,16 @@ static void space_check(struct kv *kv)
 {
 	struct os_space space;
 
-	if (!kv->is_full && kv->knows_space && kv->counts.bytes - kv->checked_space_at < 16 * 1024 * 1024)
+	if (!kv->is_full && kv->knows_space &&
+	    kv->counts.bytes - kv->checked_space_at < 16 * 1024 * 1024)
 		return;
 	kv->knows_space = true;
 	kv->checked_space_at = kv->counts.bytes;
 	if (os_space(kv->options.dir, &space))
 		return;
 	if ((space.free < kv->options.min_free) != kv->is_full && kv->options.log)
-		log_warn(kv->options.log, kv->is_full ? "store-space-again" : "store-full", "free=%llu",
-			 (unsigned long long)space.free);
+		log_warn(kv->options.log, kv->is_full ? "store-space-again" : "store-full",
+			 "free=%llu", (unsigned long long)space.free);
 	kv->is_full = space.free < kv->options.min_free;
 	if (!kv->is_full && !kv->writer.has_reserve && log_writer_make_reserve(&kv->writer))
 		kv->is_full = true;
@@ -114,7 +117,8 @@ void kv_fail(struct kv *kv, enum err err)
 		kv->failed = err;
 }
 
-static struct version *write_record(struct kv *kv, const struct key *key, bool is_deleted, str value)
+static struct version *write_record(struct kv *kv, const struct key *key, bool is_deleted,
+				    str value)
 {
 	struct kv_frame *f = kv->last;
 	struct entry *e;
@@ -130,10 +134,12 @@ static struct version *write_record(struct kv *kv, const struct key *key, bool i
 	}
 	record_put(&f->records, is_deleted ? RECORD_DELETE : RECORD_PUT, key_str(key), value);
 	f->record_count++;
-	if (buf_failed(&f->records) || !array_room(&f->touched, &f->touched_room, f->touched_count, sizeof(e)))
+	if (buf_failed(&f->records) ||
+	    !array_room(&f->touched, &f->touched_room, f->touched_count, sizeof(e)))
 		err = ERR_NO_MEMORY;
 	else
-		err = overlay_push(kv->young, key_str(key), kv->serial, kv->durable_serial, is_deleted, value, &e, &v);
+		err = overlay_push(kv->young, key_str(key), kv->serial, kv->durable_serial,
+				   is_deleted, value, &e, &v);
 	if (err) {
 		kv_fail(kv, err);
 		return NULL;
@@ -210,7 +216,8 @@ static bool waiter_add(struct kv_frame *f, kv_done *done, void *arg)
 enum err kv_end(struct kv *kv, kv_done *done, void *arg)
 {
 	struct kv_frame *f = kv->last;
-	uint64_t size = buf_len(&f->records) - kv->mark_records + (f->blobs_size - kv->mark_blobs_size);
+	uint64_t size =
+		buf_len(&f->records) - kv->mark_records + (f->blobs_size - kv->mark_blobs_size);
 
 	assert(kv->is_open);
 	kv->is_open = false;
@@ -236,7 +243,8 @@ bool kv_wait(struct kv *kv, kv_done *done, void *arg)
 {
 	struct kv_frame *f = kv->last;
 
-	/* The last frame may be empty, or hold only waiters; it is then done with the one before. */
+	/* The last frame may be empty, or hold only waiters; it is then done with the one before.
+	 */
 	return f && waiter_add(f, done, arg);
 }
 
@@ -271,7 +279,8 @@ enum err kv_get(struct kv *kv, enum kv_state state, const struct key *key, str *
 	const struct overlay *const overlays[] = { kv->young, kv->old };
 
 	for (size_t i = 0; i < ARRAY_LEN(overlays); i++) {
-		const struct entry *e = overlays[i] ? overlay_find(overlays[i], key_str(key)) : NULL;
+		const struct entry *e =
+			overlays[i] ? overlay_find(overlays[i], key_str(key)) : NULL;
 		const struct version *v = e ? entry_version(e, limit) : NULL;
 
 		if (!v)

@@ -1,8 +1,8 @@
 /* Reading keys in order: the overlays laid over the index.
  *
- * Three ordered streams are merged; for a key that is in several, the younger one is right, unless all it has
- * is newer than the reader may see. With overlay_only the index is left out: for who knows that nothing it asks
- * for is there (a session that asks what changed since a moment ago).
+ * Three ordered streams are merged; for a key that is in several, the younger one is right, unless
+ * all it has is newer than the reader may see. With overlay_only the index is left out: for who
+ * knows that nothing it asks for is there (a session that asks what changed since a moment ago).
  */
 #include "store/kv_priv.h"
 

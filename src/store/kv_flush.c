@@ -1,14 +1,14 @@
 /* Frames on their way to the disk: group commit.
  *
- * While one frame is synced, the next one gathers; when the sync returns, all who waited for it are told, and
- * the next one goes. There is no timer: one commit alone goes at once, and under load the frames grow by
- * themselves to what the disk's speed asks for.
+ * While one frame is synced, the next one gathers; when the sync returns, all who waited for it are
+ * told, and the next one goes. There is no timer: one commit alone goes at once, and under load the
+ * frames grow by themselves to what the disk's speed asks for.
  *
- * The helper thread waits in fdatasync, unless few wait and the disk has been quick: then this thread does (where its
- * owner allows that), which saves two switches of context for each frame.
+ * The helper thread waits in fdatasync, unless few wait and the disk has been quick: then this
+ * thread does (where its owner allows that), which saves two switches of context for each frame.
  *
- * A frame that could not be written or synced takes down everything behind it, because that was computed from it.
- * Its segment is abandoned (segment.c says why).
+ * A frame that could not be written or synced takes down everything behind it, because that was
+ * computed from it. Its segment is abandoned (segment.c says why).
  */
 #include "store/kv_priv.h"
 
@@ -68,7 +68,8 @@ static void pending_fail(struct kv *kv, enum err err)
 			overlay_pop(f->touched[i], kv->durable_serial);
 	kv->first = kv->last = NULL;
 	kv->pending_bytes = 0;
-	/* Serials are not used again; what a checkpoint waits for, and was taken back, must not be waited for. */
+	/* Serials are not used again; what a checkpoint waits for, and was taken back, must not be
+	 * waited for. */
 	kv->serial++;
 	kv->durable_serial = kv->serial;
 	kv->counts.failed++;
@@ -95,7 +96,8 @@ static void frame_patch(struct kv_frame *f, struct log_place at)
 
 		/* Patches come in the order of their blobs, but for several records of one blob. */
 		if (p->blob < blob) {
-			offset = position_offset(at.position) + FRAME_HEADER_SIZE + buf_len(&f->records);
+			offset = position_offset(at.position) + FRAME_HEADER_SIZE +
+				 buf_len(&f->records);
 			blob = 0;
 		}
 		for (; blob < p->blob; blob++)
@@ -107,7 +109,8 @@ static void frame_patch(struct kv_frame *f, struct log_place at)
 	}
 }
 
-static void frame_header_fill(struct kv *kv, struct kv_frame *f, char bytes[FRAME_HEADER_SIZE], uint32_t *crc)
+static void frame_header_fill(struct kv *kv, struct kv_frame *f, char bytes[FRAME_HEADER_SIZE],
+			      uint32_t *crc)
 {
 	str records = buf_str(&f->records);
 	struct frame_header h = { .chain = kv->writer.place.chain,
@@ -130,8 +133,8 @@ static void frame_header_fill(struct kv *kv, struct kv_frame *f, char bytes[FRAM
 	put_le32(bytes + 4, *crc);
 }
 
-/* Another segment is opened at once: only its header says that what lies behind `end` never happened, and after a
- * restart of the process what the disk never got may still look good. */
+/* Another segment is opened at once: only its header says that what lies behind `end` never
+ * happened, and after a restart of the process what the disk never got may still look good. */
 static void segment_give_up(struct kv *kv, const struct log_place *end)
 {
 	log_writer_abandon(&kv->writer, end);
@@ -180,7 +183,10 @@ static void frame_done(struct kv *kv)
 
 	kv->durable_serial = MAX(f->serial, kv->durable_serial);
 	kv->writer.durable = kv->writer.place.position;
-	kv->pending_bytes = kv->first ? kv->pending_bytes - MIN(kv->pending_bytes, buf_len(&f->records) + f->blobs_size) : 0;
+	kv->pending_bytes = kv->first
+				    ? kv->pending_bytes - MIN(kv->pending_bytes,
+							      buf_len(&f->records) + f->blobs_size)
+				    : 0;
 	waiters_tell(kv, f, ERR_OK);
 	frame_free(f);
 }
@@ -193,8 +199,9 @@ static void sync_count(struct kv *kv)
 	kv->sync_average += kv->sync_average ? (ns - kv->sync_average) / 8 : ns;
 }
 
-/* With a quick disk and few who wait, handing the sync to the helper and hearing from it costs more than the sync
- * holds up; what arrives meanwhile would wait for it in any case. Under load the helper's sync overlaps with our work. */
+/* With a quick disk and few who wait, handing the sync to the helper and hearing from it costs more
+ * than the sync holds up; what arrives meanwhile would wait for it in any case. Under load the
+ * helper's sync overlaps with our work. */
 static bool sync_is_quick(const struct kv *kv, const struct kv_frame *f)
 {
 	return kv->options.may_wait && kv->sync_average && kv->sync_average < KV_QUICK_SYNC_NS &&
@@ -233,7 +240,8 @@ void kv_flush(struct kv *kv)
 		err = frame_write(kv, f);
 		if (err) {
 			if (kv->options.log)
-				log_error(kv->options.log, "store-write-failed", "error=%s", err_name(err));
+				log_error(kv->options.log, "store-write-failed", "error=%s",
+					  err_name(err));
 			if (err == ERR_FULL)
 				kv->is_full = true;
 			pending_fail(kv, err == ERR_FULL ? ERR_FULL : ERR_TEMPORARY);

@@ -6,9 +6,9 @@
  *	body/      large bodies
  *	index/     LMDB
  *
- * Recovery reads the frames that the index does not cover into the overlay, which is then as it was. How much that
- * can be is bounded by when checkpoints are made; whatever is further behind (the index was deleted) is brought
- * up first by kv_prepare, in the checkpoint helper.
+ * Recovery reads the frames that the index does not cover into the overlay, which is then as it
+ * was. How much that can be is bounded by when checkpoints are made; whatever is further behind (the
+ * index was deleted) is brought up first by kv_prepare, in the checkpoint helper.
  */
 #include "store/kv_priv.h"
 
@@ -33,8 +33,9 @@ static enum err lock_take(int dir, int *fd)
 	return err ? err : os_lock_file(*fd);
 }
 
-/* A store that ends again and again before it was steady may do so because of a page of the index (it is mapped:
- * a bad one can be a signal). Then it is made anew; so it is when somebody found it damaged. */
+/* A store that ends again and again before it was steady may do so because of a page of the index
+ * (it is mapped: a bad one can be a signal). Then it is made anew; so it is when somebody found it
+ * damaged. */
 static bool index_is_suspect(const struct kv_options *o)
 {
 	struct os_stat st;
@@ -52,7 +53,8 @@ static bool index_is_suspect(const struct kv_options *o)
 		log_warn(o->log, "store-attempts", "file=%s", INDEX_ATTEMPTS);
 	os_close(fd);
 	if ((is_suspect || is_condemned) && o->log)
-		log_error(o->log, "store-index-damaged", "file=index/data.mdb reason=%s action=rebuild",
+		log_error(o->log, "store-index-damaged",
+			  "file=index/data.mdb reason=%s action=rebuild",
 			  is_condemned ? "found-while-running" : "died-again-and-again");
 	return is_suspect || is_condemned;
 }
@@ -84,7 +86,8 @@ static enum err prepare(const struct kv_options *o)
 		err = bring_up(o, &id);
 	if (err == ERR_DAMAGED) {
 		if (o->log)
-			log_error(o->log, "store-index-damaged", "file=index/data.mdb reason=found-at-start action=rebuild");
+			log_error(o->log, "store-index-damaged",
+				  "file=index/data.mdb reason=found-at-start action=rebuild");
 		if (!(err = index_discard(o->dir)))
 			err = bring_up(o, &id);
 	}
@@ -99,7 +102,8 @@ enum err kv_prepare(const struct kv_options *options)
 	int lock = -1;
 	enum err err;
 
-	if ((err = directory_make(options->dir, "log")) || (err = directory_make(options->dir, "body")) ||
+	if ((err = directory_make(options->dir, "log")) ||
+	    (err = directory_make(options->dir, "body")) ||
 	    (err = directory_make(options->dir, "index")))
 		return err;
 	err = lock_take(options->dir, &lock);
@@ -163,14 +167,16 @@ static enum err recover(struct kv *kv)
 	enum err err = index_covered(kv->index, &covered);
 
 	if (!err)
-		err = log_reader_new(kv->options.dir, &kv->identity, kv->options.log, &covered, UINT64_MAX, &r);
+		err = log_reader_new(kv->options.dir, &kv->identity, kv->options.log, &covered,
+				     UINT64_MAX, &r);
 	if (!err)
 		err = replay(kv, r);
 	if (!err) {
 		place = log_reader_place(r);
 		kv->covered = covered.position;
 		if (kv->options.log)
-			log_info(kv->options.log, "store-recovered", "position=%llx frames=%llu torn=%d damages=%u ms=%lld",
+			log_info(kv->options.log, "store-recovered",
+				 "position=%llx frames=%llu torn=%d damages=%u ms=%lld",
 				 (unsigned long long)place.position, (unsigned long long)kv->serial,
 				 log_reader_was_torn(r), log_reader_damages(r),
 				 (long long)((os_monotonic_ns() - began) / 1000000));

@@ -1,11 +1,12 @@
 /* The engine below the mailboxes: keyed records, committed in groups.
  *
- * A commit is kv_begin, any number of kv_put, kv_delete, kv_blob, and kv_end; one at a time, without waiting in
- * between. What fails in between is remembered, and kv_end takes everything back and says so. When kv_end returns
- * ERR_OK, `done` will be called once: ERR_OK when the commit is durable, or an error when it did not happen.
+ * A commit is kv_begin, any number of kv_put, kv_delete, kv_blob, and kv_end; one at a time,
+ * without waiting in between. What fails in between is remembered, and kv_end takes everything back
+ * and says so. When kv_end returns ERR_OK, `done` will be called once: ERR_OK when the commit is
+ * durable, or an error when it did not happen.
  *
- * Reads say which state they mean: KV_DURABLE, for everybody who is told something; KV_PENDING, to compute the
- * next change. Slices live until kv_release, or the next kv_begin or kv_end.
+ * Reads say which state they mean: KV_DURABLE, for everybody who is told something; KV_PENDING, to
+ * compute the next change. Slices live until kv_release, or the next kv_begin or kv_end.
  */
 #ifndef STORE_KV_PRIV_H
 #define STORE_KV_PRIV_H
@@ -15,8 +16,8 @@
 #include "store/pack.h"
 
 enum {
-	KV_BLOBS_MAX = 480,		     /* in a frame: what one pwritev takes */
-	KV_PENDING_MAX = 256 * 1024 * 1024,  /* bytes in frames that are not durable */
+	KV_BLOBS_MAX = 480,		    /* in a frame: what one pwritev takes */
+	KV_PENDING_MAX = 256 * 1024 * 1024, /* bytes in frames that are not durable */
 	KV_QUICK_SYNC_NS = 1000 * 1000,
 	KV_QUICK_WAITERS = 8,
 	KV_LATENCIES = 32,		     /* powers of two, microseconds */
@@ -32,8 +33,8 @@ struct kv_options {
 	const char *path; /* of the same directory; LMDB opens by path */
 	const struct log *log;
 	uint32_t segment_size;
-	uint64_t min_free;	   /* bytes of the file system below which only what frees space is taken */
-	uint64_t checkpoint_bytes; /* of log */
+	uint64_t min_free; /* bytes of the file system below which only what frees space is taken */
+	uint64_t checkpoint_bytes;  /* of log */
 	uint64_t checkpoint_memory; /* of overlay */
 	int64_t checkpoint_ns;
 	bool may_wait; /* see store_options */
@@ -66,10 +67,11 @@ struct kv_frame {
 	struct kv_patch *patches;
 	struct entry **touched;
 	struct kv_waiter *waiters;
-	size_t blob_count, blob_room, patch_count, patch_room, touched_count, touched_room, waiter_count, waiter_room;
-	uint64_t serial; /* of the last commit in it */
-	bool is_closed;	 /* takes no more commits */
-	bool has_ordinary; /* commits that must not use the reserve */
+	size_t blob_count, blob_room, patch_count, patch_room, touched_count, touched_room,
+		waiter_count, waiter_room;
+	uint64_t serial;	/* of the last commit in it */
+	bool is_closed;		/* takes no more commits */
+	bool has_ordinary;	/* commits that must not use the reserve */
 	struct log_place begin; /* where the log ended before it was written */
 };
 
@@ -92,9 +94,9 @@ struct kv {
 	struct os_syncer *syncer;
 	int64_t sync_begun, sync_average; /* nanoseconds; 0: no sync yet */
 	uint64_t pending_bytes;
-	uint64_t covered;			    /* position */
+	uint64_t covered;			 /* position */
 	uint64_t checked_space_at, frozen_bytes; /* counts.bytes at that time */
-	int64_t changed_since;		    /* of the oldest change that no checkpoint covers; 0: none */
+	int64_t changed_since; /* of the oldest change that no checkpoint covers; 0: none */
 	bool is_checkpointing;
 	struct kv_counts counts;
 	/* The commit in progress. */
@@ -106,7 +108,8 @@ struct kv {
 	struct buf scratch;
 };
 
-/* Opens a store whose index exists (kv_index_prepare), recovering what the index does not cover. ERR_BUSY: in use. */
+/* Opens a store whose index exists (kv_index_prepare), recovering what the index does not cover.
+ * ERR_BUSY: in use. */
 MUST_USE enum err kv_open(const struct kv_options *options, struct kv **out);
 /* Without waiting for what is pending: like a crash, whoever waits is told ERR_CLOSED. */
 void kv_close(struct kv *kv);
@@ -117,9 +120,10 @@ MUST_USE enum err kv_prepare(const struct kv_options *options);
 void kv_condemn_index(int dir, const struct log *log);
 /* It runs: starting it was no mistake. Without this, the index is rebuilt at the fourth start. */
 void kv_steady(struct kv *kv);
-/* The store's identity; a copy that is missing or damaged is made again, all copies where there is no segment
- * (identity.c). ERR_DAMAGED: none is left. */
-MUST_USE enum err kv_identity_prepare(int dir, const char *path, const struct log *log, struct identity *out);
+/* The store's identity; a copy that is missing or damaged is made again, all copies where there is
+ * no segment (identity.c). ERR_DAMAGED: none is left. */
+MUST_USE enum err kv_identity_prepare(int dir, const char *path, const struct log *log,
+				      struct identity *out);
 MUST_USE enum err kv_identity(int dir, struct identity *out);
 
 /* `frees_space`: may use the reserve. ERR_FULL, ERR_BUSY, ERR_IO. */
@@ -154,8 +158,8 @@ struct kv_cursor {
 	char prefix_bytes[KEY_MAX];
 };
 /* Keys that begin with `prefix`, from `from` on. */
-MUST_USE enum err kv_cursor_open(struct kv *kv, enum kv_state state, str prefix, str from, bool overlay_only,
-				 struct kv_cursor *c);
+MUST_USE enum err kv_cursor_open(struct kv *kv, enum kv_state state, str prefix, str from,
+				 bool overlay_only, struct kv_cursor *c);
 /* ERR_EOF at the end. With overlay_only, a deleted key comes with an empty value. */
 MUST_USE enum err kv_cursor_next(struct kv_cursor *c, str *key, str *value);
 void kv_cursor_close(struct kv_cursor *c);

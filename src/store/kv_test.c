@@ -32,14 +32,16 @@ static void bench_open(struct bench *b)
 static void bench_make(struct bench *b)
 {
 	memset(b, 0, sizeof(*b));
-	snprintf(b->path, sizeof(b->path), "/tmp/posthorn-kv-test.%d.%llx", os_pid(), (unsigned long long)os_random_u64());
+	snprintf(b->path, sizeof(b->path), "/tmp/posthorn-kv-test.%d.%llx", os_pid(),
+		 (unsigned long long)os_random_u64());
 	b->options = (struct kv_options){ .path = b->path,
 					  .segment_size = SEGMENT_SIZE_MIN,
 					  .min_free = 1,
 					  .checkpoint_bytes = UINT64_MAX,
 					  .checkpoint_memory = UINT64_MAX,
 					  .checkpoint_ns = INT64_MAX };
-	if (os_mkdir(-1, b->path, 0700) || os_open(-1, b->path, OS_READ | OS_DIRECTORY, &b->options.dir))
+	if (os_mkdir(-1, b->path, 0700) ||
+	    os_open(-1, b->path, OS_READ | OS_DIRECTORY, &b->options.dir))
 		panic("bench_make");
 	bench_open(b);
 }
@@ -145,8 +147,8 @@ static void test_undo(void)
 	bench_end(&b);
 }
 
-/* A frame that cannot be written: its clients are told, what was computed from it is gone too, and the store
- * goes on in the next segment, whose header says where this one ends. */
+/* A frame that cannot be written: its clients are told, what was computed from it is gone too, and
+ * the store goes on in the next segment, whose header says where this one ends. */
 static void test_failed_write(void)
 {
 	struct bench b;
@@ -180,7 +182,8 @@ static void test_failed_write(void)
 	bench_end(&b);
 }
 
-/* What was written in a segment behind the end that its successor names never happened, however good it looks. */
+/* What was written in a segment behind the end that its successor names never happened, however
+ * good it looks. */
 static void test_abandoned(void)
 {
 	struct log_place end;

@@ -15,7 +15,8 @@ enum {
 };
 
 /* Both may be NULL. */
-static inline void store_log(const struct log *log, enum log_level level, const char *event, str detail)
+static inline void store_log(const struct log *log, enum log_level level, const char *event,
+			     str detail)
 {
 	if (log)
 		log_write(log, level, event, "%.*s", STR_ARGS(detail));
@@ -49,8 +50,8 @@ struct log_writer {
 /* Goes on at `place` (in the segment that is there). */
 MUST_USE enum err log_writer_open(struct log_writer *w, const struct log_place *place);
 void log_writer_close(struct log_writer *w);
-/* Makes room for a frame of `size` bytes, in the next segment if need be; that one is synced with its directory
- * when this returns. `may_use_reserve`: for what frees space. ERR_FULL, ERR_IO. */
+/* Makes room for a frame of `size` bytes, in the next segment if need be; that one is synced with
+ * its directory when this returns. `may_use_reserve`: for what frees space. ERR_FULL, ERR_IO. */
 MUST_USE enum err log_writer_room(struct log_writer *w, uint64_t size, bool may_use_reserve);
 /* Nothing more is written into this segment: what lies behind `end` in it never happened. */
 void log_writer_abandon(struct log_writer *w, const struct log_place *end);
@@ -64,18 +65,19 @@ struct log_reader;
 
 struct log_frame {
 	struct frame_header header;
-	uint64_t end;  /* position behind it */
-	str records;   /* opened; until the next call */
+	uint64_t end; /* position behind it */
+	str records;  /* opened; until the next call */
 };
 
 struct log_damage {
 	uint64_t from, to; /* positions */
 };
 
-/* `from`: its position is where to begin (0: the oldest segment). `limit`: everything below it is known to be
- * durable, and nothing beyond is read (UINT64_MAX: to the tail). */
-MUST_USE enum err log_reader_new(int dir, const struct identity *id, const struct log *log, const struct log_place *from,
-				 uint64_t limit, struct log_reader **out);
+/* `from`: its position is where to begin (0: the oldest segment). `limit`: everything below it is
+ * known to be durable, and nothing beyond is read (UINT64_MAX: to the tail). */
+MUST_USE enum err log_reader_new(int dir, const struct identity *id, const struct log *log,
+				 const struct log_place *from, uint64_t limit,
+				 struct log_reader **out);
 void log_reader_free(struct log_reader *r);
 /* ERR_EOF at the end of the log. */
 MUST_USE enum err log_reader_next(struct log_reader *r, struct log_frame *f);

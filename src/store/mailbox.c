@@ -1,20 +1,20 @@
 /* The tree of mailboxes: names, creation, removal, renaming, subscriptions, keywords.
  *
- * A mailbox is a record by number; its name is a value in it. There is no index by name: an account has a handful of
- * mailboxes, up to MAILBOX_COUNT_MAX, and operations by name are rare. What is deleted but still has children, or is
- * subscribed, stays as a record that is_gone, with nothing in it (RFC 9051 6.3.5, 6.3.8); a mailbox of that
- * name gets a new number and a new UIDVALIDITY.
+ * A mailbox is a record by number; its name is a value in it. There is no index by name: an account
+ * has a handful of mailboxes, up to MAILBOX_COUNT_MAX, and operations by name are rare. What is
+ * deleted but still has children, or is subscribed, stays as a record that is_gone, with nothing in
+ * it (RFC 9051 6.3.5, 6.3.8); a mailbox of that name gets a new number and a new UIDVALIDITY.
  *
- * Names are UTF-8 in NFC, '/' between levels, as the session gives them; checked again here, because what is stored
- * is shown to every client later.
+ * Names are UTF-8 in NFC, '/' between levels, as the session gives them; checked again here,
+ * because what is stored is shown to every client later.
  */
 #include "store/store_priv.h"
 
 #include "text/nfc.h"
 #include "text/utf8.h"
 
-/* One name, copied: slices of the overlay and the index end with the commit, but sessions' names with their
- * message. */
+/* One name, copied: slices of the overlay and the index end with the commit, but sessions' names
+ * with their message. */
 static enum err name_check(str name)
 {
 	unsigned depth = 1;
@@ -52,10 +52,12 @@ static bool names_match(str a, str b)
 
 static bool is_below(str name, str parent)
 {
-	return name.n > parent.n && name.p[parent.n] == '/' && names_match(str_head(name, parent.n), parent);
+	return name.n > parent.n && name.p[parent.n] == '/' &&
+	       names_match(str_head(name, parent.n), parent);
 }
 
-enum err mailbox_load(struct store *s, enum kv_state state, uint64_t account, uint32_t id, struct mailbox *m)
+enum err mailbox_load(struct store *s, enum kv_state state, uint64_t account, uint32_t id,
+		      struct mailbox *m)
 {
 	struct key k = key_make2(KIND_MAILBOX, account, id);
 	str value;
@@ -80,7 +82,8 @@ static void mailbox_remove(struct change *c, uint32_t id)
 	kv_delete(c->store->kv, &k);
 }
 
-void mailbox_new(struct change *c, str name, enum mailbox_special special, bool is_subscribed, struct mailbox *m)
+void mailbox_new(struct change *c, str name, enum mailbox_special special, bool is_subscribed,
+		 struct mailbox *m)
 {
 	*m = (struct mailbox){ .id = c->account.next_mailbox++,
 			       .name = name,
@@ -103,7 +106,8 @@ struct mailbox_walk {
 static enum err walk_open(struct change *c, struct mailbox_walk *w)
 {
 	w->prefix = key_make1(KIND_MAILBOX, c->id);
-	return kv_cursor_open(c->store->kv, KV_PENDING, key_str(&w->prefix), key_str(&w->prefix), false, &w->cursor);
+	return kv_cursor_open(c->store->kv, KV_PENDING, key_str(&w->prefix), key_str(&w->prefix),
+			      false, &w->cursor);
 }
 
 static enum err walk_next(struct mailbox_walk *w, struct mailbox *m)
@@ -145,7 +149,8 @@ static enum err has_children(struct change *c, str name, bool *yes)
 	return err == ERR_EOF ? ERR_OK : err;
 }
 
-/* Numbers are never given again, so only their count says how many mailboxes there can be at most. */
+/* Numbers are never given again, so only their count says how many mailboxes there can be at most.
+ */
 static enum err are_too_many(struct change *c)
 {
 	struct mailbox_walk w;
@@ -167,7 +172,8 @@ static enum err are_too_many(struct change *c)
 }
 
 /* A mailbox of that name, alive: new, or in place of one that is gone. */
-static enum err create_one(struct change *c, str name, enum mailbox_special special, bool is_subscribed, struct mailbox *m)
+static enum err create_one(struct change *c, str name, enum mailbox_special special,
+			   bool is_subscribed, struct mailbox *m)
 {
 	struct mailbox old;
 	enum err err = find_name(c, name, &old);
@@ -210,7 +216,9 @@ static enum err operation_create(struct change *c, const struct msg_st_commit *i
 	if (!err)
 		err = create_parents(c, in->name);
 	if (!err)
-		err = create_one(c, in->name, in->special <= MAILBOX_ARCHIVE ? in->special : MAILBOX_PLAIN, in->subscribed, &m);
+		err = create_one(c, in->name,
+				 in->special <= MAILBOX_ARCHIVE ? in->special : MAILBOX_PLAIN,
+				 in->subscribed, &m);
 	if (err)
 		return err;
 	c->pending->reply.mailbox = m.id;
@@ -308,8 +316,8 @@ static enum err rename_children(struct change *c, str old_name, str new_name)
 	struct mailbox m;
 	enum err err = walk_open(c, &w);
 
-	/* A record that was renamed is met again only if its new name is below the old one, which is refused
-	 * before. */
+	/* A record that was renamed is met again only if its new name is below the old one, which
+	 * is refused before. */
 	while (!err && !(err = walk_next(&w, &m)))
 		if (is_below(m.name, old_name))
 			err = rename_one(c, &m, old_name, new_name);
@@ -357,7 +365,8 @@ static enum err operation_rename(struct change *c, const struct msg_st_commit *i
 		return rename_inbox(c, &m, in->name);
 	c->pending->reply.mailbox = m.id;
 	c->pending->reply.uidvalidity = m.uidvalidity;
-	if ((err = rename_children(c, m.name, in->name)) || (err = rename_one(c, &m, m.name, in->name)))
+	if ((err = rename_children(c, m.name, in->name)) ||
+	    (err = rename_one(c, &m, m.name, in->name)))
 		return err;
 	return prune_parents(c, m.name);
 }
@@ -404,7 +413,8 @@ static enum err operation_keyword(struct change *c, const struct msg_st_commit *
 	for (size_t i = 0; i < in->name.n; i++)
 		if (in->name.p[i] <= ' ' || in->name.p[i] == 0x7f)
 			return ERR_SYNTAX;
-	err = kv_cursor_open(c->store->kv, KV_PENDING, key_str(&prefix), key_str(&prefix), false, &cursor);
+	err = kv_cursor_open(c->store->kv, KV_PENDING, key_str(&prefix), key_str(&prefix), false,
+			     &cursor);
 	while (!err && !(err = kv_cursor_next(&cursor, &key, &value))) {
 		if (!key_parse(key, KIND_KEYWORD, 2, numbers)) {
 			err = ERR_DAMAGED;

@@ -1,9 +1,9 @@
 /* Changes of messages: flags, expunge, copy, move.
  *
- * They act on messages that somebody can have seen, that is on durable rows, and compute from what is pending
- * for them: a message whose removal is under way is not there any more. Rows that are not durable are left
- * alone: no client knows their UIDs yet, and where their cold part lies is not known before their frame is
- * written.
+ * They act on messages that somebody can have seen, that is on durable rows, and compute from what
+ * is pending for them: a message whose removal is under way is not there any more. Rows that are
+ * not durable are left alone: no client knows their UIDs yet, and where their cold part lies is not
+ * known before their frame is written.
  */
 #include "store/store_priv.h"
 
@@ -11,7 +11,7 @@ struct row_walk {
 	struct store *store;
 	uint64_t account;
 	uint32_t mailbox;
-	str ranges; /* rec_uid_range */
+	str ranges;	     /* rec_uid_range */
 	uint32_t next, last; /* of the current range; next 0: take another */
 	struct kv_cursor cursor;
 	bool has_cursor;
@@ -43,7 +43,8 @@ static enum err row_walk_range(struct row_walk *w)
 		return ERR_OK;
 	prefix = key_make2(KIND_ROW, w->account, w->mailbox);
 	from = key_make3(KIND_ROW, w->account, w->mailbox, r.first);
-	err = kv_cursor_open(w->store->kv, KV_DURABLE, key_str(&prefix), key_str(&from), false, &w->cursor);
+	err = kv_cursor_open(w->store->kv, KV_DURABLE, key_str(&prefix), key_str(&from), false,
+			     &w->cursor);
 	w->has_cursor = !err;
 	return err;
 }
@@ -98,7 +99,9 @@ static enum err row_walk_next(struct row_walk *w, struct row *row)
 
 static struct row_walk row_walk_of(struct change *c, uint32_t mailbox, str ranges)
 {
-	return (struct row_walk){ .store = c->store, .account = c->id, .mailbox = mailbox, .ranges = ranges };
+	return (struct row_walk){
+		.store = c->store, .account = c->id, .mailbox = mailbox, .ranges = ranges
+	};
 }
 
 void row_save(struct change *c, uint32_t mailbox, const struct row *r)
@@ -156,11 +159,14 @@ enum err body_refer(struct store *s, struct pending *p, uint64_t body, int64_t b
 
 static struct msg_flags flags_changed(struct msg_flags old, const struct msg_st_commit *in)
 {
-	const uint64_t mask[2] = { in->flags0 & ~(uint64_t)(0xffff & ~MSG_FLAG_SYSTEM), in->flags1 };
+	const uint64_t mask[2] = { in->flags0 & ~(uint64_t)(0xffff & ~MSG_FLAG_SYSTEM),
+				   in->flags1 };
 	struct msg_flags f = old;
 
 	for (int i = 0; i < 2; i++)
-		f.w[i] = in->mode == 0 ? mask[i] : in->mode == 1 ? old.w[i] | mask[i] : old.w[i] & ~mask[i];
+		f.w[i] = in->mode == 0	 ? mask[i]
+			 : in->mode == 1 ? old.w[i] | mask[i]
+					 : old.w[i] & ~mask[i];
 	return f;
 }
 
@@ -244,7 +250,8 @@ static void tombstone_save(struct change *c, uint32_t mailbox, struct tombstone 
 	t->first = t->last = t->before = 0;
 }
 
-static void row_remove(struct change *c, struct mailbox *m, const struct row *r, struct tombstone *t)
+static void row_remove(struct change *c, struct mailbox *m, const struct row *r,
+		       struct tombstone *t)
 {
 	struct key k = key_make3(KIND_ROW, c->id, m->id, r->uid);
 
@@ -267,7 +274,8 @@ static void removed(struct change *c, struct mailbox *m, struct tombstone *t, bo
 	buf_free(&t->ranges);
 }
 
-static enum err operation_expunge(struct change *c, struct mailbox *m, const struct msg_st_commit *in)
+static enum err operation_expunge(struct change *c, struct mailbox *m,
+				  const struct msg_st_commit *in)
 {
 	struct row_walk w = row_walk_of(c, m->id, in->uids);
 	struct uid_list gone = { .out = &c->pending->from };
@@ -296,7 +304,8 @@ static void row_copy(struct change *c, struct mailbox *to, struct row *r)
 }
 
 /* Copies or moves; within one account, so that the email keeps its id. */
-static enum err operation_copy(struct change *c, struct mailbox *m, const struct msg_st_commit *in, uint64_t quota)
+static enum err operation_copy(struct change *c, struct mailbox *m, const struct msg_st_commit *in,
+			       uint64_t quota)
 {
 	bool moves = in->op == STORE_OP_MOVE;
 	struct row_walk w = row_walk_of(c, m->id, in->uids);
@@ -342,7 +351,8 @@ static enum err tombstones_remove(struct change *c, uint32_t mailbox)
 	struct key prefix = key_make2(KIND_TOMBSTONE, c->id, mailbox), k;
 	struct kv_cursor cursor;
 	str key, value;
-	enum err err = kv_cursor_open(c->store->kv, KV_PENDING, key_str(&prefix), key_str(&prefix), false, &cursor);
+	enum err err = kv_cursor_open(c->store->kv, KV_PENDING, key_str(&prefix), key_str(&prefix),
+				      false, &cursor);
 
 	while (!err && !(err = kv_cursor_next(&cursor, &key, &value))) {
 		k.n = (uint8_t)MIN(key.n, (size_t)KEY_MAX);
@@ -353,8 +363,8 @@ static enum err tombstones_remove(struct change *c, uint32_t mailbox)
 	return err == ERR_EOF ? ERR_OK : err;
 }
 
-/* Here the pending rows count too, as nothing may be left behind in a mailbox that goes; one whose place is not
- * known yet cannot be moved, and the client is asked to come again. */
+/* Here the pending rows count too, as nothing may be left behind in a mailbox that goes; one whose
+ * place is not known yet cannot be moved, and the client is asked to come again. */
 enum err messages_move_all(struct change *c, uint32_t from, struct mailbox *to)
 {
 	struct key prefix = key_make2(KIND_ROW, c->id, from);
@@ -368,12 +378,14 @@ enum err messages_move_all(struct change *c, uint32_t from, struct mailbox *to)
 	enum err err = mailbox_load(c->store, KV_PENDING, c->id, from, &m);
 
 	if (!err)
-		err = kv_cursor_open(c->store->kv, KV_PENDING, key_str(&prefix), key_str(&prefix), false, &cursor);
+		err = kv_cursor_open(c->store->kv, KV_PENDING, key_str(&prefix), key_str(&prefix),
+				     false, &cursor);
 	if (err)
 		return err;
 	buf_init(&t.ranges, 2 * TOMBSTONE_PIECE);
 	while (!err && !(err = kv_cursor_next(&cursor, &key, &value))) {
-		if (!key_parse(key, KIND_ROW, 3, numbers) || row_get(value, (uint32_t)numbers[2], &r)) {
+		if (!key_parse(key, KIND_ROW, 3, numbers) ||
+		    row_get(value, (uint32_t)numbers[2], &r)) {
 			err = ERR_DAMAGED;
 			break;
 		}

@@ -1,9 +1,10 @@
 /* The overlay: a hash table for look-ups and a skip list over the same entries for order.
  *
- * Both, because most work is 'the newest version of this key' (one or two cache misses in the table, against a dozen
- * in the list), while rows and due times are read in order. The list's levels come from the key's hash: no random
- * numbers, and the same input gives the same structure in the simulator. Entries are never removed alone, so
- * that whoever walks the list may change values, and add keys, meanwhile.
+ * Both, because most work is 'the newest version of this key' (one or two cache misses in the
+ * table, against a dozen in the list), while rows and due times are read in order. The list's
+ * levels come from the key's hash: no random numbers, and the same input gives the same structure
+ * in the simulator. Entries are never removed alone, so that whoever walks the list may change
+ * values, and add keys, meanwhile.
  */
 #include "store/overlay.h"
 
@@ -133,7 +134,8 @@ static void slots_grow(struct overlay *o)
 static struct entry *entry_add(struct overlay *o, str key, uint64_t hash)
 {
 	struct entry **before[OVERLAY_LEVELS], **slot;
-	unsigned levels = 1 + MIN((unsigned)__builtin_ctzll(hash >> 32 | 1ull << 31) / 2, OVERLAY_LEVELS - 1u);
+	unsigned levels = 1 + MIN((unsigned)__builtin_ctzll(hash >> 32 | 1ull << 31) / 2,
+				  OVERLAY_LEVELS - 1u);
 	struct entry *e;
 
 	assert(key.n <= UINT8_MAX);
@@ -157,7 +159,8 @@ static struct entry *entry_add(struct overlay *o, str key, uint64_t hash)
 	return e;
 }
 
-/* Counters change with every commit: without this, each would leave a version behind until the next checkpoint. */
+/* Counters change with every commit: without this, each would leave a version behind until the next
+ * checkpoint. */
 static struct version *version_reuse(struct entry *e, uint64_t durable, size_t size)
 {
 	struct version *newest = entry_version(e, durable), *v = newest ? newest->older : NULL;
@@ -168,8 +171,8 @@ static struct version *version_reuse(struct entry *e, uint64_t durable, size_t s
 	return v;
 }
 
-enum err overlay_push(struct overlay *o, str key, uint64_t serial, uint64_t durable, bool is_deleted, str value,
-		      struct entry **entry, struct version **version)
+enum err overlay_push(struct overlay *o, str key, uint64_t serial, uint64_t durable,
+		      bool is_deleted, str value, struct entry **entry, struct version **version)
 {
 	uint64_t hash = key_hash(key);
 	struct entry *e = find_hashed(o, key, hash);

@@ -1,9 +1,9 @@
 /* What changed since the last checkpoint, in memory: keys in order, each with its versions.
  *
- * A version belongs to a commit, by its serial number. A reader says up to which serial it may see: the last
- * durable one (everybody who answers somebody), or all (who computes the next change). Memory is given back all
- * at once, when the index covers everything in it (overlay_free); what commits take back (overlay_pop) and what newer
- * versions hide stays until then.
+ * A version belongs to a commit, by its serial number. A reader says up to which serial it may see:
+ * the last durable one (everybody who answers somebody), or all (who computes the next change).
+ * Memory is given back all at once, when the index covers everything in it (overlay_free); what
+ * commits take back (overlay_pop) and what newer versions hide stays until then.
  */
 #ifndef STORE_OVERLAY_H
 #define STORE_OVERLAY_H
@@ -47,10 +47,11 @@ static inline struct entry *entry_next(const struct entry *e)
 	return e->next[0];
 }
 
-/* A new newest version. `durable`: what is older than the newest version up to that serial nobody reads any
- * more, and its memory is used again. ERR_NO_MEMORY. */
-MUST_USE enum err overlay_push(struct overlay *o, str key, uint64_t serial, uint64_t durable, bool is_deleted, str value,
-			       struct entry **entry, struct version **version);
+/* A new newest version. `durable`: what is older than the newest version up to that serial nobody
+ * reads any more, and its memory is used again. ERR_NO_MEMORY. */
+MUST_USE enum err overlay_push(struct overlay *o, str key, uint64_t serial, uint64_t durable,
+			       bool is_deleted, str value, struct entry **entry,
+			       struct version **version);
 /* Takes back all versions above this serial. */
 void overlay_pop(struct entry *e, uint64_t serial);
 

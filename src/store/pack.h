@@ -1,11 +1,12 @@
 /* Values of records: fixed little-endian numbers, varints and strings, one after the other.
  *
- * Writing appends to a struct buf, which remembers failure. Reading takes from a `str`: the first read past
- * the end, or a varint that is not one, sets `failed`, and everything after it is 0 or empty, so that a decoder
- * reads all its fields and checks once. Varints are LEB128, at most 10 bytes.
+ * Writing appends to a struct buf, which remembers failure. Reading takes from a `str`: the first
+ * read past the end, or a varint that is not one, sets `failed`, and everything after it is 0 or
+ * empty, so that a decoder reads all its fields and checks once. Varints are LEB128, at most 10
+ * bytes.
  *
- * Keys are made of parts that sort as their values do: a key number is its count of bytes and then the bytes,
- * the most significant first.
+ * Keys are made of parts that sort as their values do: a key number is its count of bytes and then
+ * the bytes, the most significant first.
  */
 #ifndef STORE_PACK_H
 #define STORE_PACK_H

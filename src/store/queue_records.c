@@ -1,13 +1,14 @@
-/* The queue's records: one for each recipient that is not ours, or of whom the sender must be told, by number, and again by the
- * time when it is due.
+/* The queue's records: one for each recipient that is not ours, or of whom the sender must be told,
+ * by number, and again by the time when it is due.
  *
- * A lease is memory alone: it is for so long that a delivery can take, and a restart of the store ends it, as
- * it should: the queue asks again. An outcome must carry the lease's token, so that a scheduler that was
- * thought dead cannot undo what its successor learnt. Outcomes are commits: a recipient that was recorded as
- * sent is never sent again.
+ * A lease is memory alone: it is for so long that a delivery can take, and a restart of the store
+ * ends it, as it should: the queue asks again. An outcome must carry the lease's token, so that a
+ * scheduler that was thought dead cannot undo what its successor learnt. Outcomes are commits: a
+ * recipient that was recorded as sent is never sent again.
  *
- * What failed for good stays, due, until the bounce for it is committed, in the same frame that ends it (queue_end). So does what
- * was delivered here for a sender who asked to be told: its record comes with the delivery's own commit, and ends with the notice.
+ * What failed for good stays, due, until the bounce for it is committed, in the same frame that
+ * ends it (queue_end). So does what was delivered here for a sender who asked to be told: its
+ * record comes with the delivery's own commit, and ends with the notice.
  */
 #include "store/store_priv.h"
 
@@ -93,8 +94,8 @@ static enum err item_load(struct store *s, enum kv_state state, uint64_t id, str
 
 static bool is_due_state(uint8_t state)
 {
-	return state == QUEUE_DUE || state == QUEUE_DEFERRED || state == QUEUE_FAILED || state == QUEUE_DELIVERED ||
-	       state == QUEUE_EXPANDED;
+	return state == QUEUE_DUE || state == QUEUE_DEFERRED || state == QUEUE_FAILED ||
+	       state == QUEUE_DELIVERED || state == QUEUE_EXPANDED;
 }
 
 static struct key due_key(const struct queue_item *q)
@@ -197,7 +198,8 @@ static bool is_leased(struct store *s, uint64_t id, int64_t now_us)
 	return l && (l->is_settling || l->until_us > now_us);
 }
 
-static enum err lease_one(struct store *s, uint64_t id, const struct msg_q_lease *in, struct buf *out)
+static enum err lease_one(struct store *s, uint64_t id, const struct msg_q_lease *in,
+			  struct buf *out)
 {
 	struct queue_item q;
 	struct lease *l;
@@ -212,14 +214,16 @@ static enum err lease_one(struct store *s, uint64_t id, const struct msg_q_lease
 	return ERR_OK;
 }
 
-enum err store_q_lease(struct store *s, const struct msg_q_lease *in, struct store_reply *r, struct msg_q_records *out)
+enum err store_q_lease(struct store *s, const struct msg_q_lease *in, struct store_reply *r,
+		       struct msg_q_records *out)
 {
 	struct key prefix = key_make(KIND_DUE);
 	struct kv_cursor c;
 	uint64_t numbers[3];
 	uint32_t count = 0;
 	str key, value;
-	enum err err = kv_cursor_open(s->kv, KV_DURABLE, key_str(&prefix), key_str(&prefix), false, &c);
+	enum err err =
+		kv_cursor_open(s->kv, KV_DURABLE, key_str(&prefix), key_str(&prefix), false, &c);
 
 	buf_clear(&r->a);
 	*out = (struct msg_q_records){ .next = 0 };
@@ -246,7 +250,8 @@ enum err store_q_lease(struct store *s, const struct msg_q_lease *in, struct sto
 	return err == ERR_EOF ? ERR_OK : err;
 }
 
-enum err store_q_scan(struct store *s, const struct msg_q_scan *in, struct store_reply *r, struct msg_q_records *out)
+enum err store_q_scan(struct store *s, const struct msg_q_scan *in, struct store_reply *r,
+		      struct msg_q_records *out)
 {
 	struct key prefix = key_make(KIND_QUEUE), from = key_make1(KIND_QUEUE, in->from);
 	struct kv_cursor c;
@@ -254,7 +259,8 @@ enum err store_q_scan(struct store *s, const struct msg_q_scan *in, struct store
 	uint64_t numbers[3];
 	uint32_t count = 0;
 	str key, value;
-	enum err err = kv_cursor_open(s->kv, KV_DURABLE, key_str(&prefix), key_str(&from), false, &c);
+	enum err err =
+		kv_cursor_open(s->kv, KV_DURABLE, key_str(&prefix), key_str(&from), false, &c);
 
 	buf_clear(&r->a);
 	*out = (struct msg_q_records){ .next = 0 };
@@ -316,7 +322,8 @@ static enum err outcome_apply(struct store *s, struct pending *p, const struct m
 	return ERR_OK;
 }
 
-enum err store_q_outcome(struct store *s, const struct msg_q_outcome *in, store_done *done, void *arg)
+enum err store_q_outcome(struct store *s, const struct msg_q_outcome *in, store_done *done,
+			 void *arg)
 {
 	struct pending *p = pending_new(s, done, arg);
 	struct lease *l;
@@ -339,7 +346,8 @@ enum err store_q_outcome(struct store *s, const struct msg_q_outcome *in, store_
 	return err;
 }
 
-enum err store_q_body(struct store *s, const struct msg_q_body *in, struct store_reply *r, struct msg_q_body_reply *out)
+enum err store_q_body(struct store *s, const struct msg_q_body *in, struct store_reply *r,
+		      struct msg_q_body_reply *out)
 {
 	struct rec_body_location at;
 	struct queue_item q;

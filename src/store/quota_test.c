@@ -5,7 +5,8 @@ static bool uses(struct bench *b, uint64_t account, uint64_t used, uint64_t quot
 {
 	uint64_t got_used = 1, got_quota = 1;
 
-	return EQ(store_usage(b->store, account, &got_used, &got_quota), ERR_OK) && EQ(got_used, used) && EQ(got_quota, quota);
+	return EQ(store_usage(b->store, account, &got_used, &got_quota), ERR_OK) &&
+	       EQ(got_used, used) && EQ(got_quota, quota);
 }
 
 /* The quota comes with a delivery, as the directory has it. */
@@ -15,9 +16,13 @@ static enum err deliver_with_quota(struct bench *b, uint64_t txn, uint64_t accou
 	enum err err;
 
 	buf_init(&rcpts, 1024);
-	rec_txn_rcpt_put(&rcpts, &(struct rec_txn_rcpt){ .account = account, .address = S("a@example.test"), .quota = quota });
+	rec_txn_rcpt_put(&rcpts, &(struct rec_txn_rcpt){ .account = account,
+							 .address = S("a@example.test"),
+							 .quota = quota });
 	part(b, 'v', txn, S("mail"), NULL, 0);
-	err = store_txn_envelope(b->store, &(struct msg_txn_envelope){ .txn = txn, .rcpts = buf_str(&rcpts), .count = 1 });
+	err = store_txn_envelope(b->store, &(struct msg_txn_envelope){ .txn = txn,
+								       .rcpts = buf_str(&rcpts),
+								       .count = 1 });
 	EQ(deliver(b, "b", txn, S("mail"), NULL, 1), 250);
 	buf_free(&rcpts);
 	return err;
@@ -63,9 +68,11 @@ int main(void)
 	EQ(settled(&b, store_append(b.store, 1, &in, on_done, &b)), ERR_OK);
 	EQ(settled(&b, store_append(b.store, 1, &in, on_done, &b)), ERR_OK); /* 10: at the limit */
 	EQ(settled(&b, store_append(b.store, 1, &in, on_done, &b)), ERR_QUOTA);
-	EQ(COMMIT(&b, 1, .op = STORE_OP_COPY, .mailbox = 1, .target = 2, .uids = RANGES(&u, 1, 1)), ERR_QUOTA);
+	EQ(COMMIT(&b, 1, .op = STORE_OP_COPY, .mailbox = 1, .target = 2, .uids = RANGES(&u, 1, 1)),
+	   ERR_QUOTA);
 	uses(&b, 1, 10, 10);
-	EQ(COMMIT(&b, 1, .op = STORE_OP_MOVE, .mailbox = 1, .target = 2, .uids = RANGES(&u, 1, 1)), ERR_OK);
+	EQ(COMMIT(&b, 1, .op = STORE_OP_MOVE, .mailbox = 1, .target = 2, .uids = RANGES(&u, 1, 1)),
+	   ERR_OK);
 	uses(&b, 1, 10, 10);
 	/* It was checked at RCPT; what is delivered is not refused any more. */
 	EQ(deliver_with_quota(&b, 2, 1, 10), ERR_OK);

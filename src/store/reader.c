@@ -1,16 +1,19 @@
 /* Reading the log back: for recovery, for checkpoints, for rebuilding the index.
  *
- * What is at the end of the last segment is one of two things, and the difference is the promise that Posthorn makes:
+ * What is at the end of the last segment is one of two things, and the difference is the promise
+ * that Posthorn makes:
  *
- *  - A torn tail: the last frame, written and never acknowledged. It is dropped without a word to anybody, because
- *    nobody was told that it happened.
- *  - Damage: a frame that was acknowledged and cannot be read. Every frame says up to where the log was known to be
- *    durable when it was written, so a bad frame with a later good one that calls its place durable is damage: it is
- *    reported by position, and reading goes on behind it. It is never taken for a tail.
+ *  - A torn tail: the last frame, written and never acknowledged. It is dropped without a word to
+ * anybody, because nobody was told that it happened.
+ *  - Damage: a frame that was acknowledged and cannot be read. Every frame says up to where the log
+ * was known to be durable when it was written, so a bad frame with a later good one that calls its
+ * place durable is damage: it is reported by position, and reading goes on behind it. It is never
+ * taken for a tail.
  *
- * Frames lie on multiples of LOG_BLOCK, so what follows damage is found by looking at each block's beginning.
- * What looks like a frame must have the store's id, its own position and the right CRC: the rest of a recycled
- * segment fails by its position, and nobody can smuggle a frame in by mail, because bodies lie there sealed.
+ * Frames lie on multiples of LOG_BLOCK, so what follows damage is found by looking at each block's
+ * beginning. What looks like a frame must have the store's id, its own position and the right CRC:
+ * the rest of a recycled segment fails by its position, and nobody can smuggle a frame in by mail,
+ * because bodies lie there sealed.
  *
  * Records alone are read; blobs only of the frame that nothing later vouches for.
  */
@@ -24,8 +27,8 @@ enum { READ_WINDOW = 1024 * 1024, ARENA_MAX = 256 * 1024 * 1024 };
 
 struct reader_segment {
 	uint32_t number;
-	uint32_t size; /* of the file */
-	uint32_t end;  /* where frames end for certain; 0: unknown */
+	uint32_t size;		     /* of the file */
+	uint32_t end;		     /* where frames end for certain; 0: unknown */
 	uint32_t predecessor, chain; /* as its header says */
 };
 
@@ -47,8 +50,8 @@ struct log_reader {
 	struct buf records, block;
 };
 
-static enum err segment_load(struct log_reader *r, const struct identity *id, uint32_t number, struct reader_segment *s,
-			     struct reader_segment *before)
+static enum err segment_load(struct log_reader *r, const struct identity *id, uint32_t number,
+			     struct reader_segment *s, struct reader_segment *before)
 {
 	char name[SEGMENT_NAME_SIZE], bytes[SEGMENT_HEADER_SIZE];
 	struct segment_header h;
@@ -64,7 +67,8 @@ static enum err segment_load(struct log_reader *r, const struct identity *id, ui
 	os_close(fd);
 	if (err && err != ERR_EOF)
 		return err;
-	*s = (struct reader_segment){ .number = number, .size = u32_of(MIN(st.size, (uint64_t)UINT32_MAX)) };
+	*s = (struct reader_segment){ .number = number,
+				      .size = u32_of(MIN(st.size, (uint64_t)UINT32_MAX)) };
 	r->bytes += s->size;
 	if (!err)
 		err = segment_header_get(str_of(bytes, sizeof(bytes)), &h);
@@ -88,13 +92,14 @@ static enum err segment_load(struct log_reader *r, const struct identity *id, ui
 	return ERR_OK;
 }
 
-/* Segments are given back from the oldest on, so what is not there between two of them was taken away. Said when the
- * store is opened, not at each checkpoint. */
+/* Segments are given back from the oldest on, so what is not there between two of them was taken
+ * away. Said when the store is opened, not at each checkpoint. */
 static void segment_missing(struct log_reader *r, uint32_t first, uint32_t last)
 {
 	r->damages++;
 	if (r->log && r->limit == UINT64_MAX)
-		log_error(r->log, "store-damaged", "file=log/%08x.seg to=log/%08x.seg what=missing", first, last);
+		log_error(r->log, "store-damaged", "file=log/%08x.seg to=log/%08x.seg what=missing",
+			  first, last);
 }
 
 static enum err segments_load(struct log_reader *r, const struct identity *id)
@@ -114,7 +119,8 @@ static enum err segments_load(struct log_reader *r, const struct identity *id)
 	for (size_t i = 0; i < r->count && !err; i++) {
 		if (i && numbers[i] != numbers[i - 1] + 1)
 			segment_missing(r, numbers[i - 1] + 1, numbers[i] - 1);
-		err = segment_load(r, id, numbers[i], &r->segments[i], i ? &r->segments[i - 1] : NULL);
+		err = segment_load(r, id, numbers[i], &r->segments[i],
+				   i ? &r->segments[i - 1] : NULL);
 	}
 	return err;
 }
@@ -157,11 +163,13 @@ static enum err reader_start(struct log_reader *r, const struct log_place *from)
 		return ERR_OK;
 	}
 	if (from->position) {
-		while (r->at < r->count && r->segments[r->at].number < position_segment(from->position))
+		while (r->at < r->count &&
+		       r->segments[r->at].number < position_segment(from->position))
 			r->at++;
-		/* The index knows what stood there, but for the bodies: it is kept, and numbers go on behind it, so that no
-		 * UID is given again. */
-		if (r->at == r->count || r->segments[r->at].number != position_segment(from->position))
+		/* The index knows what stood there, but for the bodies: it is kept, and numbers go
+		 * on behind it, so that no UID is given again. */
+		if (r->at == r->count ||
+		    r->segments[r->at].number != position_segment(from->position))
 			return reader_start_behind(r, position_segment(from->position));
 		r->offset = position_offset(from->position);
 		err = segment_enter(r);
@@ -173,8 +181,8 @@ static enum err reader_start(struct log_reader *r, const struct log_place *from)
 	return segment_enter(r);
 }
 
-enum err log_reader_new(int dir, const struct identity *id, const struct log *log, const struct log_place *from,
-			uint64_t limit, struct log_reader **out)
+enum err log_reader_new(int dir, const struct identity *id, const struct log *log,
+			const struct log_place *from, uint64_t limit, struct log_reader **out)
 {
 	struct log_reader *r = calloc(1, sizeof(*r));
 	enum err err;
@@ -220,14 +228,15 @@ static uint32_t segment_bound(const struct log_reader *r)
 	return s->end ? MIN(s->end, s->size) : s->size;
 }
 
-/* Blocks that the disk does not give back are damage as well; what lies behind them is still wanted. */
+/* Blocks that the disk does not give back are damage as well; what lies behind them is still
+ * wanted. */
 static enum err unreadable(enum err err)
 {
 	return err == ERR_EOF || err == ERR_IO ? ERR_DAMAGED : err;
 }
 
-/* The frame at `offset` of the current segment, its header and records checked (and left sealed in r->records).
- * ERR_DAMAGED: there is none. */
+/* The frame at `offset` of the current segment, its header and records checked (and left sealed in
+ * r->records). ERR_DAMAGED: there is none. */
 static enum err frame_check(struct log_reader *r, uint32_t offset, struct frame_header *h)
 {
 	uint32_t bound = segment_bound(r), crc;
@@ -280,7 +289,8 @@ static enum err blobs_check(struct log_reader *r, uint32_t offset, const struct 
 
 /* The first good frame of the current segment from `from` on whose number is above the last one's.
  * ERR_NOT_FOUND: there is none. */
-static enum err frame_search(struct log_reader *r, uint32_t from, uint32_t *found, struct frame_header *h)
+static enum err frame_search(struct log_reader *r, uint32_t from, uint32_t *found,
+			     struct frame_header *h)
 {
 	uint32_t bound = segment_bound(r);
 
@@ -296,7 +306,8 @@ static enum err frame_search(struct log_reader *r, uint32_t from, uint32_t *foun
 		if (err && unreadable(err) != ERR_DAMAGED)
 			return err;
 		for (size_t i = 0; i < n && !err; i += LOG_BLOCK) {
-			if (frame_header_get(str_of(p + i, FRAME_HEADER_SIZE), h) || h->number <= r->place.number)
+			if (frame_header_get(str_of(p + i, FRAME_HEADER_SIZE), h) ||
+			    h->number <= r->place.number)
 				continue;
 			err = frame_check(r, (uint32_t)(at + i), h);
 			if (err == ERR_OK) {
@@ -320,7 +331,8 @@ static void damage_report(struct log_reader *r, uint32_t from, uint32_t to)
 			  r->segments[r->at].number, from, to);
 }
 
-/* Something acknowledged must follow: the segment's end is known and not reached, or the limit is beyond. */
+/* Something acknowledged must follow: the segment's end is known and not reached, or the limit is
+ * beyond. */
 static bool is_certain(const struct log_reader *r, uint32_t offset)
 {
 	const struct reader_segment *s = &r->segments[r->at];
@@ -329,14 +341,15 @@ static bool is_certain(const struct log_reader *r, uint32_t offset)
 	       (r->limit != UINT64_MAX && position_of(s->number, offset) < r->limit);
 }
 
-/* What is at the current offset is no frame: the tail, or damage with something good behind it. ERR_NOT_FOUND:
- * nothing more in this segment. */
+/* What is at the current offset is no frame: the tail, or damage with something good behind it.
+ * ERR_NOT_FOUND: nothing more in this segment. */
 static enum err pass_damage(struct log_reader *r, struct frame_header *h)
 {
 	uint32_t found;
 	enum err err = frame_search(r, r->offset + LOG_BLOCK, &found, h);
 
-	if (err == ERR_OK && (is_certain(r, r->offset) || h->durable > position_of(r->segments[r->at].number, r->offset))) {
+	if (err == ERR_OK && (is_certain(r, r->offset) ||
+			      h->durable > position_of(r->segments[r->at].number, r->offset))) {
 		damage_report(r, r->offset, found);
 		r->is_chained = false;
 		r->offset = found;
@@ -354,7 +367,8 @@ static bool block_is_used(struct log_reader *r)
 {
 	char magic[4] = { 0 };
 
-	return os_pread_all(r->fd, magic, sizeof(magic), r->offset) == ERR_OK && get_le32(magic) != 0;
+	return os_pread_all(r->fd, magic, sizeof(magic), r->offset) == ERR_OK &&
+	       get_le32(magic) != 0;
 }
 
 /* Is there a good frame behind this one, that was written after this one was durable? */
@@ -370,8 +384,8 @@ static bool is_vouched_for(struct log_reader *r, const struct frame_header *h, u
 		return true; /* a segment is opened when everything before it is durable */
 	vouched = frame_check(r, position_offset(end), &next) == ERR_OK && next.durable >= end;
 	if (!vouched)
-		vouched = frame_search(r, position_offset(end), &found, &next) == ERR_OK && next.number > h->number &&
-			  next.durable >= end;
+		vouched = frame_search(r, position_offset(end), &found, &next) == ERR_OK &&
+			  next.number > h->number && next.durable >= end;
 	return vouched;
 }
 
@@ -391,8 +405,11 @@ static enum err frame_take(struct log_reader *r, const struct frame_header *h, s
 		damage_report(r, r->offset, r->offset);
 	r->is_chained = true;
 	r->offset += (uint32_t)frame_size(h);
-	r->place = (struct log_place){ position_of(r->segments[r->at].number, r->offset), h->number, h->crc };
-	*f = (struct log_frame){ .header = *h, .end = r->place.position, .records = buf_str(&r->records) };
+	r->place = (struct log_place){ position_of(r->segments[r->at].number, r->offset), h->number,
+				       h->crc };
+	*f = (struct log_frame){ .header = *h,
+				 .end = r->place.position,
+				 .records = buf_str(&r->records) };
 	return ERR_OK;
 }
 

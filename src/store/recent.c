@@ -1,15 +1,18 @@
-/* Which rows changed lately: so that 'what changed since a moment ago' costs what changed, not a walk over the
- * mailbox.
+/* Which rows changed lately: so that 'what changed since a moment ago' costs what changed, not a
+ * walk over the mailbox.
  *
- * A session asks that after each hint, with the MODSEQ it has seen. For mailboxes that somebody asked about, the UIDs
- * that commits touch are noted in a ring with the commit's MODSEQ. The ring knows from which MODSEQ on it is
- * complete (`floor`); whoever asks about an earlier one is answered by the walk.
+ * A session asks that after each hint, with the MODSEQ it has seen. For mailboxes that somebody
+ * asked about, the UIDs that commits touch are noted in a ring with the commit's MODSEQ. The ring
+ * knows from which MODSEQ on it is complete (`floor`); whoever asks about an earlier one is
+ * answered by the walk.
  *
- * A note is a pointer, not an answer: the row is read as it is, and told if its MODSEQ is newer than what was asked
- * for. So notes of commits that were taken back, or are not durable yet, do no harm, and nothing is to be undone.
- * An index by MODSEQ on the disk was turned down: every flag change would write two more records.
+ * A note is a pointer, not an answer: the row is read as it is, and told if its MODSEQ is newer
+ * than what was asked for. So notes of commits that were taken back, or are not durable yet, do no
+ * harm, and nothing is to be undone. An index by MODSEQ on the disk was turned down: every flag
+ * change would write two more records.
  *
- * The table is a cache of one place per hash: two mailboxes that meet in it take turns, and cost walks. */
+ * The table is a cache of one place per hash: two mailboxes that meet in it take turns, and cost
+ * walks. */
 #include "store/store_priv.h"
 
 #include <stdlib.h>
@@ -30,7 +33,8 @@ struct recent {
 
 static struct recent **recent_at(struct store *s, uint64_t account, uint32_t mailbox)
 {
-	return &s->recent[((account << 16 ^ mailbox) * 0x9e3779b97f4a7c15u) >> 32 & (RECENT_SLOTS - 1)];
+	return &s->recent[((account << 16 ^ mailbox) * 0x9e3779b97f4a7c15u) >> 32 &
+			  (RECENT_SLOTS - 1)];
 }
 
 static struct recent *recent_find(struct store *s, uint64_t account, uint32_t mailbox)
@@ -83,8 +87,8 @@ static int uid_compare(const void *a, const void *b)
 	return *x < *y ? -1 : *x > *y;
 }
 
-bool recent_uids(struct store *s, uint64_t account, uint32_t mailbox, uint64_t since, uint32_t uids[RECENT_UIDS_MAX],
-		 unsigned *count)
+bool recent_uids(struct store *s, uint64_t account, uint32_t mailbox, uint64_t since,
+		 uint32_t uids[RECENT_UIDS_MAX], unsigned *count)
 {
 	struct recent *r = recent_find(s, account, mailbox);
 	unsigned n = 0, kept = 0;

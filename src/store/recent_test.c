@@ -1,4 +1,5 @@
-/* 'What changed since' with the latest changes known by UID (recent.c): the same answers as the walk over all rows. */
+/* 'What changed since' with the latest changes known by UID (recent.c): the same answers as the
+ * walk over all rows. */
 #include "store/engine_fake.h"
 #include "store/store_priv.h"
 
@@ -44,7 +45,8 @@ static void test_changes(struct bench *b, struct buf *uids)
 		  .flags0 = MSG_FLAG_SEEN) == ERR_OK);
 	OK(b->commit.changed);
 	fill(b, 2);
-	OK(COMMIT(b, 1, .op = STORE_OP_EXPUNGE, .mailbox = 1, .uids = RANGES(uids, 4, 5)) == ERR_OK);
+	OK(COMMIT(b, 1, .op = STORE_OP_EXPUNGE, .mailbox = 1, .uids = RANGES(uids, 4, 5)) ==
+	   ERR_OK);
 	OK(agree(b, since));
 	OK(strlen(asked) > 0);
 }

@@ -1,9 +1,9 @@
 /* Encoding and decoding of the values.
  *
- * Rows dominate: a mailbox of 10,000 messages is 10,000 of them, read at each SELECT, so numbers are varints,
- * and what usually equals something else (thread and email id) is stored as the difference: 60 to 70 bytes with
- * the body's key of 32. The place of the cold part comes first and has a fixed size, as in a body's record: it
- * is filled in when the frame is laid out.
+ * Rows dominate: a mailbox of 10,000 messages is 10,000 of them, read at each SELECT, so numbers
+ * are varints, and what usually equals something else (thread and email id) is stored as the
+ * difference: 60 to 70 bytes with the body's key of 32. The place of the cold part comes first and
+ * has a fixed size, as in a body's record: it is filled in when the frame is laid out.
  *
  * Values may grow at the end in later versions: what a decoder does not know there, it ignores.
  */
@@ -93,7 +93,8 @@ void mailbox_put(struct buf *b, const struct mailbox *m)
 	pack_varint(b, m->unseen);
 	pack_varint(b, m->deleted);
 	pack_varint(b, m->special);
-	pack_varint(b, (m->is_subscribed ? MAILBOX_IS_SUBSCRIBED : 0u) | (m->is_gone ? MAILBOX_IS_GONE : 0u));
+	pack_varint(b, (m->is_subscribed ? MAILBOX_IS_SUBSCRIBED : 0u) |
+			       (m->is_gone ? MAILBOX_IS_GONE : 0u));
 	pack_str(b, m->name);
 }
 
@@ -187,7 +188,8 @@ enum { QUEUE_IS_SMTPUTF8 = 1, QUEUE_REQUIRES_TLS = 2 };
 
 void queue_item_put(struct buf *b, const struct queue_item *q)
 {
-	pack_varint(b, (q->is_smtputf8 ? QUEUE_IS_SMTPUTF8 : 0u) | (q->requires_tls ? QUEUE_REQUIRES_TLS : 0u));
+	pack_varint(b, (q->is_smtputf8 ? QUEUE_IS_SMTPUTF8 : 0u) |
+			       (q->requires_tls ? QUEUE_REQUIRES_TLS : 0u));
 	buf_add_char(b, (char)q->state);
 	buf_add_char(b, (char)q->notify);
 	buf_add_char(b, (char)q->ret);

@@ -9,7 +9,7 @@
 #include "store/types.h"
 
 enum record_kind {
-	KIND_INDEX = 0,	      /* the index's own */
+	KIND_INDEX = 0, /* the index's own */
 	KIND_COUNTERS = 'C',
 	KIND_ACCOUNT = 'A',   /* account */
 	KIND_KEYWORD = 'K',   /* account, number */
@@ -53,14 +53,14 @@ static inline struct key key_make3(enum record_kind kind, uint64_t a, uint64_t b
 /* Takes the numbers of a key apart; false when it is not of this shape. */
 bool key_parse(str key, enum record_kind kind, unsigned count, uint64_t numbers[3]);
 
-/* Where something lies in the log; the first 8 bytes of a value, because they are known only when its frame is
- * laid out. */
+/* Where something lies in the log; the first 8 bytes of a value, because they are known only when
+ * its frame is laid out. */
 struct blob_place {
 	uint32_t segment, offset;
 };
 enum { BLOB_PLACE_SIZE = 8 };
-/* In memory alone, until the frame is laid out. Segment 0 and offset 0: a file of its own (a body), or nothing
- * (a cold row). */
+/* In memory alone, until the frame is laid out. Segment 0 and offset 0: a file of its own (a body),
+ * or nothing (a cold row). */
 #define PLACE_UNKNOWN ((struct blob_place){ 0, UINT32_MAX })
 
 static inline bool place_is_unknown(struct blob_place p)
@@ -141,7 +141,8 @@ MUST_USE enum err body_get(str value, struct body *d);
 void queue_item_put(struct buf *b, const struct queue_item *q);
 MUST_USE enum err queue_item_get(str value, uint64_t id, struct queue_item *q);
 
-/* Which segment a value refers to, and with how many bytes: for the accounts of what is alive. False: none. */
+/* Which segment a value refers to, and with how many bytes: for the accounts of what is alive.
+ * False: none. */
 bool record_refers(str key, str value, uint32_t *segment, uint64_t *bytes);
 
 #endif

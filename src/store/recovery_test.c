@@ -1,4 +1,5 @@
-/* What survives: torn tails, damage, recycled segments, and random work against a model, reopened all the time. */
+/* What survives: torn tails, damage, recycled segments, and random work against a model, reopened
+ * all the time. */
 #include "store/engine_fake.h"
 
 /* The file of the segment in use, read whole. */
@@ -22,13 +23,14 @@ static void segment_write(struct bench *b, const char *name, const char *p, size
 {
 	int fd;
 
-	if (os_open(b->dir, name, OS_WRITE | OS_CREATE, &fd) || os_pwrite_all(fd, str_of(p, size), 0))
+	if (os_open(b->dir, name, OS_WRITE | OS_CREATE, &fd) ||
+	    os_pwrite_all(fd, str_of(p, size), 0))
 		panic("segment_write");
 	os_close(fd);
 }
 
-/* The last commit, cut or damaged at every byte (of what matters; every 17th of the padding): what was
- * acknowledged before is there, and what is left of the last one is all of it or nothing. */
+/* The last commit, cut or damaged at every byte (of what matters; every 17th of the padding): what
+ * was acknowledged before is there, and what is left of the last one is all of it or nothing. */
 static void test_torn_tail(void)
 {
 	static const char name[] = "log/00000001.seg";
@@ -58,7 +60,8 @@ static void test_torn_tail(void)
 
 			memcpy(copy, bytes, size);
 			if (kind == 0)
-				memcpy(copy + at, before + at, size - at); /* the rest was not written */
+				memcpy(copy + at, before + at,
+				       size - at); /* the rest was not written */
 			else
 				copy[at] = (char)(copy[at] ^ 0x55);
 			segment_write(&b, name, copy, size);
@@ -174,7 +177,8 @@ static void test_segments(void)
 	for (uint32_t i = 1; i <= 60; i++) {
 		if (append(&b, 1, 1, str_of(body, 60000), 0))
 			cycles = -1000;
-		if (i > 5 && COMMIT(&b, 1, .op = STORE_OP_EXPUNGE, .mailbox = 1, .uids = RANGES(&u, i - 5, i - 5)))
+		if (i > 5 && COMMIT(&b, 1, .op = STORE_OP_EXPUNGE, .mailbox = 1,
+				    .uids = RANGES(&u, i - 5, i - 5)))
 			cycles = -1000;
 		if (i % 10 == 0 && store_checkpoint(b.store) == ERR_OK)
 			cycles++;
@@ -217,8 +221,10 @@ static uint64_t chance(uint64_t *seed)
 
 static void model_step(struct bench *b, struct model *m, uint64_t *seed, struct buf *u)
 {
-	uint32_t box = 1 + (uint32_t)(chance(seed) % MODEL_BOXES), to = 1 + (uint32_t)(chance(seed) % MODEL_BOXES);
-	uint32_t first = 1 + (uint32_t)(chance(seed) % 60), last = first + (uint32_t)(chance(seed) % 5);
+	uint32_t box = 1 + (uint32_t)(chance(seed) % MODEL_BOXES),
+		 to = 1 + (uint32_t)(chance(seed) % MODEL_BOXES);
+	uint32_t first = 1 + (uint32_t)(chance(seed) % 60),
+		 last = first + (uint32_t)(chance(seed) % 5);
 	uint8_t flags = (uint8_t)(chance(seed) % 32);
 	unsigned what = (unsigned)(chance(seed) % 10), content = (unsigned)chance(seed);
 	char body[64];
@@ -232,19 +238,23 @@ static void model_step(struct bench *b, struct model *m, uint64_t *seed, struct 
 		m->box[box].flags[uid] = flags;
 		m->box[box].content[uid] = content;
 	} else if (what < 6) {
-		EQ(COMMIT(b, 1, .op = STORE_OP_FLAGS, .mailbox = box, .uids = RANGES(u, first, last), .mode = 0,
-			  .flags0 = flags), 0);
+		EQ(COMMIT(b, 1, .op = STORE_OP_FLAGS, .mailbox = box,
+			  .uids = RANGES(u, first, last), .mode = 0, .flags0 = flags),
+		   0);
 		for (uint32_t uid = first; uid <= last; uid++)
 			m->box[box].flags[uid] = flags;
 	} else if (what < 7) {
-		EQ(COMMIT(b, 1, .op = STORE_OP_EXPUNGE, .mailbox = box, .uids = RANGES(u, first, last)), 0);
+		EQ(COMMIT(b, 1, .op = STORE_OP_EXPUNGE, .mailbox = box,
+			  .uids = RANGES(u, first, last)),
+		   0);
 		for (uint32_t uid = first; uid <= last; uid++)
 			m->box[box].is_there[uid] = false;
 	} else if (what < 9 && box != to && m->box[to].uidnext + 6 < MODEL_UIDS) {
 		bool moves = what == 8;
 
-		EQ(COMMIT(b, 1, .op = moves ? STORE_OP_MOVE : STORE_OP_COPY, .mailbox = box, .target = to,
-			  .uids = RANGES(u, first, last)), 0);
+		EQ(COMMIT(b, 1, .op = moves ? STORE_OP_MOVE : STORE_OP_COPY, .mailbox = box,
+			  .target = to, .uids = RANGES(u, first, last)),
+		   0);
 		for (uint32_t uid = first; uid <= last; uid++) {
 			uint32_t copy = m->box[to].uidnext;
 
@@ -270,8 +280,8 @@ static bool model_holds(struct bench *b, const struct model *m)
 		want[0] = 0;
 		for (uint32_t uid = 1; uid < MODEL_UIDS; uid++)
 			if (m->box[box].is_there[uid])
-				n += (size_t)snprintf(want + n, sizeof(want) - n, "%s%u:%x", n ? " " : "", uid,
-						      m->box[box].flags[uid]);
+				n += (size_t)snprintf(want + n, sizeof(want) - n, "%s%u:%x",
+						      n ? " " : "", uid, m->box[box].flags[uid]);
 		rows_text(b, 1, box, 0, got, sizeof(got));
 		if (strcmp(want, got) != 0) {
 			printf("# box %u\n# got  %s\n# want %s\n", box, got, want);
@@ -279,9 +289,11 @@ static bool model_holds(struct bench *b, const struct model *m)
 		}
 		for (uint32_t uid = 1; uid < MODEL_UIDS; uid += 7) {
 			char body[64];
-			int len = snprintf(body, sizeof(body), "message %u", m->box[box].content[uid]);
+			int len = snprintf(body, sizeof(body), "message %u",
+					   m->box[box].content[uid]);
 
-			if (m->box[box].is_there[uid] && !body_is(b, 1, box, uid, str_of(body, (size_t)len), S("")))
+			if (m->box[box].is_there[uid] &&
+			    !body_is(b, 1, box, uid, str_of(body, (size_t)len), S("")))
 				return false;
 		}
 	}

@@ -1,14 +1,15 @@
 /* Giving segments back.
  *
- * A segment may go when nothing in it is alive: no body or cold row that a record refers to, and no record that
- * is the newest of its key. It must also end nothing any more: a deletion in it has to stay as long as an older
- * segment could hold what it deleted, or a rebuild would bring that back. Going from the oldest on, and
- * stopping at the first that has to stay, keeps this rule without further accounts.
+ * A segment may go when nothing in it is alive: no body or cold row that a record refers to, and no
+ * record that is the newest of its key. It must also end nothing any more: a deletion in it has to
+ * stay as long as an older segment could hold what it deleted, or a rebuild would bring that back.
+ * Going from the oldest on, and stopping at the first that has to stay, keeps this rule without
+ * further accounts.
  *
- * What keeps an old segment is often a few records that never changed again (a mailbox that nobody renamed).
- * Where they are all that is left in the oldest one, they are written again, as they are, in an ordinary
- * commit; the next checkpoint finds the segment empty. Moving bodies as well is compaction, which is not done
- * here: a segment stays as long as a body in it is wanted.
+ * What keeps an old segment is often a few records that never changed again (a mailbox that nobody
+ * renamed). Where they are all that is left in the oldest one, they are written again, as they are,
+ * in an ordinary commit; the next checkpoint finds the segment empty. Moving bodies as well is
+ * compaction, which is not done here: a segment stays as long as a body in it is wanted.
  */
 #include "store/store_priv.h"
 
@@ -25,7 +26,8 @@ static void fds_forget(struct store *s, uint32_t segment)
 }
 
 /* A record of the segment that is still the newest: again. */
-static enum err record_rewrite(struct store *s, uint32_t segment, const struct record *r, uint64_t *bytes)
+static enum err record_rewrite(struct store *s, uint32_t segment, const struct record *r,
+			       uint64_t *bytes)
 {
 	struct key k = { .n = (uint8_t)r->key.n };
 	bool is_deleted;
@@ -40,7 +42,8 @@ static enum err record_rewrite(struct store *s, uint32_t segment, const struct r
 		return err == ERR_NOT_FOUND ? ERR_OK : err;
 	memcpy(k.p, r->key.p, r->key.n);
 	/* Changed since the checkpoint: a newer record is in a later segment already. */
-	if (overlay_find(s->kv->young, key_str(&k)) || (s->kv->old && overlay_find(s->kv->old, key_str(&k))) ||
+	if (overlay_find(s->kv->young, key_str(&k)) ||
+	    (s->kv->old && overlay_find(s->kv->old, key_str(&k))) ||
 	    kv_newer(s->kv, &k, &value, &is_deleted))
 		return ERR_OK;
 	*bytes += value.n + r->key.n;
@@ -55,8 +58,8 @@ static enum err segment_rewrite(struct store *s, uint32_t segment)
 	struct log_frame f;
 	struct record r;
 	uint64_t bytes = 0;
-	enum err err = log_reader_new(s->options.dir, &s->kv->identity, s->options.log, &from, position_of(segment + 1, 0),
-				      &reader);
+	enum err err = log_reader_new(s->options.dir, &s->kv->identity, s->options.log, &from,
+				      position_of(segment + 1, 0), &reader);
 
 	if (err)
 		return err;
@@ -82,7 +85,8 @@ static void oldest_rewrite(struct store *s, uint32_t segment)
 	else
 		err = pending_end(p);
 	if (err && s->options.log)
-		log_warn(s->options.log, "store-rewrite-failed", "segment=%08x error=%s", segment, err_name(err));
+		log_warn(s->options.log, "store-rewrite-failed", "segment=%08x error=%s", segment,
+			 err_name(err));
 }
 
 void segments_recycle(struct store *s)

@@ -1,9 +1,9 @@
 /* Reading: the mailboxes of an account, the rows of a mailbox; durable state, in bounded pieces.
  *
- * `since` (RFC 7162): what changed after a MODSEQ is found by walking the rows, but mostly not all of them: a
- * session asks after each hint for what changed a moment ago. Those rows are known by UID (recent.c); where they
- * are not, but the mailbox's record in the index is not newer than `since`, everything newer is in the overlay, and
- * only that is walked.
+ * `since` (RFC 7162): what changed after a MODSEQ is found by walking the rows, but mostly not all
+ * of them: a session asks after each hint for what changed a moment ago. Those rows are known by
+ * UID (recent.c); where they are not, but the mailbox's record in the index is not newer than
+ * `since`, everything newer is in the overlay, and only that is walked.
  */
 #include "store/store_priv.h"
 
@@ -48,7 +48,8 @@ static enum err keywords_put(struct store *s, uint64_t account, struct buf *out)
 	struct kv_cursor c;
 	uint64_t numbers[3];
 	str key, value;
-	enum err err = kv_cursor_open(s->kv, KV_DURABLE, key_str(&prefix), key_str(&prefix), false, &c);
+	enum err err =
+		kv_cursor_open(s->kv, KV_DURABLE, key_str(&prefix), key_str(&prefix), false, &c);
 
 	while (!err && !(err = kv_cursor_next(&c, &key, &value))) {
 		struct rec_keyword k = { .name = value };
@@ -65,15 +66,17 @@ static enum err keywords_put(struct store *s, uint64_t account, struct buf *out)
 }
 
 /* `max`: 0 as many as fit, 1 the one that was asked for alone. */
-static enum err mailboxes_put(struct store *s, uint64_t account, const struct msg_st_mailboxes *in, struct buf *out,
-			      uint32_t *next)
+static enum err mailboxes_put(struct store *s, uint64_t account, const struct msg_st_mailboxes *in,
+			      struct buf *out, uint32_t *next)
 {
-	struct key prefix = key_make1(KIND_MAILBOX, account), first = key_make2(KIND_MAILBOX, account, in->from);
+	struct key prefix = key_make1(KIND_MAILBOX, account),
+		   first = key_make2(KIND_MAILBOX, account, in->from);
 	struct kv_cursor c;
 	struct mailbox m;
 	uint64_t numbers[3];
 	str key, value;
-	enum err err = kv_cursor_open(s->kv, KV_DURABLE, key_str(&prefix), key_str(&first), false, &c);
+	enum err err =
+		kv_cursor_open(s->kv, KV_DURABLE, key_str(&prefix), key_str(&first), false, &c);
 
 	*next = 0;
 	while (!err && !(err = kv_cursor_next(&c, &key, &value))) {
@@ -95,8 +98,8 @@ static enum err mailboxes_put(struct store *s, uint64_t account, const struct ms
 	return err == ERR_EOF ? ERR_OK : err;
 }
 
-enum err store_mailboxes(struct store *s, uint64_t account, const struct msg_st_mailboxes *in, struct store_reply *r,
-			 struct msg_st_mailboxes_reply *out)
+enum err store_mailboxes(struct store *s, uint64_t account, const struct msg_st_mailboxes *in,
+			 struct store_reply *r, struct msg_st_mailboxes_reply *out)
 {
 	struct key k = key_make1(KIND_ACCOUNT, account);
 	struct account a;
@@ -168,8 +171,10 @@ static enum err tombstone_read(struct gone *g, str value, uint32_t from, uint32_
 	return u.failed ? ERR_DAMAGED : err;
 }
 
-/* What went after `since` among [from, *to]; where that is more than a reply holds, *to becomes less. */
-static enum err gone_put(struct store *s, uint64_t account, const struct msg_st_rows *in, uint32_t *to, struct buf *out)
+/* What went after `since` among [from, *to]; where that is more than a reply holds, *to becomes
+ * less. */
+static enum err gone_put(struct store *s, uint64_t account, const struct msg_st_rows *in,
+			 uint32_t *to, struct buf *out)
 {
 	struct key prefix = key_make2(KIND_TOMBSTONE, account, in->mailbox);
 	struct key first = key_make3(KIND_TOMBSTONE, account, in->mailbox, in->since + 1);
@@ -177,7 +182,8 @@ static enum err gone_put(struct store *s, uint64_t account, const struct msg_st_
 	struct kv_cursor c;
 	size_t put = 0;
 	str key, value;
-	enum err err = kv_cursor_open(s->kv, KV_DURABLE, key_str(&prefix), key_str(&first), false, &c);
+	enum err err =
+		kv_cursor_open(s->kv, KV_DURABLE, key_str(&prefix), key_str(&first), false, &c);
 
 	while (!err && !(err = kv_cursor_next(&c, &key, &value)))
 		err = tombstone_read(&g, value, in->uid_from, *to);
@@ -202,7 +208,8 @@ static enum err gone_put(struct store *s, uint64_t account, const struct msg_st_
 	return err;
 }
 
-static enum err row_encode(struct store *s, const struct row *row, uint8_t columns, struct buf *scratch, struct buf *out)
+static enum err row_encode(struct store *s, const struct row *row, uint8_t columns,
+			   struct buf *scratch, struct buf *out)
 {
 	struct rec_row r = { .uid = row->uid,
 			     .modseq = row->modseq,
@@ -243,8 +250,8 @@ static bool row_fits(const struct buf *out, const struct row *row, uint8_t colum
 	return buf_len(out) == 0 || buf_len(out) + need <= REPLY_ROWS_MAX;
 }
 
-static enum err rows_put(struct store *s, uint64_t account, const struct msg_st_rows *in, uint32_t to, bool overlay_only,
-			 struct store_reply *r, uint32_t *next)
+static enum err rows_put(struct store *s, uint64_t account, const struct msg_st_rows *in,
+			 uint32_t to, bool overlay_only, struct store_reply *r, uint32_t *next)
 {
 	struct key prefix = key_make2(KIND_ROW, account, in->mailbox);
 	struct key first = key_make3(KIND_ROW, account, in->mailbox, in->uid_from);
@@ -252,7 +259,8 @@ static enum err rows_put(struct store *s, uint64_t account, const struct msg_st_
 	uint64_t numbers[3];
 	struct row row;
 	str key, value;
-	enum err err = kv_cursor_open(s->kv, KV_DURABLE, key_str(&prefix), key_str(&first), overlay_only, &c);
+	enum err err = kv_cursor_open(s->kv, KV_DURABLE, key_str(&prefix), key_str(&first),
+				      overlay_only, &c);
 
 	*next = 0;
 	while (!err && !(err = kv_cursor_next(&c, &key, &value))) {
@@ -275,8 +283,9 @@ static enum err rows_put(struct store *s, uint64_t account, const struct msg_st_
 }
 
 /* The same for UIDs that are known: few, so they are looked up. */
-static enum err recent_put(struct store *s, uint64_t account, const struct msg_st_rows *in, uint32_t to,
-			   const uint32_t *uids, unsigned count, struct store_reply *r, uint32_t *next)
+static enum err recent_put(struct store *s, uint64_t account, const struct msg_st_rows *in,
+			   uint32_t to, const uint32_t *uids, unsigned count, struct store_reply *r,
+			   uint32_t *next)
 {
 	enum err err = ERR_OK;
 
@@ -318,8 +327,8 @@ static bool index_is_older(struct store *s, uint64_t account, uint32_t mailbox, 
 	return !err && mailbox_get(value, mailbox, &m) == ERR_OK && m.modseq <= since;
 }
 
-static enum err rows_since(struct store *s, uint64_t account, const struct msg_st_rows *in, uint32_t to,
-			   struct store_reply *r, uint32_t *next)
+static enum err rows_since(struct store *s, uint64_t account, const struct msg_st_rows *in,
+			   uint32_t to, struct store_reply *r, uint32_t *next)
 {
 	uint32_t uids[RECENT_UIDS_MAX];
 	unsigned count;
@@ -328,11 +337,12 @@ static enum err rows_since(struct store *s, uint64_t account, const struct msg_s
 		return rows_put(s, account, in, to, false, r, next);
 	if (recent_uids(s, account, in->mailbox, in->since, uids, &count))
 		return recent_put(s, account, in, to, uids, count, r, next);
-	return rows_put(s, account, in, to, index_is_older(s, account, in->mailbox, in->since), r, next);
+	return rows_put(s, account, in, to, index_is_older(s, account, in->mailbox, in->since), r,
+			next);
 }
 
-enum err store_rows(struct store *s, uint64_t account, const struct msg_st_rows *in, struct store_reply *r,
-		    struct msg_st_rows_reply *out)
+enum err store_rows(struct store *s, uint64_t account, const struct msg_st_rows *in,
+		    struct store_reply *r, struct msg_st_rows_reply *out)
 {
 	struct key k = key_make1(KIND_ACCOUNT, account);
 	uint32_t to = in->uid_to;
@@ -354,7 +364,8 @@ enum err store_rows(struct store *s, uint64_t account, const struct msg_st_rows 
 	if (!err && (!in->since || m.modseq > in->since))
 		err = rows_since(s, account, in, to, r, &out->next_uid);
 	if (!err && out->next_uid && buf_len(&r->b)) {
-		/* Fewer rows fitted than asked for: what went behind them belongs to the next answer. */
+		/* Fewer rows fitted than asked for: what went behind them belongs to the next
+		 * answer. */
 		buf_clear(&r->b);
 		to = out->next_uid - 1;
 		err = gone_put(s, account, in, &to, &r->b);

@@ -1,14 +1,17 @@
 /* The files of the log, and the writer's place among them.
  *
- * log/00000001.seg, log/00000002.seg ... The number of a segment is never used again. A new one is made under another
- * name (log/new, or a recycled file), gets its header, is synced, renamed, and the directory is synced: a file with a
- * segment's name always has a header, and no frame is written into a file that a power cut could make disappear.
+ * log/00000001.seg, log/00000002.seg ... The number of a segment is never used again. A new one is
+ * made under another name (log/new, or a recycled file), gets its header, is synced, renamed, and
+ * the directory is synced: a file with a segment's name always has a header, and no frame is
+ * written into a file that a power cut could make disappear.
  *
- * The header says where the predecessor validly ends. That is how a segment whose sync failed is closed: Linux
- * forgets which pages could not be written, so nothing that was written there after the last good sync can be
- * believed, whatever a later read says; and nothing may be written there to make it better.
+ * The header says where the predecessor validly ends. That is how a segment whose sync failed is
+ * closed: Linux forgets which pages could not be written, so nothing that was written there after
+ * the last good sync can be believed, whatever a later read says; and nothing may be written there
+ * to make it better.
  *
- * log/reserve is a segment kept for the day when the disk is full: it is used for changes that free space, alone.
+ * log/reserve is a segment kept for the day when the disk is full: it is used for changes that free
+ * space, alone.
  */
 #include "store/log_priv.h"
 
@@ -142,7 +145,8 @@ static enum err file_make(struct log_writer *w, const char *name, int *fd)
 }
 
 /* Where the next segment comes from: a recycled file, new space, or the reserve. */
-static enum err file_take(struct log_writer *w, bool may_use_reserve, char name[SEGMENT_NAME_SIZE], int *fd)
+static enum err file_take(struct log_writer *w, bool may_use_reserve, char name[SEGMENT_NAME_SIZE],
+			  int *fd)
 {
 	enum err err;
 
@@ -163,7 +167,8 @@ static enum err file_take(struct log_writer *w, bool may_use_reserve, char name[
 }
 
 /* *is_named: a power cut may leave it under its final name from now on, whatever else fails. */
-static enum err segment_begin(struct log_writer *w, int fd, const char *name, uint32_t segment, bool *is_named)
+static enum err segment_begin(struct log_writer *w, int fd, const char *name, uint32_t segment,
+			      bool *is_named)
 {
 	char header[SEGMENT_HEADER_SIZE], final[SEGMENT_NAME_SIZE];
 	struct segment_header h = { .epoch = 1,
@@ -179,7 +184,8 @@ static enum err segment_begin(struct log_writer *w, int fd, const char *name, ui
 	memcpy(h.store, w->identity->store, sizeof(h.store));
 	segment_header_put(header, &h);
 	segment_name(final, segment);
-	if ((err = os_pwrite_all(fd, str_of(header, sizeof(header)), 0)) || (err = os_fdatasync(fd)))
+	if ((err = os_pwrite_all(fd, str_of(header, sizeof(header)), 0)) ||
+	    (err = os_fdatasync(fd)))
 		return err;
 	*is_named = true;
 	err = os_rename(w->dir, name, final);
@@ -198,13 +204,15 @@ static enum err segment_next(struct log_writer *w, bool may_use_reserve)
 		err = segment_begin(w, fd, name, segment, &is_named);
 	if (err) {
 		os_close(fd);
-		/* Its header may be found one day, and says that this segment ends here: so it must. */
+		/* Its header may be found one day, and says that this segment ends here: so it
+		 * must. */
 		if (is_named) {
 			os_close(w->fd);
 			w->fd = -1;
 		}
 		if (w->log)
-			log_error(w->log, "store-segment-failed", "segment=%08x error=%s", segment, err_name(err));
+			log_error(w->log, "store-segment-failed", "segment=%08x error=%s", segment,
+				  err_name(err));
 		return err;
 	}
 	os_close(w->fd);

@@ -1,4 +1,5 @@
-/* What the store tells about itself: figures for `posthorn status`, and a dump for tests and `fsck`. */
+/* What the store tells about itself: figures for `posthorn status`, and a dump for tests and
+ * `fsck`. */
 #include "store/store_priv.h"
 
 enum { COUNTED_MAX = 20000 };
@@ -22,8 +23,8 @@ static void figure(struct buf *out, const char *name, uint64_t value)
 	buf_printf(out, ",\"%s\":%llu", name, (unsigned long long)value);
 }
 
-/* Records of the queue by state. A long queue is counted in part: whoever asks is answered by the loop that answers
- * everybody. */
+/* Records of the queue by state. A long queue is counted in part: whoever asks is answered by the
+ * loop that answers everybody. */
 static void queue_figures(struct store *s, struct buf *out)
 {
 	struct key prefix = key_make(KIND_QUEUE);
@@ -32,10 +33,12 @@ static void queue_figures(struct store *s, struct buf *out)
 	struct kv_cursor c;
 	struct queue_item q;
 	str key, value;
-	enum err err = kv_cursor_open(s->kv, KV_DURABLE, key_str(&prefix), key_str(&prefix), false, &c);
+	enum err err =
+		kv_cursor_open(s->kv, KV_DURABLE, key_str(&prefix), key_str(&prefix), false, &c);
 
 	while (!err && count < COUNTED_MAX && !(err = kv_cursor_next(&c, &key, &value))) {
-		if (!key_parse(key, KIND_QUEUE, 1, numbers) || queue_item_get(value, numbers[0], &q))
+		if (!key_parse(key, KIND_QUEUE, 1, numbers) ||
+		    queue_item_get(value, numbers[0], &q))
 			break;
 		count++;
 		oldest = MIN(oldest, q.created_us);
@@ -91,8 +94,10 @@ void store_status(struct store *s, struct buf *out)
 	figure(out, "position", kv->writer.durable);
 	figure(out, "checkpoint_position", kv->covered);
 	figure(out, "checkpoints", c->checkpoints);
-	figure(out, "overlay_bytes", overlay_bytes(kv->young) + (kv->old ? overlay_bytes(kv->old) : 0));
-	figure(out, "overlay_keys", overlay_count(kv->young) + (kv->old ? overlay_count(kv->old) : 0));
+	figure(out, "overlay_bytes",
+	       overlay_bytes(kv->young) + (kv->old ? overlay_bytes(kv->old) : 0));
+	figure(out, "overlay_keys",
+	       overlay_count(kv->young) + (kv->old ? overlay_count(kv->old) : 0));
 	figure(out, "leases", s->lease_count);
 	figure(out, "transactions", s->txn_count);
 	figure(out, "transaction_bytes", s->txn_bytes);

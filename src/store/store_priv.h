@@ -16,7 +16,8 @@ enum {
 	LEASES_MAX = 65536,
 	TXNS_MAX = 4096,
 	REPLY_ROWS_MAX = 56 * 1024,
-	RECENT_SLOTS = 4096, /* mailboxes whose latest changes are known by UID; 1 KB each, while asked for */
+	RECENT_SLOTS = 4096, /* mailboxes whose latest changes are known by UID; 1 KB each, while
+				asked for */
 	RECENT_UIDS_MAX = 64,
 };
 
@@ -50,7 +51,8 @@ struct store {
 	size_t txn_count;
 	uint64_t txn_bytes;
 	uint64_t file_number; /* of temporary body files */
-	uint64_t body_floor;  /* ids below were given, if only to commits that failed: their files may be there */
+	uint64_t body_floor;  /* ids below were given, if only to commits that failed: their files
+				 may be there */
 	uint64_t freed_segments;
 	struct recent *recent[RECENT_SLOTS];
 };
@@ -105,7 +107,8 @@ struct change {
 	char address[512];
 };
 /* Inside kv_begin. ERR_NOT_FOUND: no such account (unless `create`). */
-MUST_USE enum err change_begin(struct store *s, struct pending *p, uint64_t account, bool create, struct change *c);
+MUST_USE enum err change_begin(struct store *s, struct pending *p, uint64_t account, bool create,
+			       struct change *c);
 void change_end(struct change *c);
 
 /* counters */
@@ -115,14 +118,17 @@ uint64_t next_queue(struct store *s);
 uint32_t next_uidvalidity(struct store *s);
 
 /* mailboxes */
-MUST_USE enum err mailbox_load(struct store *s, enum kv_state state, uint64_t account, uint32_t id, struct mailbox *m);
+MUST_USE enum err mailbox_load(struct store *s, enum kv_state state, uint64_t account, uint32_t id,
+			       struct mailbox *m);
 void mailbox_save(struct change *c, const struct mailbox *m);
-void mailbox_new(struct change *c, str name, enum mailbox_special special, bool is_subscribed, struct mailbox *m);
+void mailbox_new(struct change *c, str name, enum mailbox_special special, bool is_subscribed,
+		 struct mailbox *m);
 void account_mailboxes_create(struct change *c);
 MUST_USE enum err mailbox_operation(struct change *c, const struct msg_st_commit *in);
 
 /* messages */
-MUST_USE enum err message_operation(struct change *c, const struct msg_st_commit *in, uint64_t quota);
+MUST_USE enum err message_operation(struct change *c, const struct msg_st_commit *in,
+				    uint64_t quota);
 /* All rows of a mailbox, into another (0: away). */
 MUST_USE enum err messages_move_all(struct change *c, uint32_t from, struct mailbox *to);
 void row_save(struct change *c, uint32_t mailbox, const struct row *r);
@@ -136,39 +142,46 @@ struct new_row {
 	str cold; /* the encoded rec_row_cold, empty for none */
 	uint64_t prefix_size;
 };
-MUST_USE enum err message_add(struct change *c, struct mailbox *m, const struct new_row *n, struct row *out);
+MUST_USE enum err message_add(struct change *c, struct mailbox *m, const struct new_row *n,
+			      struct row *out);
 MUST_USE enum err body_refer(struct store *s, struct pending *p, uint64_t body, int64_t by);
 void flags_count(struct mailbox *m, struct msg_flags flags, int by);
 
 /* the latest changes */
-void recent_note(struct store *s, uint64_t account, uint32_t mailbox, uint64_t modseq, uint32_t uid);
-/* The UIDs, ascending, among which are all rows that changed after `since`. False: not known, look at all of them. */
-bool recent_uids(struct store *s, uint64_t account, uint32_t mailbox, uint64_t since, uint32_t uids[RECENT_UIDS_MAX],
-		 unsigned *count);
+void recent_note(struct store *s, uint64_t account, uint32_t mailbox, uint64_t modseq,
+		 uint32_t uid);
+/* The UIDs, ascending, among which are all rows that changed after `since`. False: not known, look
+ * at all of them. */
+bool recent_uids(struct store *s, uint64_t account, uint32_t mailbox, uint64_t since,
+		 uint32_t uids[RECENT_UIDS_MAX], unsigned *count);
 void recent_free(struct store *s);
 
 /* bodies on the way in */
 struct sealed {
-	char *blob; /* NULL: in a file */
+	char *blob;		     /* NULL: in a file */
 	uint64_t size, stored, file; /* file: its temporary number */
 	uint8_t key[BODY_KEY_SIZE];
 	uint8_t hash[32];
 };
 struct hasher *hasher_new(void);
 void hasher_free(struct hasher *h);
-MUST_USE enum err body_take(struct store *s, str inline_body, int fd, uint64_t size, bool hash, struct sealed *out);
+MUST_USE enum err body_take(struct store *s, str inline_body, int fd, uint64_t size, bool hash,
+			    struct sealed *out);
 void sealed_drop(struct store *s, struct sealed *b);
 /* In a commit: gives it an id and writes its record. What `b` held is the commit's afterwards. */
-MUST_USE enum err body_commit(struct store *s, struct pending *p, struct sealed *b, uint64_t references, uint64_t *id);
+MUST_USE enum err body_commit(struct store *s, struct pending *p, struct sealed *b,
+			      uint64_t references, uint64_t *id);
 void body_file_name(char name[40], uint64_t body);
 /* What a crash left in body/: files that no commit ever referred to. */
 void body_files_sweep(struct store *s);
 
 /* cold rows and segments */
 MUST_USE enum err cold_seal(struct store *s, str plain, char **blob, uint32_t *size);
-MUST_USE enum err cold_read(struct store *s, const struct row *r, char *out); /* cold_size - COLD_HEADER_SIZE bytes */
+MUST_USE enum err cold_read(struct store *s, const struct row *r,
+			    char *out); /* cold_size - COLD_HEADER_SIZE bytes */
 void segment_fds_close(struct store *s);
-MUST_USE enum err location_put(struct store *s, struct buf *out, uint64_t body, const uint8_t key[BODY_KEY_SIZE]);
+MUST_USE enum err location_put(struct store *s, struct buf *out, uint64_t body,
+			       const uint8_t key[BODY_KEY_SIZE]);
 
 /* Segments in which nothing is alive; after a checkpoint. */
 void segments_recycle(struct store *s);

@@ -1,4 +1,5 @@
-/* What is lost around the store: its identity, its index, a segment; and what must not come of it. */
+/* What is lost around the store: its identity, its index, a segment; and what must not come of it.
+ */
 #include "store/engine_fake.h"
 #include "store/store_priv.h"
 
@@ -81,7 +82,8 @@ static bool mail_is_there(struct bench *b)
 	       body_is(b, 1, 1, 2, S("second"), S(""));
 }
 
-/* Each copy of the key lost or spoilt: the store finds another, says so by name, and makes the copy again. */
+/* Each copy of the key lost or spoilt: the store finds another, says so by name, and makes the copy
+ * again. */
 static void test_identity(void)
 {
 	static const char *const files[] = { "identity", "log/identity" };
@@ -116,7 +118,8 @@ static void test_identity(void)
 	bench_end(&b);
 }
 
-/* Without any copy there is no new store beside the old one's segments, not even when the first was given back. */
+/* Without any copy there is no new store beside the old one's segments, not even when the first was
+ * given back. */
 static void test_identity_lost(void)
 {
 	struct witness w;
@@ -147,10 +150,12 @@ static void test_identity_foreign(void)
 	tap_group("identity of another store");
 	closed_bench(&b, false);
 	closed_bench(&other, false);
-	if (os_open(other.dir, "identity", OS_READ, &fd) || os_pread_all(fd, bytes, sizeof(bytes), 0))
+	if (os_open(other.dir, "identity", OS_READ, &fd) ||
+	    os_pread_all(fd, bytes, sizeof(bytes), 0))
 		panic("identity");
 	os_close(fd);
-	if (os_open(b.dir, "identity", OS_WRITE, &fd) || os_pwrite_all(fd, str_of(bytes, sizeof(bytes)), 0))
+	if (os_open(b.dir, "identity", OS_WRITE, &fd) ||
+	    os_pwrite_all(fd, str_of(bytes, sizeof(bytes)), 0))
 		panic("identity");
 	os_close(fd);
 	bench_open(&b);
@@ -164,7 +169,10 @@ enum look { LOOK_GOOD, LOOK_DAMAGED, LOOK_WRONG };
 /* In a process of its own, because LMDB may die of a bad page (store_steady is for that). */
 static enum look look(struct bench *b)
 {
-	struct msg_st_rows in = { .mailbox = 1, .uid_from = 1, .uid_to = UINT32_MAX, .columns = ROW_COLD | ROW_LOCATION };
+	struct msg_st_rows in = { .mailbox = 1,
+				  .uid_from = 1,
+				  .uid_to = UINT32_MAX,
+				  .columns = ROW_COLD | ROW_LOCATION };
 	struct msg_st_rows_reply out;
 	enum err err = store_prepare(&b->options);
 
@@ -194,8 +202,9 @@ static enum look look_apart(struct bench *b)
 	return status > LOOK_WRONG ? LOOK_DAMAGED : (enum look)status;
 }
 
-/* Every byte of the index may go bad (each 97th is tried): nothing wrong is ever served. Either it was not looked at, or
- * the store says ERR_DAMAGED (or LMDB dies); and the next start has everything again. */
+/* Every byte of the index may go bad (each 97th is tried): nothing wrong is ever served. Either it
+ * was not looked at, or the store says ERR_DAMAGED (or LMDB dies); and the next start has
+ * everything again. */
 static void test_index_flips(void)
 {
 	static const char name[] = "index/data.mdb";
@@ -252,7 +261,8 @@ static void test_index_check(void)
 		int fd;
 
 		/* A byte of a value: every value of the account's mailboxes has a name in it. */
-		if (os_open(b.dir, "index/data.mdb", OS_READ, &fd) || os_pread_all(fd, page, sizeof(page), at))
+		if (os_open(b.dir, "index/data.mdb", OS_READ, &fd) ||
+		    os_pread_all(fd, page, sizeof(page), at))
 			panic("page");
 		os_close(fd);
 		value = memmem(page, sizeof(page), "Drafts", 6);
@@ -273,8 +283,8 @@ static void test_index_check(void)
 	bench_end(&b);
 }
 
-/* The helper must not make an index while a store reads the one that was there: that store would go back to what it
- * said, and give UIDs again. */
+/* The helper must not make an index while a store reads the one that was there: that store would go
+ * back to what it said, and give UIDs again. */
 static void test_index_removed(void)
 {
 	struct store_index *x = NULL;
@@ -319,7 +329,8 @@ static void test_attempts(void)
 	bench_end(&b);
 }
 
-/* The last segment is taken away. What the index knows stays, the loss is said by name, and no UID is given again. */
+/* The last segment is taken away. What the index knows stays, the loss is said by name, and no UID
+ * is given again. */
 static void test_segment_missing(void)
 {
 	struct witness w;
@@ -369,8 +380,8 @@ static void test_segment_gap(void)
 	bench_end(&b);
 }
 
-/* The next segment has its name, but its directory could not be synced: nothing may go into the one before, because the
- * new one's header says that it ended. */
+/* The next segment has its name, but its directory could not be synced: nothing may go into the one
+ * before, because the new one's header says that it ended. */
 static void test_half_made_segment(void)
 {
 	static char body[30000];
@@ -386,7 +397,8 @@ static void test_half_made_segment(void)
 	EQ(bind_account(&b, 1), ERR_OK);
 	for (int i = 0; i < 7; i++)
 		EQ(append(&b, 1, 1, str_of(body, sizeof(body)), 0), ERR_OK);
-	/* One descriptor is left, which the new segment takes; none for the directory. (Poll takes one in settle.) */
+	/* One descriptor is left, which the new segment takes; none for the directory. (Poll takes
+	 * one in settle.) */
 	if (getrlimit(RLIMIT_NOFILE, &old))
 		panic("rlimit");
 	for (size_t i = 0; i < ARRAY_LEN(holes); i++)
@@ -409,7 +421,8 @@ static void test_half_made_segment(void)
 	bench_end(&b);
 }
 
-/* Bodies in files of their own: nothing is left of a commit that was refused, or of one that a crash cut off. */
+/* Bodies in files of their own: nothing is left of a commit that was refused, or of one that a
+ * crash cut off. */
 static void test_body_files(void)
 {
 	static char body[300 * 1024];
@@ -424,8 +437,13 @@ static void test_body_files(void)
 	EQ(append(&b, 1, 1, str_of(body, sizeof(body)), 0), ERR_OK);
 	OK(file_is_there(&b, "body/0000000000000001"));
 	/* Refused after the file had its name: an envelope that no cold row holds. */
-	OK(settled(&b, store_append(b.store, 1, &(struct msg_st_append){ .mailbox = 1, .expected = 99, .size = sizeof(body),
-			.inline_body = str_of(body, sizeof(body)) }, on_done, &b)) != ERR_OK);
+	OK(settled(&b, store_append(b.store, 1,
+				    &(struct msg_st_append){ .mailbox = 1,
+							     .expected = 99,
+							     .size = sizeof(body),
+							     .inline_body =
+								     str_of(body, sizeof(body)) },
+				    on_done, &b)) != ERR_OK);
 	store_close(b.store);
 	if (os_open(b.dir, "body/new-7", OS_WRITE | OS_CREATE, &fd))
 		panic("file");
@@ -452,9 +470,17 @@ static void test_recent(void)
 	bench_open(&b);
 	EQ(store_mailboxes(b.store, 1, &(struct msg_st_mailboxes){ 0 }, &b.reply, &out), ERR_OK);
 	buf_init(&u, 64);
-	EQ(store_commit(b.store, 1, &(struct msg_st_commit){ .op = STORE_OP_FLAGS, .mailbox = 1, .mode = 1,
-			.flags0 = MSG_FLAG_FLAGGED, .uids = RANGES(&u, 1, 1) }, on_done, &b), ERR_OK);
-	EQ(store_commit(b.store, 1, &(struct msg_st_commit){ .op = STORE_OP_RECENT, .mailbox = 1 }, on_done, &b), ERR_OK);
+	EQ(store_commit(b.store, 1,
+			&(struct msg_st_commit){ .op = STORE_OP_FLAGS,
+						 .mailbox = 1,
+						 .mode = 1,
+						 .flags0 = MSG_FLAG_FLAGGED,
+						 .uids = RANGES(&u, 1, 1) },
+			on_done, &b),
+	   ERR_OK);
+	EQ(store_commit(b.store, 1, &(struct msg_st_commit){ .op = STORE_OP_RECENT, .mailbox = 1 },
+			on_done, &b),
+	   ERR_OK);
 	EQ(b.commit.modseq, out.modseq);
 	EQ(store_settle(b.store), ERR_OK);
 	buf_free(&u);
@@ -519,9 +545,15 @@ static void test_status(void)
 	bench_make(&b);
 	buf_init(&out, 65536);
 	EQ(deliver(&b, "evb", 1, S("body"), remote, 2), 250);
-	EQ(settled(&b, store_q_outcome(b.store, &(struct msg_q_outcome){ .id = 1, .state = QUEUE_HELD }, on_done, &b)), ERR_OK);
+	EQ(settled(&b,
+		   store_q_outcome(b.store, &(struct msg_q_outcome){ .id = 1, .state = QUEUE_HELD },
+				   on_done, &b)),
+	   ERR_OK);
 	store_status(b.store, &out);
-	OK(str_find(buf_str(&out), S("\"queue_due\":1,\"queue_deferred\":0,\"queue_failed\":0,\"queue_held\":1")) != STR_NONE);
+	OK(str_find(
+		   buf_str(&out),
+		   S("\"queue_due\":1,\"queue_deferred\":0,\"queue_failed\":0,\"queue_held\":1")) !=
+	   STR_NONE);
 	OK(str_find(buf_str(&out), S("\"queue_oldest_s\":0,\"queue_has_more\":false")) != STR_NONE);
 	OK(str_find(buf_str(&out), S("\"segments\":1,\"log_bytes\":1048576")) != STR_NONE);
 	OK(str_find(buf_str(&out), S("\"commit_p50_us\":0")) == STR_NONE);
@@ -539,9 +571,10 @@ static void test_traced(void)
 	tap_group("traced");
 	bench_make(&b);
 	EQ(deliver(&b, "evb", 7, S("body"), many, 3), 250);
-	STR_EQ(str_from_c(b.traced), S("7 50 <s@example.org> <user1@example.test> INBOX, UID 1\n"
-				       "7 51 <s@example.org> <remote1@example.test> record 1 of the queue\n"
-				       "7 50 <s@example.org> <user2@example.test> INBOX, UID 1\n"));
+	STR_EQ(str_from_c(b.traced),
+	       S("7 50 <s@example.org> <user1@example.test> INBOX, UID 1\n"
+		 "7 51 <s@example.org> <remote1@example.test> record 1 of the queue\n"
+		 "7 50 <s@example.org> <user2@example.test> INBOX, UID 1\n"));
 	b.traced[0] = 0;
 	for (size_t i = 0; i < ARRAY_LEN(lots); i++)
 		lots[i] = 100 + i;

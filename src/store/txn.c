@@ -1,13 +1,13 @@
 /* Transactions: a message that three roles speak for.
  *
- * front sends the bytes, auth the sender and the final recipients, filter the verdict on these very bytes. Each
- * speaks for itself, in any order; when all three are here, the hash of the bytes must be the verdict's, and
- * then everything is one commit. A front that was broken into can thus neither skip the filter (no verdict),
- * nor change what it judged (the hash), nor add a recipient (they are auth's), nor answer before it is durable
- * (the reply is ours).
+ * front sends the bytes, auth the sender and the final recipients, filter the verdict on these very
+ * bytes. Each speaks for itself, in any order; when all three are here, the hash of the bytes must
+ * be the verdict's, and then everything is one commit. A front that was broken into can thus
+ * neither skip the filter (no verdict), nor change what it judged (the hash), nor add a recipient
+ * (they are auth's), nor answer before it is durable (the reply is ours).
  *
- * Parts that wait are bounded in number, bytes and age; a part that does not fit is refused, and the client
- * gets a 451.
+ * Parts that wait are bounded in number, bytes and age; a part that does not fit is refused, and
+ * the client gets a 451.
  */
 #include "store/store_priv.h"
 
@@ -19,9 +19,9 @@
 
 enum {
 	TXN_SLOTS = 1024,
-	TXN_PART_MAX = 4 * 1024 * 1024,		/* recipients of one transaction, encoded */
-	TXN_BYTES_MAX = 256 * 1024 * 1024,	/* of all parts that wait */
-	TXN_RCPTS_MAX = 10000,			/* RCPTs whose number is looked at */
+	TXN_PART_MAX = 4 * 1024 * 1024,	   /* recipients of one transaction, encoded */
+	TXN_BYTES_MAX = 256 * 1024 * 1024, /* of all parts that wait */
+	TXN_RCPTS_MAX = 10000,		   /* RCPTs whose number is looked at */
 	PREFIX_MAX = 9216,
 	TOLD_MAX = 16, /* recipients that get an event each; the others are counted in one */
 };
@@ -129,18 +129,22 @@ static enum err txn_get(struct store *s, uint64_t id, size_t bytes, struct txn *
 	return ERR_OK;
 }
 
-static void reply_send(store_txn_done *done, void *arg, uint64_t txn, uint16_t code, str status, str text, str rcpts)
+static void reply_send(store_txn_done *done, void *arg, uint64_t txn, uint16_t code, str status,
+		       str text, str rcpts)
 {
-	struct msg_txn_reply reply = { .txn = txn, .code = code, .status = status, .text = text, .rcpts = rcpts };
+	struct msg_txn_reply reply = {
+		.txn = txn, .code = code, .status = status, .text = text, .rcpts = rcpts
+	};
 
 	if (done)
 		done(arg, &reply);
 }
 
-static void trace(struct store *s, uint64_t message, enum trace_event event, str sender, str recipient, const char *fmt, ...)
-	PRINTF_LIKE(6, 7);
+static void trace(struct store *s, uint64_t message, enum trace_event event, str sender,
+		  str recipient, const char *fmt, ...) PRINTF_LIKE(6, 7);
 
-static void trace(struct store *s, uint64_t message, enum trace_event event, str sender, str recipient, const char *fmt, ...)
+static void trace(struct store *s, uint64_t message, enum trace_event event, str sender,
+		  str recipient, const char *fmt, ...)
 {
 	char text[512];
 	va_list ap;
@@ -157,7 +161,8 @@ static void trace(struct store *s, uint64_t message, enum trace_event event, str
 
 static void txn_refuse(struct store *s, struct txn *t, uint16_t code, str status, str text)
 {
-	trace(s, t->id, TRACE_NOT_STORED, t->sender, STR_EMPTY, "%u %.*s %.*s%s", code, STR_ARGS(status), STR_ARGS(text),
+	trace(s, t->id, TRACE_NOT_STORED, t->sender, STR_EMPTY, "%u %.*s %.*s%s", code,
+	      STR_ARGS(status), STR_ARGS(text),
 	      t->has_verdict && t->code == code ? " (by the filter)" : "");
 	reply_send(t->done, t->arg, t->id, code, status, text, STR_EMPTY);
 	t->done = NULL;
@@ -196,8 +201,8 @@ static void txn_fail(struct store *s, struct txn *t, enum err err)
 	str status, text;
 
 	if (s->options.log)
-		log_warn(s->options.log, "store-transaction-failed", "txn=%016llx error=%s", (unsigned long long)t->id,
-			 err_name(err));
+		log_warn(s->options.log, "store-transaction-failed", "txn=%016llx error=%s",
+			 (unsigned long long)t->id, err_name(err));
 	reply_for_error(err, &code, &status, &text);
 	txn_refuse(s, t, code, status, text);
 }
@@ -239,13 +244,15 @@ static void txn_told(struct store *s, const struct txn_wait *w)
 		const struct told *t = &w->told[i];
 
 		if (t->is_remote)
-			trace(s, w->id, TRACE_QUEUED, w->sender, t->recipient, "record %llu of the queue",
-			      (unsigned long long)t->number);
+			trace(s, w->id, TRACE_QUEUED, w->sender, t->recipient,
+			      "record %llu of the queue", (unsigned long long)t->number);
 		else
-			trace(s, w->id, TRACE_STORED, w->sender, t->recipient, "INBOX, UID %llu", (unsigned long long)t->number);
+			trace(s, w->id, TRACE_STORED, w->sender, t->recipient, "INBOX, UID %llu",
+			      (unsigned long long)t->number);
 	}
 	if (w->rcpt_count > w->told_count)
-		trace(s, w->id, TRACE_STORED_MANY, w->sender, STR_EMPTY, "%zu more recipients", w->rcpt_count - w->told_count);
+		trace(s, w->id, TRACE_STORED_MANY, w->sender, STR_EMPTY, "%zu more recipients",
+		      w->rcpt_count - w->told_count);
 }
 
 static void txn_wait_free(struct txn_wait *w)
@@ -268,8 +275,8 @@ static void txn_committed(struct pending *p, enum err err)
 		ends_settle(p->store, w);
 	if (err) {
 		reply_for_error(err, &code, &status, &text);
-		trace(p->store, w->id, TRACE_NOT_STORED, w->sender, STR_EMPTY, "%u %.*s %.*s", code, STR_ARGS(status),
-		      STR_ARGS(text));
+		trace(p->store, w->id, TRACE_NOT_STORED, w->sender, STR_EMPTY, "%u %.*s %.*s", code,
+		      STR_ARGS(status), STR_ARGS(text));
 	} else {
 		txn_told(p->store, w);
 		int n = snprintf(bytes, sizeof(bytes), "Ok: %.*s", STR_ARGS(msgid_text(w->id, id)));
@@ -284,7 +291,8 @@ static void txn_committed(struct pending *p, enum err err)
 static enum err prefix_make(const struct txn *t, const struct rec_txn_rcpt *rcpt, struct buf *out)
 {
 	buf_clear(out);
-	buf_printf(out, "Return-Path: <%.*s>\r\nDelivered-To: %.*s\r\n", STR_ARGS(t->sender), STR_ARGS(rcpt->address));
+	buf_printf(out, "Return-Path: <%.*s>\r\nDelivered-To: %.*s\r\n", STR_ARGS(t->sender),
+		   STR_ARGS(rcpt->address));
 	buf_add(out, t->headers);
 	return buf_failed(out) ? ERR_TOO_LONG : ERR_OK;
 }
@@ -314,7 +322,9 @@ static enum err deliver_local(struct delivery *d, const struct rec_txn_rcpt *rcp
 {
 	struct store *s = d->store;
 	const struct txn *t = d->txn;
-	struct rec_row_cold cold = { .has_parse = t->has_parse, .envelope = t->parsed_envelope, .structure = t->structure };
+	struct rec_row_cold cold = { .has_parse = t->has_parse,
+				     .envelope = t->parsed_envelope,
+				     .structure = t->structure };
 	struct new_row n = { .body = d->body,
 			     .size = t->body.size,
 			     .key = d->key,
@@ -344,7 +354,8 @@ static enum err deliver_local(struct delivery *d, const struct rec_txn_rcpt *rcp
 	return ERR_OK;
 }
 
-static enum err record_add(struct delivery *d, const struct rec_txn_rcpt *rcpt, str address, enum queue_state state)
+static enum err record_add(struct delivery *d, const struct rec_txn_rcpt *rcpt, str address,
+			   enum queue_state state)
 {
 	const struct txn *t = d->txn;
 	struct queue_item q = { .message = t->id,
@@ -379,8 +390,9 @@ struct owed {
 	enum queue_state state;
 };
 
-/* Two RCPTs, or an alias and its target, may end in one account: it gets the message once. The list of who gets
- * it, each once; found by a table, as lists of thousands are real. Notices are owed to each RCPT that asked. */
+/* Two RCPTs, or an alias and its target, may end in one account: it gets the message once. The list
+ * of who gets it, each once; found by a table, as lists of thousands are real. Notices are owed to
+ * each RCPT that asked. */
 struct rcpt_list {
 	struct rec_txn_rcpt *items;
 	uint32_t *slots; /* index + 1 */
@@ -403,7 +415,8 @@ static bool same_rcpt(const struct rec_txn_rcpt *a, const struct rec_txn_rcpt *b
 
 static void rcpt_list_add(struct rcpt_list *l, const struct rec_txn_rcpt *r)
 {
-	uint64_t hash = r->account ? r->account * 0x9e3779b97f4a7c15u >> 20 : str_hash(r->address, 0);
+	uint64_t hash =
+		r->account ? r->account * 0x9e3779b97f4a7c15u >> 20 : str_hash(r->address, 0);
 
 	for (size_t at = hash & l->slot_mask;; at = (at + 1) & l->slot_mask) {
 		if (!l->slots[at]) {
@@ -416,7 +429,8 @@ static void rcpt_list_add(struct rcpt_list *l, const struct rec_txn_rcpt *r)
 	}
 }
 
-static enum err owed_add(const struct txn *t, struct rcpt_list *l, const struct rec_txn_rcpt *r, enum queue_state state)
+static enum err owed_add(const struct txn *t, struct rcpt_list *l, const struct rec_txn_rcpt *r,
+			 enum queue_state state)
 {
 	if (!l->owed && !(l->owed = calloc(t->received, sizeof(*l->owed))))
 		return ERR_NO_MEMORY;
@@ -424,9 +438,10 @@ static enum err owed_add(const struct txn *t, struct rcpt_list *l, const struct 
 	return ERR_OK;
 }
 
-/* What the sender is to hear of *r when it is delivered. `last` is the number of the RCPT before, `rest` what follows: those behind
- * one RCPT stand together. */
-static enum err owed_find(const struct txn *t, struct rcpt_list *l, struct rec_txn_rcpt *r, uint32_t last, str rest)
+/* What the sender is to hear of *r when it is delivered. `last` is the number of the RCPT before,
+ * `rest` what follows: those behind one RCPT stand together. */
+static enum err owed_find(const struct txn *t, struct rcpt_list *l, struct rec_txn_rcpt *r,
+			  uint32_t last, str rest)
 {
 	struct rec_txn_rcpt next;
 	enum err err = ERR_OK;
@@ -436,7 +451,8 @@ static enum err owed_find(const struct txn *t, struct rcpt_list *l, struct rec_t
 		return ERR_OK;
 	if (r->number != last && (rec_txn_rcpt_get(&rest, &next) || next.number != r->number))
 		return r->account ? owed_add(t, l, r, QUEUE_DELIVERED) : ERR_OK;
-	/* RFC 3461 5.2.7.3 (c): of an alias of several it is told that it was one; those behind it do not tell of success. */
+	/* RFC 3461 5.2.7.3 (c): of an alias of several it is told that it was one; those behind it
+	 * do not tell of success. */
 	if (r->number != last)
 		err = owed_add(t, l, r, QUEUE_EXPANDED);
 	r->notify &= (uint8_t)~NOTIFY_SUCCESS;
@@ -480,9 +496,11 @@ static enum err deliver_list(struct delivery *d, const struct rcpt_list *l)
 	memcpy(d->key, d->txn->body.key, sizeof(d->key));
 	err = body_commit(d->store, d->pending, &d->txn->body, l->count + l->owed_count, &d->body);
 	for (size_t i = 0; i < l->count && !err; i++)
-		err = l->items[i].account ? deliver_local(d, &l->items[i]) :
-					    record_add(d, &l->items[i], l->items[i].address, QUEUE_DUE);
-	/* RFC 3464 2.3.2: the recipient is told by the address that we took, not by whose mailbox is behind it. */
+		err = l->items[i].account
+			      ? deliver_local(d, &l->items[i])
+			      : record_add(d, &l->items[i], l->items[i].address, QUEUE_DUE);
+	/* RFC 3464 2.3.2: the recipient is told by the address that we took, not by whose mailbox
+	 * is behind it. */
 	for (size_t i = 0; i < l->owed_count && !err; i++)
 		err = record_add(d, &l->owed[i].rcpt, l->owed[i].rcpt.original, l->owed[i].state);
 	while (!err && !(err = rec_queue_end_get(&ends, &end)))
@@ -567,7 +585,9 @@ static void txn_try(struct store *s, struct txn *t)
 	if (!t->has_envelope || t->received < t->expected || !t->has_body || !t->has_verdict)
 		return;
 	/* The bytes must be those that were judged. */
-	err = memcmp(t->hash, t->body.hash, sizeof(t->hash)) != 0 || t->received > t->expected ? ERR_PROTOCOL : txn_commit(s, t);
+	err = memcmp(t->hash, t->body.hash, sizeof(t->hash)) != 0 || t->received > t->expected
+		      ? ERR_PROTOCOL
+		      : txn_commit(s, t);
 	if (err)
 		txn_fail(s, t, err);
 }
@@ -601,7 +621,8 @@ static enum err part_result(struct store *s, struct txn *t, enum err err)
 enum err store_txn_envelope(struct store *s, const struct msg_txn_envelope *in)
 {
 	struct txn *t;
-	enum err err = txn_get(s, in->txn, in->rcpts.n + in->ends.n + in->sender.n + in->envid.n, &t);
+	enum err err =
+		txn_get(s, in->txn, in->rcpts.n + in->ends.n + in->sender.n + in->envid.n, &t);
 
 	if (err)
 		return err;
@@ -651,7 +672,8 @@ static void settle(const struct buf *b, str *s)
 enum err store_txn_verdict(struct store *s, const struct msg_txn_verdict *in)
 {
 	struct txn *t;
-	enum err err = txn_get(s, in->txn, in->headers.n + in->envelope.n + in->structure.n + in->text.n, &t);
+	enum err err = txn_get(s, in->txn,
+			       in->headers.n + in->envelope.n + in->structure.n + in->text.n, &t);
 
 	if (err)
 		return err;
@@ -675,7 +697,8 @@ enum err store_txn_verdict(struct store *s, const struct msg_txn_verdict *in)
 	return part_result(s, t, buf_failed(&t->verdict) ? ERR_NO_MEMORY : ERR_OK);
 }
 
-enum err store_txn_body(struct store *s, const struct msg_txn_body *in, store_txn_done *done, void *arg)
+enum err store_txn_body(struct store *s, const struct msg_txn_body *in, store_txn_done *done,
+			void *arg)
 {
 	size_t bytes = in->size < TXN_BYTES_MAX ? (size_t)in->size : TXN_BYTES_MAX;
 	struct txn *t;

@@ -212,14 +212,15 @@ enum err charset_to_utf8(str name, str bytes, struct buf *out)
 }
 
 static const char *const preloaded[] = {
-	"iso-8859-1", "iso-8859-2", "iso-8859-3", "iso-8859-4", "iso-8859-5",
-	"iso-8859-6", "iso-8859-7", "iso-8859-8", "iso-8859-9", "iso-8859-10",
-	"iso-8859-13", "iso-8859-14", "iso-8859-15", "iso-8859-16", "tis-620",
+	"iso-8859-1",	"iso-8859-2",	"iso-8859-3",	"iso-8859-4",	"iso-8859-5",
+	"iso-8859-6",	"iso-8859-7",	"iso-8859-8",	"iso-8859-9",	"iso-8859-10",
+	"iso-8859-13",	"iso-8859-14",	"iso-8859-15",	"iso-8859-16",	"tis-620",
 	"windows-1250", "windows-1251", "windows-1252", "windows-1253", "windows-1254",
 	"windows-1255", "windows-1256", "windows-1257", "windows-1258", "koi8-r",
-	"koi8-u", "macintosh", "cp437", "cp850", "cp866", "cp932", "euc-jp",
-	"iso-2022-jp", "cp949", "iso-2022-kr", "gb18030", "hz-gb-2312", "iso-2022-cn",
-	"big5", "big5-hkscs", "utf-7", "utf-16", "utf-16le", "utf-16be", "utf-32",
+	"koi8-u",	"macintosh",	"cp437",	"cp850",	"cp866",
+	"cp932",	"euc-jp",	"iso-2022-jp",	"cp949",	"iso-2022-kr",
+	"gb18030",	"hz-gb-2312",	"iso-2022-cn",	"big5",		"big5-hkscs",
+	"utf-7",	"utf-16",	"utf-16le",	"utf-16be",	"utf-32",
 };
 
 struct charset_preload {

@@ -71,8 +71,8 @@ static enum err assemble(struct civil day, struct clock t, int zone, struct date
 	    zone > DATE_ZONE_MAX || zone < -DATE_ZONE_MAX)
 		return ERR_RANGE;
 	out->zone = (int16_t)zone;
-	out->seconds = days_from_civil(day) * 86400 + t.hour * 3600 + t.minute * 60 + t.second -
-		       zone * 60;
+	out->seconds =
+		days_from_civil(day) * 86400 + t.hour * 3600 + t.minute * 60 + t.second - zone * 60;
 	return ERR_OK;
 }
 

@@ -27,8 +27,9 @@ static void add_decomposed(uint32_t code, int depth, struct buf *out)
 		add_decomposed(parts[i], depth + 1, out);
 }
 
-/* Eight bytes at once, in either byte order: the high bit of each byte says whether it is a small letter, and that bit
- * moved down by two is the difference between the cases. SEARCH BODY spends most of its time here. */
+/* Eight bytes at once, in either byte order: the high bit of each byte says whether it is a small
+ * letter, and that bit moved down by two is the difference between the cases. SEARCH BODY spends
+ * most of its time here. */
 static uint64_t upper_word(uint64_t w)
 {
 	const uint64_t ones = 0x0101010101010101u;

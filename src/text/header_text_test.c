@@ -42,11 +42,11 @@ static void test_decode(void)
 
 static void test_encode(void)
 {
-	str long_text = S(
-		"\xC3\xA9 wort "
-		"\xE2\x82\xAC\xE2\x82\xAC\xE2\x82\xAC\xE2\x82\xAC\xE2\x82\xAC\xE2\x82\xAC\xE2"
-		"\x82\xAC und noch mehr davon, bis die Zeile voll ist und noch eine "
-		"\xC3\xA4\xC3\xB6\xC3\xBC");
+	str long_text =
+		S("\xC3\xA9 wort "
+		  "\xE2\x82\xAC\xE2\x82\xAC\xE2\x82\xAC\xE2\x82\xAC\xE2\x82\xAC\xE2\x82\xAC\xE2"
+		  "\x82\xAC und noch mehr davon, bis die Zeile voll ist und noch eine "
+		  "\xC3\xA4\xC3\xB6\xC3\xBC");
 	struct buf copy;
 	str rest;
 

@@ -227,9 +227,8 @@ static void encode_words(str text, size_t column, struct buf *out)
 
 	while (text.n) {
 		/* RFC 2047 2: a word of 75 characters, a line of 76. */
-		size_t room = column + frame + 12 > 76
-				      ? 0
-				      : MIN((size_t)75 - frame, 76 - column - frame);
+		size_t room =
+			column + frame + 12 > 76 ? 0 : MIN((size_t)75 - frame, 76 - column - frame);
 		size_t n = fit(text, q, room);
 
 		if (n == 0) {

@@ -6,7 +6,7 @@
 
 #include "base/str.h"
 
-#define UTF8_MAX 4
+#define UTF8_MAX	 4
 #define UTF8_REPLACEMENT 0xFFFDu
 
 bool utf8_is_ascii(str s); /* no byte above 0x7F; NUL and controls count as ASCII */

@@ -1,9 +1,10 @@
-/* Speaking with the running server: one message to role admin on DATA/control, answers until there are no more.
+/* Speaking with the running server: one message to role admin on DATA/control, answers until there
+ * are no more.
  *
- * The socket is a UNIX one of whole datagrams; its file's permissions and the user that the kernel names to admin say who may
- * command. What comes back is decoded as from any role: by length and permission, not by trust. An
- * acknowledgement of what was received travels in the next request (base/chan.h); one answer is at most one
- * message, so the window is never used up.
+ * The socket is a UNIX one of whole datagrams; its file's permissions and the user that the kernel
+ * names to admin say who may command. What comes back is decoded as from any role: by length and
+ * permission, not by trust. An acknowledgement of what was received travels in the next request
+ * (base/chan.h); one answer is at most one message, so the window is never used up.
  */
 #include "tools/tool.h"
 
@@ -22,7 +23,8 @@ struct client {
 
 static enum err client_open(struct tool *t, struct client *c)
 {
-	str path = arena_printf(t->arena, "%.*s/control", STR_ARGS(conf_str(t->conf, CONF_data_dir)));
+	str path =
+		arena_printf(t->arena, "%.*s/control", STR_ARGS(conf_str(t->conf, CONF_data_dir)));
 
 	c->received = 0;
 	c->datagram = path.p ? arena_alloc(t->arena, MSG_MAX) : NULL;
@@ -77,14 +79,18 @@ static enum err client_run(struct client *c, str args, str input, int *status)
 	enum err err;
 
 	for (;;) {
-		err = client_send(c, &(struct msg_command){ .args = args, .input = input, .cursor = cursor });
+		err = client_send(
+			c, &(struct msg_command){ .args = args, .input = input, .cursor = cursor });
 		if (err || (err = client_receive(c, &m)))
 			return err;
 		if (m.type == MSG_failed) {
-			tool_complain("%.*s", STR_ARGS(m.u.failed.text.n > 0 ? m.u.failed.text :
-							       str_from_c(err_text(m.u.failed.err < ERR_COUNT ?
-											   (enum err)m.u.failed.err :
-											   ERR_PROTOCOL))));
+			tool_complain("%.*s",
+				      STR_ARGS(m.u.failed.text.n > 0
+						       ? m.u.failed.text
+						       : str_from_c(err_text(
+								 m.u.failed.err < ERR_COUNT
+									 ? (enum err)m.u.failed.err
+									 : ERR_PROTOCOL))));
 			*status = TOOL_FAILED;
 			return ERR_OK;
 		}
@@ -100,7 +106,8 @@ static enum err client_run(struct client *c, str args, str input, int *status)
 	}
 }
 
-/* Input that is too long for a message goes in pieces of whole lines, each as a command of its own. */
+/* Input that is too long for a message goes in pieces of whole lines, each as a command of its own.
+ */
 static str next_piece(str *rest)
 {
 	str piece = str_head(*rest, INPUT_PIECE);
@@ -157,6 +164,7 @@ int forward_to_server(struct tool *t)
 		tool_complain("the server does not run (nobody listens on %.*s/control)",
 			      STR_ARGS(conf_str(t->conf, CONF_data_dir)));
 	else
-		tool_complain("%.*s/control: %s", STR_ARGS(conf_str(t->conf, CONF_data_dir)), err_text(err));
+		tool_complain("%.*s/control: %s", STR_ARGS(conf_str(t->conf, CONF_data_dir)),
+			      err_text(err));
 	return err == ERR_NOT_FOUND ? TOOL_NO_SERVER : TOOL_FAILED;
 }

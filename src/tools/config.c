@@ -1,4 +1,5 @@
-/* `posthorn config` and `posthorn check`: the settings in force, what each means, and what is wrong with them.
+/* `posthorn config` and `posthorn check`: the settings in force, what each means, and what is wrong
+ * with them.
  *
  *	posthorn config              every setting, as the server understands it
  *	posthorn config NAME...      these alone
@@ -26,7 +27,8 @@ static void add_setting(struct buf *b, const struct conf *c, enum conf_id id)
 			buf_printf(b, "listen = %.*s %.*s\n", STR_ARGS(listens[i].service),
 				   STR_ARGS(addr_text(&listens[i].address, address)));
 	} else if (conf_info(id)->type != CONF_TYPE_POLICY) {
-		buf_printf(b, "%s =%s%.*s\n", conf_info(id)->name, text.n > 0 ? " " : "", STR_ARGS(text));
+		buf_printf(b, "%s =%s%.*s\n", conf_info(id)->name, text.n > 0 ? " " : "",
+			   STR_ARGS(text));
 	}
 }
 
@@ -37,20 +39,28 @@ static enum conf_id find_or_complain(str name)
 
 	if (id == CONF_COUNT)
 		tool_complain("there is no setting \"%.*s\"%s%s%s", STR_ARGS(str_head(name, 80)),
-			      nearest ? "; did you mean \"" : "", nearest ? nearest : "", nearest ? "\"?" : "");
+			      nearest ? "; did you mean \"" : "", nearest ? nearest : "",
+			      nearest ? "\"?" : "");
 	return id;
 }
 
 static const char *type_words(enum conf_type type)
 {
 	static const char *const words[] = {
-		[CONF_TYPE_TEXT] = "text",	   [CONF_TYPE_HOST] = "host name",
-		[CONF_TYPE_PATH] = "absolute path", [CONF_TYPE_BOOL] = "yes or no",
-		[CONF_TYPE_NUMBER] = "number",	   [CONF_TYPE_SIZE] = "bytes",
-		[CONF_TYPE_TIME] = "time",	   [CONF_TYPE_CHOICE] = "one of",
-		[CONF_TYPE_LIST] = "list",	   [CONF_TYPE_NETS] = "networks",
-		[CONF_TYPE_ADDRS] = "addresses",   [CONF_TYPE_TABLE] = "table",
-		[CONF_TYPE_LISTEN] = "service and address", [CONF_TYPE_POLICY] = "condition and action",
+		[CONF_TYPE_TEXT] = "text",
+		[CONF_TYPE_HOST] = "host name",
+		[CONF_TYPE_PATH] = "absolute path",
+		[CONF_TYPE_BOOL] = "yes or no",
+		[CONF_TYPE_NUMBER] = "number",
+		[CONF_TYPE_SIZE] = "bytes",
+		[CONF_TYPE_TIME] = "time",
+		[CONF_TYPE_CHOICE] = "one of",
+		[CONF_TYPE_LIST] = "list",
+		[CONF_TYPE_NETS] = "networks",
+		[CONF_TYPE_ADDRS] = "addresses",
+		[CONF_TYPE_TABLE] = "table",
+		[CONF_TYPE_LISTEN] = "service and address",
+		[CONF_TYPE_POLICY] = "condition and action",
 	};
 
 	return words[type];
@@ -63,10 +73,11 @@ static void add_explanation(struct buf *b, const struct conf *c, enum conf_id id
 	add_setting(b, c, id);
 	buf_printf(b, "\n%s\n\nType: %s%s%s. Default: %s. Taken over by posthorn %s.\n", info->help,
 		   type_words(info->type), info->limits[0] ? " " : "", info->limits,
-		   info->standard[0] ? info->standard : "empty", info->is_reloadable ? "reload" : "restart");
+		   info->standard[0] ? info->standard : "empty",
+		   info->is_reloadable ? "reload" : "restart");
 	if (conf_line(c, id) > 0)
-		buf_printf(b, "Set in %.*s, line %u: %.*s\n", STR_ARGS(conf_path(c)), conf_line(c, id),
-			   STR_ARGS(str_trim(conf_raw(c, id))));
+		buf_printf(b, "Set in %.*s, line %u: %.*s\n", STR_ARGS(conf_path(c)),
+			   conf_line(c, id), STR_ARGS(str_trim(conf_raw(c, id))));
 }
 
 /* mdoc has a meaning for a backslash, and for a dot or quote at the start of a line. */
@@ -169,7 +180,8 @@ static bool check_file(const struct tool *t, enum conf_id id)
 	return true;
 }
 
-/* Tries each port as the server will. Somebody may take one in between; this is for the message before anything is begun. */
+/* Tries each port as the server will. Somebody may take one in between; this is for the message
+ * before anything is begun. */
 static bool check_ports(const struct tool *t)
 {
 	const struct conf_listen *listens;
@@ -192,9 +204,9 @@ static bool check_ports(const struct tool *t)
 		is_good = false;
 		tool_complain("%.*s for %.*s: %s", STR_ARGS(addr_text(&listens[i].address, text)),
 			      STR_ARGS(listens[i].service),
-			      err == ERR_BUSY	? "the port is in use" :
-			      err == ERR_DENIED ? "only root may listen there" :
-						  err_text(err));
+			      err == ERR_BUSY	  ? "the port is in use"
+			      : err == ERR_DENIED ? "only root may listen there"
+						  : err_text(err));
 	}
 	return is_good;
 }

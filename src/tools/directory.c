@@ -1,7 +1,7 @@
 /* `posthorn domain|user|alias`: to the running server, or on the directory's file when none runs.
  *
- * The file is DATA/directory/directory.db. When root makes it, folder and file are given to role auth's user, who
- * will work on it.
+ * The file is DATA/directory/directory.db. When root makes it, folder and file are given to role
+ * auth's user, who will work on it.
  */
 #include "auth/commands.h"
 #include "base/os.h"
@@ -28,7 +28,8 @@ static enum err prepare_folder(struct tool *t, str *path)
 void tool_give_directory(struct tool *t)
 {
 	str data = conf_str(t->conf, CONF_data_dir);
-	str user = arena_printf(t->arena, "%.*sauth", STR_ARGS(conf_str(t->conf, CONF_user_prefix)));
+	str user =
+		arena_printf(t->arena, "%.*sauth", STR_ARGS(conf_str(t->conf, CONF_user_prefix)));
 	str folder = arena_printf(t->arena, "%.*s/directory", STR_ARGS(data));
 	str file = arena_printf(t->arena, "%.*s/directory.db", STR_ARGS(folder));
 	uint32_t uid, gid;
@@ -40,7 +41,8 @@ void tool_give_directory(struct tool *t)
 	if (!err)
 		err = os_chown(-1, file.p, uid, gid);
 	if (err && err != ERR_NOT_FOUND)
-		tool_complain("%.*s cannot be given to %.*s: %s", STR_ARGS(file), STR_ARGS(user), err_text(err));
+		tool_complain("%.*s cannot be given to %.*s: %s", STR_ARGS(file), STR_ARGS(user),
+			      err_text(err));
 }
 
 static int run_here(struct tool *t, str input)
@@ -53,7 +55,8 @@ static int run_here(struct tool *t, str input)
 	str path;
 
 	if ((err = prepare_folder(t, &path))) {
-		tool_complain("%.*s: %s", STR_ARGS(conf_str(t->conf, CONF_data_dir)), err_text(err));
+		tool_complain("%.*s: %s", STR_ARGS(conf_str(t->conf, CONF_data_dir)),
+			      err_text(err));
 		return TOOL_FAILED;
 	}
 	os_random(options.secret, sizeof(options.secret));
@@ -91,7 +94,8 @@ int command_directory(struct tool *t)
 
 	if (status)
 		return status;
-	if (directory_command_wants_input(t->args, t->n) && (err = tool_read_input(t, "Password: ", &input))) {
+	if (directory_command_wants_input(t->args, t->n) &&
+	    (err = tool_read_input(t, "Password: ", &input))) {
 		tool_complain("nothing was changed: %s", err_text(err));
 		return TOOL_FAILED;
 	}
@@ -99,7 +103,8 @@ int command_directory(struct tool *t)
 	if (err == ERR_NOT_FOUND)
 		return run_here(t, input);
 	if (err) {
-		tool_complain("%.*s/control: %s", STR_ARGS(conf_str(t->conf, CONF_data_dir)), err_text(err));
+		tool_complain("%.*s/control: %s", STR_ARGS(conf_str(t->conf, CONF_data_dir)),
+			      err_text(err));
 		return TOOL_FAILED;
 	}
 	return status;

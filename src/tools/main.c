@@ -31,7 +31,8 @@ static bool take_options(struct tool *t)
 		}
 		t->config_path = t->args[1];
 		if (str_eq(option, S("--dir")))
-			t->config_path = arena_printf(t->arena, "%.*s/posthorn.conf", STR_ARGS(t->args[1]));
+			t->config_path =
+				arena_printf(t->arena, "%.*s/posthorn.conf", STR_ARGS(t->args[1]));
 		t->args += 2;
 		t->n -= 2;
 	}
@@ -54,7 +55,8 @@ static int run(struct tool *t)
 		return command_help(t);
 	command = tool_command_find(t->args[0]);
 	if (!command) {
-		tool_complain("there is no command \"%.*s\"; see posthorn help", STR_ARGS(str_head(t->args[0], 60)));
+		tool_complain("there is no command \"%.*s\"; see posthorn help",
+			      STR_ARGS(str_head(t->args[0], 60)));
 		return TOOL_USAGE;
 	}
 	return command->run(t);

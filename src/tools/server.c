@@ -4,8 +4,8 @@
  *	posthorn start --ready-fd N      the same; a byte on descriptor N when all roles work
  *	posthorn start --background      returns when all roles work, or with what went wrong
  *
- * In the background the server is a child that told us over a socket pair that it is ready; its complaints still
- * went to our standard error, so that they are seen.
+ * In the background the server is a child that told us over a socket pair that it is ready; its
+ * complaints still went to our standard error, so that they are seen.
  */
 #include "base/msg.h"
 #include "base/os.h"
@@ -107,7 +107,8 @@ static int wait_until_gone(struct tool *t)
 	os_close(fd);
 	if (!err)
 		return TOOL_DONE;
-	tool_complain("the server did not end: %s", err == ERR_BUSY ? "it still runs" : err_text(err));
+	tool_complain("the server did not end: %s",
+		      err == ERR_BUSY ? "it still runs" : err_text(err));
 	return TOOL_FAILED;
 }
 

@@ -7,7 +7,7 @@
 #include <stdio.h>
 
 static const struct tool_command commands[] = {
-#define forward forward_to_server
+#define forward						forward_to_server
 #define COMMAND(name, where, function, arguments, help) { #name, where, function, arguments, help },
 #include "tools/commands.def"
 #undef COMMAND
@@ -143,7 +143,8 @@ int command_help(struct tool *t)
 
 		if (commands[i].where == HIDDEN || (one && one != &commands[i]))
 			continue;
-		(void)snprintf(call, sizeof(call), "%s %s", commands[i].name, commands[i].arguments);
+		(void)snprintf(call, sizeof(call), "%s %s", commands[i].name,
+			       commands[i].arguments);
 		buf_printf(&b, "  %-52s %s\n", call, commands[i].help);
 	}
 	tool_print(buf_str(&b));
