@@ -144,6 +144,22 @@ static size_t expanded_from(const struct trace_found *e, size_t n)
 	return at;
 }
 
+/* The events at hand of the message that e[i] is of, those after it too. */
+static enum err print_at_hand(struct admin_command *c, const struct trace_found *e, size_t i,
+			      size_t n, struct arena *a, bool json)
+{
+	struct trace_found *same = arena_array(a, n - i, sizeof(*same));
+	size_t m = 0;
+
+	if (!same)
+		return ERR_NO_MEMORY;
+	for (size_t k = i; k < n; k++)
+		if (e[k].message == e[i].message)
+			same[m++] = e[k];
+	print_events(c, same, m, json);
+	return ERR_OK;
+}
+
 /* All of each message that concerns the address, the oldest message first; what has no message
  * stands where it happened. Each message is a search of half a millisecond among millions, so all
  * is told of the newest ones alone. */
@@ -159,13 +175,18 @@ static enum err print_address(struct admin_command *c, str address, bool json, s
 	*count = n;
 	from = err ? 0 : expanded_from(e, n);
 	for (size_t i = 0; !err && i < n; i++) {
-		if (!e[i].message || (i < from && !has_message(e, from, n, e[i].message))) {
+		arena_reset(one);
+		if (!e[i].message) {
 			print_events(c, &e[i], 1, json);
+			continue;
+		}
+		if (i < from && !has_message(e, from, n, e[i].message)) {
+			if (!has_message(e, 0, i, e[i].message))
+				err = print_at_hand(c, e, i, n, one, json);
 			continue;
 		}
 		if (i < from || has_message(e, from, i, e[i].message))
 			continue;
-		arena_reset(one);
 		if (!(err = trace_log_find_message(c->admin->trace, e[i].message, one, &of_message,
 						   &m)))
 			print_events(c, of_message, m, json);

@@ -278,12 +278,14 @@ static void txn_committed(struct pending *p, enum err err)
 		trace(p->store, w->id, TRACE_NOT_STORED, w->sender, STR_EMPTY, "%u %.*s %.*s", code,
 		      STR_ARGS(status), STR_ARGS(text));
 	} else {
-		txn_told(p->store, w);
 		int n = snprintf(bytes, sizeof(bytes), "Ok: %.*s", STR_ARGS(msgid_text(w->id, id)));
 
 		text = str_of(bytes, (size_t)n);
 	}
+	/* The client first: the history can wait. */
 	reply_send(w->done, w->arg, w->id, code, status, text, STR_EMPTY);
+	if (!err)
+		txn_told(p->store, w);
 	txn_wait_free(w);
 }
 
