@@ -20,7 +20,7 @@ from tap import done, eq, note, ok  # noqa: E402
 
 KILLS = int(os.environ.get("KILLS", "3"))
 BEFORE, UNDER_WAY, AFTER = 20, 5, 10
-MOMENT = 2.0  # seconds that an answer may take from the other server to our disk
+MOMENT = 5.0  # a loaded machine may let out wait so long before it reads an answer that was sent
 
 
 class Slow(Sink):
