@@ -101,7 +101,8 @@ static enum err take_quoted(str *s, struct arena *a, str *local)
 			return ERR_TOO_LONG;
 		to[n++] = s->p[at];
 	}
-	if (at == s->n)
+	/* The grammar has "" too; nobody has such an address, and others read it as no local part. */
+	if (at == s->n || n == 0)
 		return ERR_SYNTAX;
 	*local = str_of(to, n);
 	*s = str_from(*s, at + 1);

@@ -37,7 +37,7 @@ static void test_paths(void)
 	STR_EQ(path(S("<postmaster>"), 0), S("!SYNTAX"));
 	STR_EQ(path(S("<\"a b\\\"c\"@d>"), 0), S("\"a b\\\"c\"@d|"));
 	STR_EQ(path(S("<\"plain\"@d>"), 0), S("plain@d|"));
-	STR_EQ(path(S("<\"\"@d>"), 0), S("\"\"@d|"));
+	STR_EQ(path(S("<\"\"@d>"), 0), S("!SYNTAX"));
 	STR_EQ(path(S("<a@[192.0.2.1]>"), 0), S("a@[192.0.2.1]|"));
 	STR_EQ(path(S("<a@[IPv6:2001:db8::1]>"), 0), S("a@[IPv6:2001:db8::1]|"));
 	STR_EQ(path(S("<a@[192.0.2.256]>"), 0), S("!SYNTAX"));
