@@ -17,7 +17,6 @@ class Row(NamedTuple):
     prepare: str = ""         # a command to run once before
     once: bool = False
     less_is_better: bool = False
-    ours_alone: bool = False
 
     def preparation(self):
         return self._replace(command=self.prepare, figure=r"()0?", prepare="")

@@ -214,7 +214,6 @@ static void bind_at(struct world *w, int64_t later, const uint8_t ticket[16], ui
 static void tickets(struct world *w)
 {
 	uint8_t first[16], other[16] = { 0 };
-	enum err err = ERR_OK;
 	unsigned n = 0;
 
 	setup_accounts(w);
@@ -256,12 +255,13 @@ static void tickets(struct world *w)
 	EQ(run_command(w, S("user\0quota\0alice@example.test"), ""),
 	   0); /* behind whatever else would be sent */
 	EQ(w->binds, 1);
-	tap_group("no more than fit");
-	while (!err && n <= AUTH_TICKETS_MAX &&
-	       !(err = auth_ticket_issue(w->auth, 2, S("bob@example.test"), 0, other)))
-		n++;
-	EQ(err, ERR_BUSY);
-	EQ(n + 1, AUTH_TICKETS_MAX); /* `first` is still there, useless */
+	tap_group("no more than fit: the oldest go");
+	must(auth_ticket_issue(w->auth, 1, S("alice@example.test"), 0, first));
+	for (n = 0; n < AUTH_TICKETS_MAX; n++)
+		must(auth_ticket_issue(w->auth, 2, S("bob@example.test"), 0, other));
+	EQ(w->auth->tickets.count, AUTH_TICKETS_MAX);
+	EQ(bind_session(w, first, 1, false), ERR_DENIED);
+	EQ(bind_session(w, other, 2, false), ERR_OK);
 	tap_group("a zygote that died takes them along");
 	link_kill(&w->links[SESSION]);
 	EQ(w->auth->tickets.count, 0);

@@ -3,7 +3,7 @@
  * A ticket is 16 random bytes that stand for "this login may open that account": auth tells the
  * zygote, and the front passes it with the connection. The zygote comes back with it when it needs
  * the store for that account, and auth alone tells the store which account a channel is for. A
- * ticket is good for one binding and a minute.
+ * ticket is good for one binding and a minute; of too many, the oldest go.
  *
  * Connections that have been idle for long are held by the zygote without a process, and when one
  * wakes, its account must be opened again without a login. So the zygote may bind with a ticket of
@@ -68,11 +68,12 @@ enum err auth_ticket_issue(struct auth_role *a, uint64_t account, str address, u
 	auth_tickets_expire(a);
 	if (!zygote || !chan_is_up(zygote))
 		return ERR_CLOSED;
-	if (lru_is_full(&a->tickets))
-		return ERR_BUSY;
 	t = calloc(1, sizeof(*t));
 	if (!t)
 		return ERR_NO_MEMORY;
+	/* Most tickets are never used: their connection goes to a process that has its store. */
+	if (lru_is_full(&a->tickets))
+		ticket_free(a, CONTAINER_OF(lru_oldest(&a->tickets, 0), struct auth_ticket, node));
 	os_random(t->ticket, sizeof(t->ticket));
 	t->account = account;
 	t->quota = quota;
