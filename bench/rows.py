@@ -19,7 +19,7 @@ class Row(NamedTuple):
     less_is_better: bool = False
 
     def preparation(self):
-        return self._replace(command=self.prepare, figure=r"()0?", prepare="")
+        return self._replace(command=self.prepare, figure="", prepare="")
 
 
 DELIVERED, ACCEPTED = r"delivered_rate=([\d.]+)", r"accept_rate=([\d.]+)"
