@@ -38,7 +38,10 @@ CFLAGS_all := -std=c17 -D_GNU_SOURCE -g $(HARDEN) $(WARN) -DPOSTHORN_VERSION='"$
 LIBS := -lssl -lcrypto -llmdb -lsqlite3 -lunbound -largon2 -lcrypt -lidn2 -lunistring -lz -lzstd -lpthread
 LDFLAGS_all := -pie -Wl,-z,relro,-z,now,-z,noexecstack,--as-needed
 
-CFLAGS_release := -O2 -D_FORTIFY_SOURCE=3 -fstack-clash-protection -fcf-protection=full \
+BRANCHES_x86_64 := -fcf-protection=full
+BRANCHES_aarch64 := -mbranch-protection=standard
+MACHINE := $(firstword $(subst -, ,$(shell $(CC) -dumpmachine)))
+CFLAGS_release := -O2 -D_FORTIFY_SOURCE=3 -fstack-clash-protection $(BRANCHES_$(MACHINE)) \
 	-ftrivial-auto-var-init=zero -Wframe-larger-than=10240
 CFLAGS_asan := -O1 -fsanitize=address,undefined -fno-sanitize-recover=undefined
 LDFLAGS_asan := -fsanitize=address,undefined

@@ -34,22 +34,18 @@ enum { POOL_MAX = 64 };
 
 static void fiber_main(struct fiber *f);
 
-#if defined(__x86_64__) || defined(__aarch64__)
+#if (defined(__x86_64__) || defined(__aarch64__)) && !defined(FIBER_UCONTEXT)
 void fiber_switch(void **save_sp, void *load_sp);
+void fiber_entry(void);
+void fiber_begin(struct fiber *f);
 
-/* The fiber's address is kept in a callee-saved register until fiber_entry picks it up. */
-__attribute__((naked, used)) static void fiber_entry(void);
-__attribute__((used)) static void fiber_begin(struct fiber *f)
+/* From fiber_entry. */
+void fiber_begin(struct fiber *f)
 {
 	fiber_main(f);
 }
 
 #if defined(__x86_64__)
-static void fiber_entry(void)
-{
-	__asm__("movq %r12, %rdi\n\tcall fiber_begin\n\tud2");
-}
-
 static void *stack_prepare(struct fiber *f, char *top)
 {
 	void **sp = (void **)(void *)top;
@@ -66,11 +62,6 @@ static void *stack_prepare(struct fiber *f, char *top)
 	return sp;
 }
 #else
-static void fiber_entry(void)
-{
-	__asm__("mov x0, x19\n\tbl fiber_begin\n\tbrk #1");
-}
-
 static void *stack_prepare(struct fiber *f, char *top)
 {
 	void **sp = (void **)(void *)(top - 160);

@@ -1,5 +1,6 @@
 /* fiber_switch(void **save_sp, void *load_sp): keeps the callee-saved registers on the old stack, its
- * pointer in *save_sp, and goes on where load_sp was kept. Two instruction sets; others use ucontext (fiber.c).
+ * pointer in *save_sp, and goes on where load_sp was kept. fiber_entry: where a new fiber's first switch
+ * leads; the fiber's address is in a callee-saved register. Two instruction sets; others use ucontext (fiber.c).
  * The floating-point control words are the same everywhere in a role and are not switched. */
 #if defined(__x86_64__)
 	.text
@@ -26,6 +27,16 @@ fiber_switch:
 	ret
 	.cfi_endproc
 	.size fiber_switch, .-fiber_switch
+
+	.globl fiber_entry
+	.hidden fiber_entry
+	.type fiber_entry, @function
+fiber_entry:
+	endbr64
+	movq %r12, %rdi
+	call fiber_begin
+	ud2
+	.size fiber_entry, .-fiber_entry
 #elif defined(__aarch64__)
 	.text
 	.globl fiber_switch
@@ -61,5 +72,14 @@ fiber_switch:
 	ret
 	.cfi_endproc
 	.size fiber_switch, .-fiber_switch
+
+	.globl fiber_entry
+	.hidden fiber_entry
+	.type fiber_entry, @function
+fiber_entry:
+	mov x0, x19
+	bl fiber_begin
+	brk #1
+	.size fiber_entry, .-fiber_entry
 #endif
 	.section .note.GNU-stack, "", @progbits

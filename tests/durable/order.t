@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """Nothing is acknowledged before it is on disk: strace shows, for each acknowledgement, the write of the record, the sync that
-covers it returning, and only then the reply being written; and each new file's folder synced before the next reply.
+covers it returning, and only then the reply being written; and each new file's folder synced before the next reply. Enough goes in
+that the log begins a second segment: it has its whole header, its name and its folder on disk before the first frame is written into it.
 
 The server's system calls are traced while one client does one thing at a time, so what stands between a command
 and its reply belongs to that command.
@@ -18,6 +19,7 @@ from tap import done, note, ok  # noqa: E402
 WRITES = ("pwrite64", "pwritev", "pwritev2", "write", "writev")
 SENDS = ("write", "writev", "sendto", "sendmsg")
 SYNCS = ("fsync", "fdatasync")
+SEGMENT = 64 * 1024 * 1024  # docs/STORAGE.md
 CALLS = sorted(set(WRITES + SENDS + SYNCS + ("openat", "openat2", "open", "creat", "rename", "renameat", "renameat2", "link", "linkat")))
 LINE = re.compile(r"^(\d+) +(?:(\w+)\((.*?)(?:\) += (-?\w+)(.*)| <unfinished \.\.\.>)|<\.\.\. (\w+) resumed>(.*?)\) += (-?\w+)(.*))$")
 
@@ -133,6 +135,32 @@ def converse(s):
     return said
 
 
+def fill_segment(s):
+    """Messages just too small for a file of their own, until the log has gone on in a second segment."""
+    said, size = [], 900000
+    for i in range(SEGMENT // size + 2):
+        said.append(("lmtp", f"message {i} of the fill, 354", "354 "))
+        mail.send(s, mail.message(f"fill {i}", size=size), s.mail("bob"), service="lmtp")
+        said.append(("lmtp", f"message {i} of the fill", "250 2."))
+    return said
+
+
+def check_segment(calls, folder):
+    log = folder + "/data/store/log"
+    second = log + "/00000002.seg"
+    made = [c for c in calls if c.name.startswith("rename") and c.args.endswith('"00000002.seg"') and c.result == "0"]
+    if not ok(len(made) == 1, "the second segment gets its name once"):
+        return
+    made = made[0]
+    before = [c for c in calls if c.path() == log + "/new" and c.end is not None and c.end < made.start]
+    headers = [c.end for c in before if c.name in WRITES]
+    ok(bool(headers) and any(c.name in SYNCS and c.result == "0" and c.start > headers[-1] for c in before),
+       "its header is written and synced under another name")
+    synced = [c.end for c in calls if c.name in SYNCS and c.path() == log and c.result == "0" and c.start > made.end]
+    frames = [c.start for c in calls if c.name in WRITES and c.path() in (second, log + "/new") and c.start > made.start]
+    ok(bool(synced) and bool(frames) and synced[0] < frames[0], "and its folder is synced before the first frame is written into it")
+
+
 def main():
     trace = os.path.join(os.environ.get("TMPDIR", "/tmp"), f"posthorn-trace-{os.getpid()}")
     program = os.environ.get("POSTHORN_RELEASE") or binary()
@@ -141,7 +169,7 @@ def main():
     s = Server(config=["disable_plaintext_auth = no"], program=program,
                wrap=["strace", "-f", "-yy", "-s", "80", "-o", trace, "-e", "trace=" + ",".join(CALLS)])
     with s:
-        said = converse(s)
+        said = converse(s) + fill_segment(s)
     calls = parse(trace)
     ok(len(calls) > 100, f"strace saw {len(calls)} calls")
     last = 0
@@ -151,6 +179,7 @@ def main():
             last = found[0].start if found else last
         else:
             last = check(calls, s.folder, s.port(service), what, text, last)
+    check_segment(calls, s.folder)
     if os.environ.get("KEEP_TRACE"):
         note(trace)
     else:
