@@ -23,6 +23,12 @@ USES_tools  := base text net mime conf store auth filter queue smtp imap roles
 
 VARIANT ?= release
 BUILD   ?= build
+# The simulator takes the place of base/os_linux_*.c and more: docs/SIMULATOR.md.
+ifeq ($(VARIANT),sim)
+MODULES += sim
+endif
+USES_sim    := base text net mime conf store auth filter queue smtp imap roles
+
 B       := $(BUILD)/$(VARIANT)
 CC      := gcc
 PREFIX  ?= /usr/local
@@ -50,6 +56,17 @@ LDFLAGS_cov := --coverage
 CFLAGS_fuzz := -O1 -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=undefined \
 	-Wno-unused-command-line-argument
 LDFLAGS_fuzz := -fsanitize=fuzzer,address,undefined
+ifeq ($(VARIANT),sim)
+WRAPPED := malloc calloc realloc reallocarray free strdup strndup posix_memalign aligned_alloc \
+	open open64 close read write writev pread pread64 pwrite pwrite64 lseek ftruncate ftruncate64 fdatasync fsync unlink \
+	access stat stat64 lstat64 fstat64 __fxstat fstatfs mmap mmap64 munmap msync madvise getpid fcntl fcntl64 \
+	gettimeofday time usleep sleep getcwd readlink fchmod fchown pthread_mutex_init pthread_mutex_destroy \
+	pthread_mutex_lock pthread_mutex_unlock pthread_mutex_consistent \
+	sqlite3_open_v2 sqlite3_close sqlite3_vfs_register sqlite3_vfs_unregister
+CFLAGS_sim := -O2 -DPOSTHORN_SIM -fsanitize=undefined -fno-sanitize-recover=undefined
+LDFLAGS_sim = -fsanitize=undefined $(WRAPPED:%=-Wl,--wrap=%) -Wl,--whole-archive $(B)/libsim.a -Wl,--no-whole-archive
+LIBS := $(patsubst -lsqlite3,-l:libsqlite3.a -lm,$(patsubst -llmdb,-l:liblmdb.a,$(LIBS)))
+endif
 ifeq ($(VARIANT),fuzz)
 CC := clang-14
 WARN += -Wno-gnu-zero-variadic-macro-arguments
@@ -60,17 +77,17 @@ LDFLAGS := $(LDFLAGS_all) $(LDFLAGS_$(VARIANT))
 
 # The sources of each module; *_test.c and *_fuzz.c are programs of their own.
 all_of   = $(wildcard src/$(1)/*.c src/$(1)/*.S)
-srcs_of  = $(filter-out %_test.c %_fuzz.c src/tools/main.c,$(call all_of,$(1)))
+srcs_of  = $(filter-out %_test.c %_fuzz.c src/tools/main.c src/sim/main.c,$(call all_of,$(1)))
 objs_of  = $(patsubst src/%,$(B)/obj/%.o,$(call srcs_of,$(1)))
 tests_of = $(patsubst src/%.c,$(B)/test/%,$(wildcard src/$(1)/*_test.c))
 fuzz_of  = $(patsubst src/%.c,$(B)/fuzz/%,$(wildcard src/$(1)/*_fuzz.c))
 
-TESTS := $(foreach m,$(MODULES),$(call tests_of,$(m)))
+TESTS := $(foreach m,$(filter-out $(if $(filter sim,$(VARIANT)),$(MODULES:sim=)),$(MODULES)),$(call tests_of,$(m)))
 FUZZERS := $(foreach m,$(MODULES),$(call fuzz_of,$(m)))
 
 .DELETE_ON_ERROR:
 .SECONDARY:
-.PHONY: all posthorn check tests unit fuzz fuzzers lint bench install clean help
+.PHONY: all posthorn check tests unit fuzz fuzzers sim lint bench install clean help
 
 all: $(B)/posthorn
 ifeq ($(VARIANT),release)
@@ -80,6 +97,7 @@ endif
 help:
 	@echo "make            the release build: ./posthorn"
 	@echo "make check      unit tests with AddressSanitizer and UBSan"
+	@echo "make sim        power cuts in the simulator, shortly; SIM=ARGUMENTS (docs/SIMULATOR.md)"
 	@echo "make lint       the house rules: layers, banned functions, sizes, documents"
 	@echo "make fuzz       every fuzzer, SECONDS_EACH seconds each (default 20)"
 	@echo "make bench      measure; see docs/PERFORMANCE.md"
@@ -120,7 +138,22 @@ $(foreach m,$(MODULES),$(eval $(call module_rules,$(m))))
 
 LIBS_OURS := $(foreach m,$(MODULES),$(B)/lib$(m).a)
 
-$(B)/posthorn: $(B)/obj/tools/main.c.o $(LIBS_OURS)
+# The asan build of the server alone: its system calls pass tests/os_fault.c, which can make them fail.
+ifeq ($(VARIANT),asan)
+FAULTS := $(B)/tests/os_fault.o
+FAULT_CALLS := openat renameat linkat unlinkat mkdirat read pread write pwrite pwritev ftruncate fallocate fsync fdatasync \
+	memfd_create eventfd epoll_create1 epoll_wait socket socketpair accept4 recv send recvmsg sendmsg recvmmsg
+endif
+$(B)/tests/os_fault.o: tests/os_fault.c Makefile
+	@mkdir -p $(@D)
+	@echo CC $<
+	@$(CC) $(CFLAGS) -c -o $@ $<
+
+$(B)/posthorn: $(B)/obj/tools/main.c.o $(LIBS_OURS) $(FAULTS)
+	@echo LD $@
+	@$(CC) $(LDFLAGS) -o $@ $< $(FAULTS) $(FAULT_CALLS:%=-Wl,--wrap=%) -Wl,--start-group $(LIBS_OURS) -Wl,--end-group $(LIBS)
+
+$(B)/posthorn-sim: $(B)/obj/sim/main.c.o $(LIBS_OURS)
 	@echo LD $@
 	@$(CC) $(LDFLAGS) -o $@ $< -Wl,--start-group $(LIBS_OURS) -Wl,--end-group $(LIBS)
 
@@ -129,6 +162,12 @@ $(B)/tests/mime-dump: tests/mime-dump.c $(B)/view/mime/.made $(foreach u,mime te
 	@mkdir -p $(@D)
 	@echo LD $(notdir $@)
 	@$(CC) $(CFLAGS) $(LDFLAGS) -iquote $(B)/view/mime -o $@ $< $(foreach u,mime text base,$(B)/lib$(u).a) $(LIBS)
+
+# Behind tests/full/trace.t.
+$(B)/tests/trace-fill: tests/trace-fill.c $(B)/view/roles/.made $(LIBS_OURS)
+	@mkdir -p $(@D)
+	@echo LD $(notdir $@)
+	@$(CC) $(CFLAGS) $(LDFLAGS) -iquote $(B)/view/roles -o $@ $< -Wl,--start-group $(LIBS_OURS) -Wl,--end-group $(LIBS)
 
 # Unit tests; T=src/text narrows them to a folder or a file's beginning.
 tests: $(filter $(B)/test/$(T:src/%=%)%,$(TESTS))
@@ -141,6 +180,10 @@ SECONDS_EACH ?= 20
 fuzz:
 	@$(MAKE) --no-print-directory VARIANT=fuzz fuzzers T=$(T)
 	@tests/fuzz-run $(SECONDS_EACH) $(patsubst $(BUILD)/$(VARIANT)/%,$(BUILD)/fuzz/%,$(filter $(B)/fuzz/$(T:src/%=%)%,$(FUZZERS)))
+
+sim:
+	@$(MAKE) --no-print-directory VARIANT=sim $(BUILD)/sim/posthorn-sim
+	@$(BUILD)/sim/posthorn-sim $(SIM)
 
 lint:
 	@tests/lint

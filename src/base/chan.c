@@ -55,6 +55,9 @@ struct chan {
 	unsigned sockets; /* it has had: a handler may end this one, or attach the next */
 	bool is_freed;
 	bool is_hung_up; /* the peer's end was reported: read on until it is seen */
+	int64_t pace;
+	struct timer pause; /* its end */
+	bool is_paused;	    /* not watched */
 	uint32_t next_id;
 	unsigned in_flight, unacked;
 	struct queued *queue, **queue_end;
@@ -202,7 +205,10 @@ static void chan_close_socket(struct chan *c)
 {
 	if (c->fd < 0)
 		return;
-	loop_unwatch(c->loop, &c->watch);
+	if (!c->is_paused)
+		loop_unwatch(c->loop, &c->watch);
+	c->is_paused = false;
+	loop_timer_cancel(c->loop, &c->pause);
 	loop_unpost(c->loop, &c->more);
 	os_close(c->fd);
 	c->fd = -1;
@@ -254,7 +260,8 @@ static void chan_broken(struct chan *c)
  * the peer takes, and each report is a wake-up. */
 static void want_write(struct chan *c, bool wanted)
 {
-	if (c->wants_write == wanted)
+	/* After a pause it is tried again in any case. */
+	if (c->is_paused || c->wants_write == wanted)
 		return;
 	c->wants_write = wanted;
 	if (loop_want_write(c->loop, &c->watch, wanted))
@@ -477,9 +484,36 @@ static void more_task(void *arg)
 	on_ready(arg, OS_READY_READ);
 }
 
+void chan_set_pace(struct chan *c, int64_t pace)
+{
+	c->pace = pace;
+}
+
+static void pause_over(void *arg)
+{
+	on_ready(arg, OS_READY_READ);
+}
+
+/* With something taken, the next look is after the pause; with nothing, at the next message. */
+static void pause_or_watch(struct chan *c, bool took)
+{
+	if (took) {
+		if (!c->is_paused)
+			loop_unwatch(c->loop, &c->watch);
+		c->is_paused = true;
+		c->wants_write = false;
+		loop_timer_set(c->loop, &c->pause, loop_now(c->loop) + c->pace, pause_over, c);
+	} else if (c->is_paused) {
+		c->is_paused = false;
+		if (loop_watch_reader(c->loop, &c->watch, c->fd, on_ready, c))
+			chan_broken(c);
+	}
+}
+
 static void on_ready(void *arg, unsigned ready)
 {
 	struct chan *c = arg;
+	uint64_t before = c->counts.received;
 	struct msg m;
 	enum err err = ERR_OK;
 	unsigned n = 0, socket = c->sockets;
@@ -501,6 +535,8 @@ static void on_ready(void *arg, unsigned ready)
 	}
 	if (err == ERR_OK && (ready & OS_READY_READ))
 		loop_post(c->loop, &c->more, more_task, c);
+	else if (c->pace)
+		pause_or_watch(c, c->counts.received != before);
 	if (c->queue)
 		flush_queue(c);
 	else

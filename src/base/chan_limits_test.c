@@ -515,8 +515,45 @@ static void one_bad_reply(enum msg_type type, const void *m, size_t cut, const c
 	tear_down(&t);
 }
 
+/* With a pace, the first message wakes, and those that come in the pause are taken at its end. */
+static void test_pace(void)
+{
+	struct test t;
+
+	tap_group("pace");
+	set_up(&t);
+	connect_ends(&t);
+	chan_set_pace(t.b.c, SECONDS(3600));
+	EQ(SEND(t.a.c, auth_reset, .txn = 1), ERR_OK);
+	run_for(&t, MILLISECONDS(20));
+	EQ(t.b.messages, 1);
+	EQ(SEND(t.a.c, auth_reset, .txn = 2), ERR_OK);
+	EQ(SEND(t.a.c, auth_reset, .txn = 3), ERR_OK);
+	run_for(&t, MILLISECONDS(20));
+	EQ(t.b.messages, 1);
+	tap_group("the pause ends");
+	connect_ends(&t);
+	chan_set_pace(t.b.c, MILLISECONDS(1));
+	for (uint64_t i = 1; i <= 3; i++) {
+		EQ(SEND(t.a.c, auth_reset, .txn = i), ERR_OK);
+		run_for(&t, MILLISECONDS(i * 10));
+		EQ(t.b.messages, 1 + i);
+		EQ(t.b.last, i);
+	}
+	tap_group("the peer goes in a pause");
+	EQ(SEND(t.a.c, auth_reset, .txn = 4), ERR_OK);
+	run_for(&t, 0);
+	chan_free(t.a.c);
+	t.a.c = NULL;
+	run_for(&t, MILLISECONDS(30));
+	EQ(t.b.messages, 5);
+	EQ(t.b.downs, 2);
+	tear_down(&t);
+}
+
 int main(void)
 {
+	test_pace();
 	test_async();
 	test_free_inside();
 	test_many_calls();

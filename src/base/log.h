@@ -6,7 +6,8 @@
  * To stderr (which is the journal's when systemd starts us; then without time and with a priority
  * prefix, sd-daemon(3)) or to syslog's socket, as `log_to` says. Addresses are logged; subjects,
  * contents and passwords never. Values come from the network: whatever is not printable ASCII or
- * would break the line is written as \xNN by the log itself.
+ * would end the value (a space; a quotation mark where the format has put the value between two) is
+ * written as \xNN by the log itself, so that nobody outside writes keys of his own.
  */
 #ifndef BASE_LOG_H
 #define BASE_LOG_H
@@ -25,7 +26,8 @@ struct log {
 
 void log_init(struct log *l, enum log_target target, enum log_level level, const char *who);
 
-/* `event`: a word of docs/LOG.md, stable. `fmt` makes the key=value pairs. */
+/* `event`: a word of docs/LOG.md, stable. `fmt` makes the key=value pairs; it knows %s, %.*s, %c
+ * and whole numbers. A value of several words stands between quotation marks in it. */
 void log_write(const struct log *l, enum log_level level, const char *event, const char *fmt, ...)
 	PRINTF_LIKE(4, 5);
 

@@ -95,10 +95,29 @@ static void test_escaping(void)
 	tap_group("escaping");
 	set_up(&t, LOG_TO_JOURNAL, LOG_LEVEL_INFO);
 	log_info(&t.log, "e", "helo=%s", "a\r\n<3>front.0 error forged\tx\x7f\x1b[31m\xc3\xa9~ ");
-	STR_EQ(take(&t), S("<6>front.0 info e helo=a\\x0d\\x0a<3>front.0 error "
-			   "forged\\x09x\\x7f\\x1b[31m\\xc3\\xa9~ \n"));
+	STR_EQ(take(&t), S("<6>front.0 info e helo=a\\x0d\\x0a<3>front.0\\x20error\\x20"
+			   "forged\\x09x\\x7f\\x1b[31m\\xc3\\xa9~\\x20\n"));
 	log_info(&t.log, "e", "%s", "");
 	STR_EQ(take(&t), S("<6>front.0 info e \n"));
+	/* A client's words are one value, whatever stands in them. */
+	log_info(&t.log, "e", "name=%.*s client=%s why=\"%s\" n=%d", 21, "x client=192.0.2.1 z!!",
+		 "198.51.100.1", "no such\\ \" code=250", 7);
+	STR_EQ(take(&t), S("<6>front.0 info e name=x\\x20client=192.0.2.1\\x20z! "
+			   "client=198.51.100.1 why=\"no such\\x5c \\x22 code=250\" n=7\n"));
+	tear_down(&t);
+}
+
+static void test_conversions(void)
+{
+	struct test t;
+
+	tap_group("conversions");
+	set_up(&t, LOG_TO_JOURNAL, LOG_LEVEL_INFO);
+	log_info(&t.log, "e", "%d %u %zu %llu %lld %08x %016llx %02d 100%% %.*s<%c>", -1,
+		 4000000000u, (size_t)1 << 40, 1ull << 63, -(1ll << 62), 0xabcu, 0x1234ull, 7, 3,
+		 "abcd", 'c');
+	STR_EQ(take(&t), S("<6>front.0 info e -1 4000000000 1099511627776 9223372036854775808 "
+			   "-4611686018427387904 00000abc 0000000000001234 07 100% abc<c>\n"));
 	tear_down(&t);
 }
 
@@ -179,6 +198,7 @@ int main(void)
 {
 	test_targets();
 	test_escaping();
+	test_conversions();
 	test_limits();
 	test_msgid();
 	return tap_done();

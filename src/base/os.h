@@ -186,8 +186,12 @@ struct os_spawn {
 	bool stdin_null;
 };
 MUST_USE enum err os_spawn(const struct os_spawn *how, int *pid);
-/* A copy of this process: *pid is 0 in the child. */
-MUST_USE enum err os_fork(int *pid);
+/* A copy of this process, which runs child(arg) and ends. What `arg` points to may be the caller's
+ * own stack: the child takes what it needs before it first waits. */
+MUST_USE enum err os_fork(void (*child)(void *arg), void *arg, int *pid);
+/* In a copy: wipes what it has of its origin's memory and does not need. (In the simulator both
+ * share that memory, and nothing happens.) */
+void os_wipe_copied(void *p, size_t n);
 /* In a copy: closes every descriptor above 2 but these. */
 void os_close_others(const int *keep, unsigned n);
 /* One child that ended, ERR_AGAIN when none has. status: exit code, or 256 + signal. */

@@ -129,10 +129,19 @@ enum err os_spawn(const struct os_spawn *how, int *pid)
 	return *pid < 0 ? err_from_errno(errno) : ERR_OK;
 }
 
-enum err os_fork(int *pid)
+enum err os_fork(void (*child)(void *arg), void *arg, int *pid)
 {
 	*pid = fork();
+	if (*pid == 0) {
+		child(arg);
+		_exit(0);
+	}
 	return *pid < 0 ? err_from_errno(errno) : ERR_OK;
+}
+
+void os_wipe_copied(void *p, size_t n)
+{
+	explicit_bzero(p, n);
 }
 
 void os_close_others(const int *keep, unsigned n)

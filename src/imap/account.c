@@ -282,12 +282,13 @@ enum err imap_account_counters(struct imap_account *a, uint32_t id)
 	struct msg_st_mailboxes_reply reply;
 	struct rec_mailbox record;
 	struct arena *arena;
+	uint64_t hint;
 	enum err err;
 	str name;
 
 	if (!m)
 		return ERR_NOT_FOUND;
-	if (m->hint <= m->as_of)
+	if ((hint = m->hint) <= m->as_of)
 		return ERR_OK;
 	if (!(arena = arena_new(IMAP_COMMAND_BUDGET)))
 		return ERR_NO_MEMORY;
@@ -309,7 +310,8 @@ enum err imap_account_counters(struct imap_account *a, uint32_t id)
 			imap_account_list_changed(a);
 		m->record = record;
 		m->record.name = name;
-		m->as_of = MAX(m->hint, reply.modseq);
+		/* A hint that came while we waited may be of something newer than the answer. */
+		m->as_of = MAX(hint, reply.modseq);
 	}
 	arena_free(arena);
 	return err;
@@ -344,8 +346,12 @@ static enum err take_gone(struct imap_view *v, str records)
 	struct rec_uid_range range;
 	enum err err;
 
-	while (!(err = rec_uid_range_get(&records, &range)))
+	while (!(err = rec_uid_range_get(&records, &range))) {
 		imap_view_expunge(v, range.first, range.last);
+		/* RFC 3501 2.3.1.1: it may have come and gone without being seen. */
+		if (range.last < UINT32_MAX)
+			v->uidnext = MAX(v->uidnext, range.last + 1);
+	}
 	return err == ERR_EOF ? ERR_OK : err;
 }
 

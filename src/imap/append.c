@@ -315,30 +315,8 @@ enum err imap_append_message(struct imap_session *s)
 /* RFC 3502 3: all or none. */
 static void undo(struct imap_session *s)
 {
-	struct append *x = s->append;
-	struct msg_st_commit_reply reply;
-	struct imap_uids uids;
-	enum err err = ERR_OK;
-
-	if (x->uids.set.count == 0 || !s->arena)
-		return;
-	imap_uids_begin(&uids);
-	for (size_t i = 0; i < x->uids.set.count; i++)
-		for (uint64_t uid = x->uids.set.ranges[i].first; uid <= x->uids.set.ranges[i].last;
-		     uid++)
-			imap_uids_add(&uids, (uint32_t)uid);
-	err = imap_commit(s,
-			  &(struct msg_st_commit){ .op = STORE_OP_EXPUNGE,
-						   .mailbox = x->mailbox,
-						   .uids = imap_uids_done(&uids) },
-			  &reply);
-	if (err)
-		log_error(s->account->log, "imap-append-not-undone",
-			  "account=%llu mailbox=%u error=%s", (unsigned long long)s->account->id,
-			  x->mailbox, err_name(err));
-	else
-		imap_account_touched(s->account, x->mailbox, reply.modseq);
-	imap_uids_free(&uids);
+	if (s->arena)
+		imap_undo(s, s->append->mailbox, &s->append->uids.set);
 }
 
 void imap_append_end(struct imap_session *s)
@@ -365,7 +343,8 @@ static void append_ok(struct imap_session *s)
 	struct append *x = s->append;
 	struct buf uids;
 
-	buf_init(&uids, 64 * 1024);
+	/* A range takes at most two numbers of ten digits, ':' and ','. */
+	buf_init(&uids, 22 * (APPEND_MESSAGES_MAX + APPEND_IN_FLIGHT));
 	imap_set_write(&x->uids.set, &uids);
 	s->result = "OK";
 	/* RFC 4315 3 */

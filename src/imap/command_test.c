@@ -98,6 +98,19 @@ static void test_limits(void)
 	EQ(imap_input_feed(&in, str_of(line, 10000), &used), IMAP_INPUT_MORE);
 	EQ(feed(&in, " x\r\n"), IMAP_INPUT_TOO_LONG);
 	imap_input_next(&in);
+	/* What a command threw away is not held against the next one. */
+	for (int i = 0; i < 20; i++) {
+		EQ(feed(&in, "a LOGIN {100000+}\r\n"), IMAP_INPUT_MORE);
+		EQ(imap_input_feed(&in, str_of(line, 60000), &used), IMAP_INPUT_MORE);
+		EQ(imap_input_feed(&in, str_of(line, 40000), &used), IMAP_INPUT_MORE);
+		EQ(feed(&in, "\r\n"), IMAP_INPUT_TOO_LONG);
+		imap_input_next(&in);
+	}
+	EQ(feed(&in, "a LOGIN {4294967296}\r\n"), IMAP_INPUT_TOO_LONG);
+	imap_input_next(&in);
+	EQ(feed(&in, "a APPEND x {99999999999999999999+}\r\n"), IMAP_INPUT_MESSAGE);
+	OK(!imap_input_refuse(&in));
+	imap_input_next(&in);
 	EQ(feed(&in, "a LOGIN {2000000+}\r\n"), IMAP_INPUT_MORE);
 	for (used = 1; used && imap_input_feed(&in, str_of(line, 60000), &used) == IMAP_INPUT_MORE;)
 		;

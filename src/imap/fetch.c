@@ -25,6 +25,7 @@ struct fetch {
 	struct imap_set seen;	      /* sequence numbers that this FETCH made \Seen */
 	uint32_t seq, uid;
 	bool is_first; /* no item of this message was written yet */
+	bool is_begun; /* a part of its answer has gone out: it cannot be taken back */
 	bool with_uid;
 };
 
@@ -171,11 +172,12 @@ static enum err stream(struct fetch *f, uint64_t from, uint64_t n)
 	if ((err = imap_message_read(s->account, s->selected.view, f->uid, from, now, step)))
 		return err;
 	buf_printf(&s->out, " {%llu}\r\n", (unsigned long long)n);
+	f->is_begun = true;
 	if ((err = imap_send(s)))
 		return err;
 	for (;;) {
-		if ((err = conn_write_wait(s->conn, str_of(step, now))))
-			break;
+		if ((err = imap_write_wait(s, str_of(step, now))))
+			return err;
 		from += now;
 		n -= now;
 		if (n == 0)
@@ -183,10 +185,8 @@ static enum err stream(struct fetch *f, uint64_t from, uint64_t n)
 		now = n < STREAM_STEP ? (size_t)n : STREAM_STEP;
 		if ((err = imap_message_read(s->account, s->selected.view, f->uid, from, now,
 					     step)))
-			break;
+			return err;
 	}
-	s->is_ending = true;
-	return ERR_CLOSED;
 }
 
 /* Bytes [at, at + size) of the message, as a literal. */
@@ -293,6 +293,7 @@ static enum err fetch_message(struct fetch *f)
 	enum err err;
 
 	f->is_first = true;
+	f->is_begun = false;
 	buf_add(out, S("* "));
 	buf_add_u64(out, f->seq);
 	buf_add(out, S(" FETCH ("));
@@ -301,8 +302,15 @@ static enum err fetch_message(struct fetch *f)
 	if (!err)
 		err = sections(f);
 	buf_add(out, S(")\r\n"));
-	if (err)
+	if (!err && buf_failed(out))
+		err = ERR_NO_MEMORY;
+	if (err && f->is_begun) {
+		f->s->is_ending = true;
+		err = ERR_CLOSED;
+	} else if (err) {
 		buf_truncate(out, begin);
+		out->failed = false;
+	}
 	imap_message_release(f->message);
 	f->message = NULL;
 	arena_reset(f->arena);
@@ -332,8 +340,9 @@ static enum err fetch_range(struct fetch *f, struct imap_range range, enum err *
 			err = ERR_NOT_FOUND;
 		else
 			err = fetch_message(f);
+		/* ERR_NO_MEMORY: its own answer is too large; no other message's is for that. */
 		if (err == ERR_NOT_FOUND || err == ERR_DAMAGED || err == ERR_IO || err == ERR_EOF ||
-		    err == ERR_RANGE) {
+		    err == ERR_RANGE || err == ERR_NO_MEMORY) {
 			*worst = err;
 			err = ERR_OK;
 		}
@@ -394,7 +403,9 @@ static void conclude(struct imap_session *s, enum err err, enum err worst)
 		/* RFC 5530 3: EXPUNGEISSUED */
 		imap_no(s, "[EXPUNGEISSUED] Some of the requested messages no longer exist.");
 	else if (err || worst)
-		imap_failed(s, err ? err : worst == ERR_IO ? ERR_IO : ERR_DAMAGED);
+		imap_failed(s, err					   ? err
+			       : worst == ERR_IO || worst == ERR_NO_MEMORY ? worst
+									   : ERR_DAMAGED);
 	else
 		imap_ok(s, "Fetch completed.");
 }
@@ -410,7 +421,7 @@ void imap_do_fetch(struct imap_session *s, const struct imap_command *c)
 		imap_bad(s, "Invalid message set: there is no such message.");
 		return;
 	}
-	if (!(f.arena = arena_new(IMAP_COMMAND_BUDGET)))
+	if (!(f.arena = arena_new(imap_message_header_budget(s->account))))
 		err = ERR_NO_MEMORY;
 	if (!err && s->keywords_told != s->account->keyword_changes &&
 	    (c->fetch.items & IMAP_FETCH_FLAGS))

@@ -20,7 +20,9 @@
 enum {
 	/* A command without its APPEND messages; Dovecot's imap_max_line_length. */
 	IMAP_LINE_MAX = 64 * 1024,
-	/* Bytes read to be thrown away for one refused literal or overlong line. */
+	/* Bytes read to be thrown away in one command, for refused literals and overlong lines.
+	 * After login a message's size more, so that who sends one without asking (RFC 7888) is
+	 * told why it was refused. */
 	IMAP_DISCARD_MAX = 1024 * 1024,
 	/* Memory of one command: its parse, its reply's pieces. */
 	IMAP_COMMAND_BUDGET = 16 * 1024 * 1024,
@@ -55,9 +57,9 @@ enum imap_verb {
 
 #define IMAP_CAPABILITY_BASE "IMAP4rev1 LITERAL+ SASL-IR ID ENABLE IDLE"
 /* What is announced after login. */
-#define IMAP_CAPABILITY_SESSION                                                             \
-	IMAP_CAPABILITY_BASE                                                                \
-		" NAMESPACE CHILDREN UNSELECT UIDPLUS SPECIAL-USE CREATE-SPECIAL-USE MOVE " \
-		"MULTIAPPEND LIST-STATUS"
+#define IMAP_CAPABILITY_SESSION                                                     \
+	IMAP_CAPABILITY_BASE                                                        \
+	" NAMESPACE CHILDREN UNSELECT UIDPLUS SPECIAL-USE CREATE-SPECIAL-USE MOVE " \
+	"MULTIAPPEND LIST-STATUS"
 
 #endif

@@ -3,10 +3,26 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
+struct subject {
+	str message;
+	struct mime_part *root;
+	struct arena *arena;
+};
+
 static enum err header(void *arg, str *out)
 {
-	*out = *(const str *)arg;
+	*out = ((const struct subject *)arg)->message;
 	return ERR_OK;
+}
+
+static enum err tree(void *arg, str *message, struct mime_part **root)
+{
+	struct subject *s = arg;
+	enum err err = s->root ? ERR_OK : mime_parse(s->message, s->arena, &s->root);
+
+	*message = s->message;
+	*root = s->root;
+	return err;
 }
 
 static str no_subject(void *arg)
@@ -24,18 +40,18 @@ static unsigned keyword(void *arg, str name)
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	struct arena *a = arena_new(IMAP_COMMAND_BUDGET),
-		     *message_arena = arena_new(IMAP_COMMAND_BUDGET);
+		     *message_arena = arena_new(MIME_BUDGET(size));
 	str message = str_of(data, size), keys = str_cut(&message, '\n');
 	struct imap_parser p = { .rest = keys, .arena = a };
+	struct subject subject = { .message = message, .arena = message_arena };
 	struct imap_row row = { .uid = 7, .size = size, .flags = { 3 + (1 << 17), 0 } };
 	struct imap_candidate c = { .row = &row,
 				    .seq = 3,
 				    .header = header,
-				    .whole = header,
+				    .tree = tree,
 				    .subject = no_subject,
 				    .keyword = keyword,
-				    .arg = &message,
-				    .arena = message_arena };
+				    .arg = &subject };
 	struct imap_search search;
 	bool hit, again;
 
@@ -43,6 +59,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		goto out;
 	imap_search_resolve(search.root, 10, 100);
 	if (!imap_search_match(search.root, &c, &hit)) {
+		subject.root = NULL;
 		arena_reset(message_arena);
 		if (imap_search_match(search.root, &c, &again) || again != hit)
 			panic("a search that changes its mind");

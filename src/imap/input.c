@@ -14,7 +14,7 @@
 
 void imap_input_init(struct imap_input *in)
 {
-	*in = (struct imap_input){ 0 };
+	*in = (struct imap_input){ .discard_max = IMAP_DISCARD_MAX };
 	buf_init(&in->collected, IMAP_LINE_MAX + 2);
 }
 
@@ -25,15 +25,11 @@ void imap_input_free(struct imap_input *in)
 
 void imap_input_next(struct imap_input *in)
 {
-	bool keep = in->collected.size <= 4096;
-	uint64_t discarded = in->discarded;
-
-	if (keep) {
+	if (in->collected.size <= 4096)
 		buf_clear(&in->collected);
-	} else {
+	else
 		buf_release(&in->collected);
-	}
-	*in = (struct imap_input){ .collected = in->collected, .discarded = discarded };
+	*in = (struct imap_input){ .collected = in->collected, .discard_max = in->discard_max };
 }
 
 bool imap_input_is_idle(const struct imap_input *in)
@@ -61,6 +57,7 @@ static bool literal_at_end(str line, uint64_t *size, bool *is_sync)
 {
 	size_t open;
 	str digits;
+	enum err err;
 
 	if (line.n < 3 || line.p[line.n - 1] != '}' ||
 	    (open = str_rfind_char(line, '{')) == STR_NONE)
@@ -69,7 +66,12 @@ static bool literal_at_end(str line, uint64_t *size, bool *is_sync)
 	*is_sync = !str_ends(digits, S("+"));
 	if (!*is_sync)
 		digits.n--;
-	return !str_to_u64(digits, UINT32_MAX, size) && outside_quotes(str_head(line, open));
+	err = str_to_u64(digits, UINT32_MAX, size);
+	/* Larger than any literal may be (RFC 3501 9: number), but one all the same, to be counted
+	 * away. */
+	if (err == ERR_RANGE)
+		*size = UINT64_MAX;
+	return err != ERR_SYNTAX && outside_quotes(str_head(line, open));
 }
 
 /* RFC 3501 6.3.11: "tag APPEND mailbox ... {n}". The first literal is the mailbox's name if nothing
@@ -98,7 +100,7 @@ static str without_line_end(str line)
 static bool discard_count(struct imap_input *in, uint64_t n)
 {
 	in->discarded += n;
-	return in->discarded <= IMAP_DISCARD_MAX;
+	return in->discarded <= in->discard_max;
 }
 
 static enum imap_input_step finish(struct imap_input *in, str text)

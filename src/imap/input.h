@@ -5,9 +5,9 @@
  * {6+}\r\nsecret"
  *
  * A command is collected as it came, literals inside, up to IMAP_LINE_MAX bytes. The messages of
- * APPEND are not collected: IMAP_INPUT_MESSAGE says that in->message_size bytes of one follow, which
- * the caller reads itself; what was said about it is in in->text. Nothing here waits, allocates
- * beyond its buffer or fails.
+ * APPEND are not collected: IMAP_INPUT_MESSAGE says that in->message_size bytes of one follow,
+ * which the caller reads itself; what was said about it is in in->text. Nothing here waits,
+ * allocates beyond its buffer or fails.
  */
 #ifndef IMAP_INPUT_H
 #define IMAP_INPUT_H
@@ -20,7 +20,7 @@ enum imap_input_step {
 	IMAP_INPUT_COMMAND,  /* in->text is a command; imap_input_next when it was handled */
 	IMAP_INPUT_MESSAGE,  /* of APPEND: imap_input_message_done or _refuse */
 	IMAP_INPUT_TOO_LONG, /* over IMAP_LINE_MAX; it was thrown away; in->text is its beginning */
-	IMAP_INPUT_FLOOD,    /* over IMAP_DISCARD_MAX: close */
+	IMAP_INPUT_FLOOD,    /* over discard_max: close */
 };
 
 struct imap_input {
@@ -31,9 +31,9 @@ struct imap_input {
 	bool is_raw;  /* the next line is no command: "DONE", a SASL response; set by the caller */
 	uint32_t parts; /* messages of this APPEND handled so far; then text begins behind the last
 			   one */
-	uint64_t literal; /* bytes of a collected literal still to come */
-	uint64_t discard; /* bytes of a refused literal still to come */
-	uint64_t discarded;
+	uint64_t literal;		 /* bytes of a collected literal still to come */
+	uint64_t discard;		 /* bytes of a refused literal still to come */
+	uint64_t discarded, discard_max; /* of this command; the caller may set the maximum */
 	size_t line_start; /* where the line that is being collected begins in `collected` */
 	bool is_too_long, refused;
 };

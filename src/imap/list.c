@@ -112,8 +112,8 @@ static void write_entry(struct buf *out, const char *command, const struct entry
 	buf_add(out, S("\r\n"));
 }
 
-/* RFC 3501 6.3.8: the reference stands before the pattern, unless the pattern begins at the root.
- */
+/* RFC 3501 6.3.8: the reference stands before the pattern. There is no root that a pattern could
+ * begin at instead. */
 static str full_pattern(struct imap_session *s, const struct imap_command *c)
 {
 	return arena_printf(s->arena, "%.*s%.*s", STR_ARGS(c->reference), STR_ARGS(c->pattern));

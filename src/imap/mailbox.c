@@ -55,6 +55,7 @@ void imap_do_delete(struct imap_session *s, const struct imap_command *c)
 {
 	struct msg_st_commit_reply reply;
 	struct imap_mailbox *m;
+	uint32_t id = 0;
 	enum err err;
 
 	if (str_eq(c->mailbox, S("INBOX"))) {
@@ -62,12 +63,18 @@ void imap_do_delete(struct imap_session *s, const struct imap_command *c)
 		return;
 	}
 	err = find_mailbox(s, c->mailbox, c->mailbox_is_valid, &m);
-	if (!err)
+	if (!err) {
+		id = m->record.id;
 		err = imap_commit(s,
 				  &(struct msg_st_commit){ .op = STORE_OP_DELETE,
-							   .mailbox = m->record.id,
+							   .mailbox = id,
 							   .expected = m->record.uidvalidity },
 				  &reply);
+	}
+	/* Who deletes the mailbox that it has selected has none selected afterwards; the others are
+	 * disconnected. */
+	if (!err && s->selected.view && s->selected.view->mailbox == id)
+		imap_session_close_mailbox(s);
 	imap_account_list_changed(s->account);
 	/* So that views of it learn that they are of nothing. */
 	if (!err)
@@ -157,13 +164,32 @@ static enum err count_recent(struct imap_session *s, uint32_t id, uint32_t *out)
 	return ERR_OK;
 }
 
-static void status_item(struct buf *out, const char *name, uint32_t value)
+static void write_status(const struct rec_mailbox *r, uint32_t recent, unsigned items,
+			 struct buf *out)
 {
-	if (out->p[out->end - 1] != '(')
-		buf_add_char(out, ' ');
-	buf_add(out, str_from_c(name));
-	buf_add_char(out, ' ');
-	buf_add_u64(out, value);
+	const struct {
+		const char *name;
+		unsigned item;
+		uint32_t value;
+	} values[] = {
+		{ "MESSAGES", IMAP_STATUS_MESSAGES, r->messages },
+		{ "RECENT", IMAP_STATUS_RECENT, recent },
+		{ "UIDNEXT", IMAP_STATUS_UIDNEXT, r->uidnext },
+		{ "UIDVALIDITY", IMAP_STATUS_UIDVALIDITY, r->uidvalidity },
+		{ "UNSEEN", IMAP_STATUS_UNSEEN, r->unseen },
+	};
+	const char *before = "";
+
+	buf_add(out, S("* STATUS "));
+	imap_write_mailbox(out, r->name);
+	buf_add(out, S(" ("));
+	for (size_t i = 0; i < ARRAY_LEN(values); i++) {
+		if (!(items & values[i].item))
+			continue;
+		buf_printf(out, "%s%s %u", before, values[i].name, values[i].value);
+		before = " ";
+	}
+	buf_add(out, S(")\r\n"));
 }
 
 enum err imap_write_status(struct imap_session *s, uint32_t id, unsigned items, struct buf *out)
@@ -180,20 +206,7 @@ enum err imap_write_status(struct imap_session *s, uint32_t id, unsigned items, 
 		return err;
 	if (!(m = imap_account_mailbox_by_id(s->account, id)))
 		return ERR_NOT_FOUND;
-	buf_add(out, S("* STATUS "));
-	imap_write_mailbox(out, m->record.name);
-	buf_add(out, S(" ("));
-	if (items & IMAP_STATUS_MESSAGES)
-		status_item(out, "MESSAGES", m->record.messages);
-	if (items & IMAP_STATUS_RECENT)
-		status_item(out, "RECENT", recent);
-	if (items & IMAP_STATUS_UIDNEXT)
-		status_item(out, "UIDNEXT", m->record.uidnext);
-	if (items & IMAP_STATUS_UIDVALIDITY)
-		status_item(out, "UIDVALIDITY", m->record.uidvalidity);
-	if (items & IMAP_STATUS_UNSEEN)
-		status_item(out, "UNSEEN", m->record.unseen);
-	buf_add(out, S(")\r\n"));
+	write_status(&m->record, recent, items, out);
 	return ERR_OK;
 }
 

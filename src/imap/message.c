@@ -14,9 +14,8 @@
 #include <stdlib.h>
 
 enum {
-	LOCATE_AHEAD = 300,		/* rows asked for at once, about what fits an answer */
-	HEADER_FIRST = 4096,		/* most headers end within it */
-	TREE_BUDGET = 16 * 1024 * 1024, /* mime/part.h */
+	LOCATE_AHEAD = 300,  /* rows asked for at once, about what fits an answer */
+	HEADER_FIRST = 4096, /* most headers end within it */
 };
 
 static enum err find(struct imap_view *v, uint32_t uid, size_t *index)
@@ -307,12 +306,18 @@ enum err imap_message_tree(struct imap_message *m, struct mime_part **root)
 	enum err err = ERR_OK;
 
 	if (!m->root) {
-		if (!m->arena && !(m->arena = arena_new(TREE_BUDGET)))
+		if (!m->arena && !(m->arena = arena_new(MIME_BUDGET(m->bytes.n))))
 			return ERR_NO_MEMORY;
 		err = mime_parse(m->bytes, m->arena, &m->root);
 	}
 	*root = m->root;
 	return err;
+}
+
+size_t imap_message_header_budget(const struct imap_account *a)
+{
+	/* The last step is all of it, the ones before are together at most 4/3 of that. */
+	return IMAP_COMMAND_BUDGET + 3 * (size_t)a->config.message_size_limit;
 }
 
 enum err imap_message_header(struct imap_account *a, struct imap_view *v, uint32_t uid,

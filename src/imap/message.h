@@ -32,6 +32,8 @@ MUST_USE enum err imap_message_open(struct imap_account *a, struct imap_view *v,
 void imap_message_release(struct imap_message *m); /* NULL is allowed */
 /* Its MIME tree, made when first asked for. */
 MUST_USE enum err imap_message_tree(struct imap_message *m, struct mime_part **root);
+/* The budget of an arena that any header fits into; there is one message that is nothing else. */
+size_t imap_message_header_budget(const struct imap_account *a);
 /* The header block, its blank line included, in the arena: read in steps, never more than needed.
  */
 MUST_USE enum err imap_message_header(struct imap_account *a, struct imap_view *v, uint32_t uid,

@@ -106,6 +106,12 @@ void imap_write_mailbox(struct buf *out, str name)
 	buf_free(&wire);
 }
 
+enum err imap_write_wait(struct imap_session *s, str bytes)
+{
+	conn_set_deadline(s->conn, loop_now(s->account->loop) + s->account->config.idle_ns);
+	return conn_write_wait(s->conn, bytes);
+}
+
 enum err imap_send(struct imap_session *s)
 {
 	enum err err;
@@ -114,7 +120,7 @@ enum err imap_send(struct imap_session *s)
 		buf_clear(&s->out);
 		return ERR_NO_MEMORY;
 	}
-	err = conn_write_wait(s->conn, buf_str(&s->out));
+	err = imap_write_wait(s, buf_str(&s->out));
 	buf_clear(&s->out);
 	return err;
 }

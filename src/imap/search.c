@@ -18,7 +18,7 @@ enum { YIELD_AFTER = 32 };
 struct search {
 	struct imap_session *s;
 	struct imap_row row;
-	struct arena *arena;
+	struct arena *arena; /* of one message's header */
 	struct imap_message *message;
 	str header;
 	bool has_header;
@@ -40,7 +40,7 @@ static enum err search_header(void *arg, str *out)
 	return err;
 }
 
-static enum err search_whole(void *arg, str *out)
+static enum err search_tree(void *arg, str *message, struct mime_part **root)
 {
 	struct search *x = arg;
 	enum err err;
@@ -49,8 +49,8 @@ static enum err search_whole(void *arg, str *out)
 	if (!x->message &&
 	    (err = imap_message_open(x->s->account, x->s->selected.view, x->row.uid, &x->message)))
 		return err;
-	*out = x->message->bytes;
-	return ERR_OK;
+	*message = x->message->bytes;
+	return imap_message_tree(x->message, root);
 }
 
 /* Reads the header and keeps the subject of a message beside its row. */
@@ -75,7 +75,7 @@ static bool keep_subject(struct search *x)
 		if (f.has_colon && str_case_eq(f.name, S("Subject"))) {
 			if (buf_len(&folded))
 				folded.failed = true;
-			imap_search_fold_header(f.value, x->arena, &folded);
+			imap_search_fold_header(f.value, &folded);
 		}
 	copy = buf_failed(&folded) ? NULL : malloc(buf_len(&folded) + 1);
 	if (copy) {
@@ -122,11 +122,10 @@ static enum err search_one(struct search *x, const struct imap_search_key *root,
 		.row = &x->row,
 		.seq = seq,
 		.header = search_header,
-		.whole = search_whole,
+		.tree = search_tree,
 		.subject = search_subject,
 		.keyword = search_keyword,
 		.arg = x,
-		.arena = x->arena,
 	};
 	enum err err;
 
@@ -184,7 +183,7 @@ void imap_do_search(struct imap_session *s, const struct imap_command *c)
 	}
 	imap_search_resolve(c->search.root, s->selected.exists,
 			    imap_selected_max_uid(&s->selected));
-	if (!(x.arena = arena_new(IMAP_COMMAND_BUDGET)))
+	if (!(x.arena = arena_new(imap_message_header_budget(s->account))))
 		err = ERR_NO_MEMORY;
 	else
 		err = search_all(&x, c);

@@ -23,12 +23,11 @@ static enum err match(const struct imap_search_key *key, struct imap_candidate *
 
 /* ---- headers ---- */
 
-void imap_search_fold_header(str value, struct arena *a, struct buf *out)
+void imap_search_fold_header(str value, struct buf *out)
 {
 	struct buf decoded, joined;
 	bool in_space = true;
 
-	(void)a;
 	buf_init(&decoded, HEADER_TEXT_MAX);
 	buf_init(&joined, HEADER_TEXT_MAX);
 	rfc2047_decode(value, &decoded);
@@ -45,7 +44,7 @@ void imap_search_fold_header(str value, struct arena *a, struct buf *out)
 	buf_free(&joined);
 }
 
-static bool field_has(str value, str text, struct arena *a)
+static bool field_has(str value, str text)
 {
 	struct buf folded;
 	bool found;
@@ -53,7 +52,7 @@ static bool field_has(str value, str text, struct arena *a)
 	if (text.n == 0)
 		return true; /* RFC 3501 6.4.4: any message that has the field */
 	buf_init(&folded, HEADER_TEXT_MAX);
-	imap_search_fold_header(value, a, &folded);
+	imap_search_fold_header(value, &folded);
 	found = str_find(buf_str(&folded), text) != STR_NONE;
 	buf_free(&folded);
 	return found;
@@ -77,17 +76,16 @@ static enum err match_field(struct imap_candidate *c, str name, str text, bool *
 	if ((err = c->header(c->arg, &rest)))
 		return err;
 	while (!*out && header_next(&rest, &f))
-		*out = f.has_colon && str_case_eq(f.name, name) &&
-		       field_has(f.value, text, c->arena);
+		*out = f.has_colon && str_case_eq(f.name, name) && field_has(f.value, text);
 	return ERR_OK;
 }
 
-static bool header_block_has(str block, str text, struct arena *a)
+static bool header_block_has(str block, str text)
 {
 	struct header_field f;
 
 	while (header_next(&block, &f))
-		if (field_has(f.raw, text, a))
+		if (field_has(f.raw, text))
 			return true;
 	return false;
 }
@@ -153,13 +151,13 @@ static enum err match_body(struct imap_candidate *c, str text, bool with_header,
 	*out = text.n == 0;
 	if (*out)
 		return ERR_OK;
-	if ((err = c->whole(c->arg, &message)) || (err = mime_parse(message, c->arena, &root)))
+	if ((err = c->tree(c->arg, &message, &root)))
 		return err;
 	for (const struct mime_part *p = root; p && !*out && !err; p = next_part(p)) {
 		bool is_message = p == root ? with_header : p->parent->kind == MIME_MESSAGE;
 
 		if (is_message)
-			*out = header_block_has(mime_part_header(p, message), text, c->arena);
+			*out = header_block_has(mime_part_header(p, message), text);
 		if (!*out && p->kind == MIME_TEXT)
 			err = part_has(p, message, text, out);
 	}

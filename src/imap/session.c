@@ -37,6 +37,7 @@ enum err imap_session_new(struct imap_account *a, struct conn *c, imap_session_e
 	s->arg = arg;
 	s->state = IMAP_LOGGED_IN;
 	imap_input_init(&s->input);
+	s->input.discard_max += a->config.message_size_limit;
 	buf_init(&s->first, 64 * 1024);
 	buf_init(&s->out, 64 * 1024 * 1024);
 	buf_init(&s->resume, 64 * 1024);
@@ -124,19 +125,19 @@ static enum err next_step(struct imap_session *s, enum imap_input_step *step)
 
 /* ---- commands ---- */
 
-static void send_result(struct imap_session *s, str tag)
+/* It may be long (COPYUID), and follow many that the client has not read yet. */
+static enum err send_result(struct imap_session *s, str tag)
 {
+	enum err err;
+
 	if (!s->result)
-		return;
-	if (tag.n)
-		conn_write(s->conn, tag);
-	else
-		conn_write(s->conn, S("*"));
+		return ERR_OK;
+	conn_write(s->conn, tag.n ? tag : S("*"));
 	conn_write(s->conn, S(" "));
 	conn_write(s->conn, str_from_c(s->result));
 	conn_write(s->conn, S(" "));
-	conn_write(s->conn, s->text);
-	conn_write(s->conn, S("\r\n"));
+	err = imap_write_wait(s, s->text);
+	return err ? err : imap_write_wait(s, S("\r\n"));
 }
 
 static void bye(struct imap_session *s, const char *why)
@@ -154,13 +155,12 @@ static void count_bad(struct imap_session *s)
 
 /* The mailbox that is selected was deleted by somebody: nothing that the client knows of it is true
  * any more. */
-static bool mailbox_is_gone(struct imap_session *s)
+static void leave_deleted_mailbox(struct imap_session *s)
 {
 	if (!s->selected.view || !s->selected.view->is_deleted)
-		return false;
+		return;
 	imap_session_close_mailbox(s);
 	bye(s, "The selected mailbox was deleted.");
-	return true;
 }
 
 static void dispatch(struct imap_session *s, const struct imap_command *c)
@@ -191,10 +191,10 @@ enum err imap_session_conclude(struct imap_session *s, str tag, bool may_expunge
 	if (!s->is_ending && (err = imap_send_news(s, may_expunge)))
 		log_warn(s->account->log, "imap-news-failed", "account=%llu error=%s",
 			 (unsigned long long)s->account->id, err_name(err));
-	if (!mailbox_is_gone(s) || s->result)
-		send_result(s, tag);
+	leave_deleted_mailbox(s);
+	err = send_result(s, tag);
 	count_bad(s);
-	return ERR_OK;
+	return err;
 }
 
 static enum err handle_command(struct imap_session *s)
@@ -318,7 +318,7 @@ static enum err run_commands(struct imap_session *s)
 			s->was_woken = false;
 			arena_reset(s->arena);
 			err = imap_send_news(s, true);
-			mailbox_is_gone(s);
+			leave_deleted_mailbox(s);
 			continue;
 		}
 		if ((err = next_step(s, &step)) == ERR_AGAIN && s->is_idle && s->was_woken)

@@ -6,6 +6,7 @@
 
 #include "imap/session.h"
 #include "store/engine.h"
+#include "store/tree_fake.h"
 
 #include "base/tap.h"
 
@@ -30,6 +31,7 @@ struct world {
 	void (*story)(struct world *w);
 	struct buf got; /* what `talk` read */
 	bool is_bound;
+	bool hints_late; /* a hint of something newer right behind each answer */
 };
 
 struct fake_call {
@@ -66,8 +68,12 @@ static inline enum err fake_read(struct world *w, struct msg *in)
 	switch (in->type) {
 	case MSG_st_mailboxes:
 		err = store_mailboxes(w->store, 1, &in->u.st_mailboxes, &w->reply, &mailboxes);
-		return err ? err
-			   : chan_reply(w->server, in->id, MSG_st_mailboxes_reply, &mailboxes);
+		if (!err)
+			err = chan_reply(w->server, in->id, MSG_st_mailboxes_reply, &mailboxes);
+		if (!err && w->hints_late)
+			err = SEND(w->server, st_changed, .mailbox = in->u.st_mailboxes.from,
+				   .modseq = mailboxes.modseq + 1);
+		return err;
 	case MSG_st_rows:
 		err = store_rows(w->store, 1, &in->u.st_rows, &w->reply, &rows);
 		return err ? err : chan_reply(w->server, in->id, MSG_st_rows_reply, &rows);
@@ -280,25 +286,6 @@ static inline void fake_story(void *arg)
 	loop_stop(w->loop);
 }
 
-static inline void fake_remove(int dir, const char *name)
-{
-	struct arena *a = arena_new(16 * 1024 * 1024);
-	str *names;
-	size_t count;
-	int fd;
-
-	if (os_open(dir, name, OS_READ | OS_DIRECTORY, &fd) == ERR_OK) {
-		if (os_list(fd, a, &names, &count) == ERR_OK)
-			for (size_t i = 0; i < count; i++)
-				if (os_unlink(fd, names[i].p) != ERR_OK)
-					fake_remove(fd, names[i].p);
-		os_close(fd);
-	}
-	arena_free(a);
-	if (dir < 0 && remove(name))
-		printf("# left: %s\n", name);
-}
-
 static inline void fake_run(void (*story)(struct world *w))
 {
 	struct world *w = calloc(1, sizeof(*w));
@@ -323,7 +310,7 @@ static inline void fake_run(void (*story)(struct world *w))
 	store_reply_free(&w->reply);
 	os_close(w->dir);
 	buf_free(&w->got);
-	fake_remove(-1, w->path);
+	remove_tree(w->path);
 	free(w);
 }
 

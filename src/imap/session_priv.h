@@ -55,6 +55,8 @@ void imap_write_flag_list(struct imap_session *s);
 void imap_write_fetch_flags(struct imap_session *s, uint32_t seq, bool with_uid, struct buf *out);
 /* Sends s->out. */
 MUST_USE enum err imap_send(struct imap_session *s);
+/* conn_write_wait, the deadline moved on: a client that takes long for much is not silent. */
+MUST_USE enum err imap_write_wait(struct imap_session *s, str bytes);
 /* EXPUNGE, EXISTS, RECENT and FETCH for what changed. */
 MUST_USE enum err imap_send_news(struct imap_session *s, bool may_expunge);
 /* Bytes of the client, at least one. Flushes before it waits. */
@@ -82,6 +84,9 @@ void imap_uids_free(struct imap_uids *u);
 /* Adds flags to messages in one commit and brings the view up to date (FETCH BODY[] sets \Seen). */
 MUST_USE enum err imap_commit_flags(struct imap_session *s, str uids, enum imap_flags_mode mode,
 				    const uint64_t flags[2]);
+
+/* Expunges messages that this command has made, since it fails: all or none. */
+void imap_undo(struct imap_session *s, uint32_t mailbox, const struct imap_set *uids);
 
 /* The next message of an APPEND: s->input.text and message_size say what it is. */
 MUST_USE enum err imap_append_message(struct imap_session *s);

@@ -271,6 +271,114 @@ static void two_connections(struct world *w)
 	OK(fake_read_until(w, 1, "* BYE "));
 }
 
+/* RFC 3501 6.3.4 says nothing of it; no mailbox is selected afterwards, and the connection lives. */
+static void deleted_by_us(struct world *w)
+{
+	tap_group("deleted by us");
+	fake_connect(w, 0);
+	HAS(talk(w, 0, "a CREATE Gone"), "a OK ");
+	HAS(talk(w, 0, "b SELECT Gone"), "b OK ");
+	LACKS(talk(w, 0, "c DELETE Gone"), "BYE");
+	HAS(buf_str(&w->got), "c OK ");
+	HAS(talk(w, 0, "d FETCH 1 FLAGS"), "d BAD No mailbox selected.");
+}
+
+static void stored(void *arg, enum err err, const struct msg_st_commit_reply *reply)
+{
+	(void)reply;
+	*(enum err *)arg = err;
+}
+
+static struct rec_mailbox mailbox_named(struct world *w, str name)
+{
+	struct imap_mailbox *m;
+
+	if (imap_account_mailbox(w->account, name, &m))
+		panic("no such mailbox");
+	return m->record;
+}
+
+/* Nobody here saw the message, but its UID is used up (RFC 3501 2.3.1.1). */
+static void came_and_went(struct world *w)
+{
+	struct rec_mailbox sent;
+	enum err appended = ERR_IO, expunged = ERR_IO;
+	struct buf uids;
+
+	tap_group("came and went");
+	fake_connect(w, 0);
+	HAS(talk(w, 0, "a SELECT Sent"), "[UIDNEXT 1]");
+	talk(w, 0, "b UNSELECT");
+	sent = mailbox_named(w, S("Sent"));
+	buf_init(&uids, 100);
+	rec_uid_range_put(&uids, &(struct rec_uid_range){ .first = 1, .last = 1 });
+	EQ(store_append(w->store, 1,
+			&(struct msg_st_append){ .mailbox = sent.id,
+						 .expected = sent.uidvalidity,
+						 .size = 4,
+						 .inline_body = S("\r\nx\n"),
+						 .body = -1 },
+			stored, &appended),
+	   ERR_OK);
+	EQ(store_settle(w->store), ERR_OK);
+	EQ(store_commit(w->store, 1,
+			&(struct msg_st_commit){ .op = STORE_OP_EXPUNGE,
+						 .mailbox = sent.id,
+						 .uids = buf_str(&uids) },
+			stored, &expunged),
+	   ERR_OK);
+	EQ(store_settle(w->store), ERR_OK);
+	EQ(appended, ERR_OK);
+	EQ(expunged, ERR_OK);
+	buf_free(&uids);
+	HAS(talk(w, 0, "c SELECT Sent"), "* 0 EXISTS");
+	HAS(buf_str(&w->got), "[UIDNEXT 2]");
+}
+
+/* What a hint announces that came behind the counters is asked for with the next STATUS. */
+static void late_hint(struct world *w)
+{
+	struct imap_mailbox *m;
+
+	tap_group("late hint");
+	fake_connect(w, 0);
+	append(w, 0, "Sent", "", mail);
+	w->hints_late = true;
+	HAS(talk(w, 0, "a STATUS Sent (MESSAGES)"), "(MESSAGES 1)");
+	w->hints_late = false;
+	m = imap_account_mailbox_by_id(w->account, mailbox_named(w, S("Sent")).id);
+	OK(m && m->hint > m->as_of);
+}
+
+/* RFC 7888: who sends without asking is told as well what is wrong, and stays in step. */
+static void refused_literals(struct world *w)
+{
+	enum { SIZE = 400000 };
+	char *text = malloc(SIZE);
+
+	tap_group("refused literals");
+	memset(text, 'x', SIZE);
+	memcpy(text + SIZE - 8, "\r\nb NOOP", 8);
+	fake_connect(w, 0);
+	for (int i = 0; i < 4; i++) {
+		buf_clear(&w->got);
+		fake_write(w, 0, S("a APPEND nowhere {400000+}\r\n"));
+		fake_write(w, 0, str_of(text, SIZE));
+		fake_write(w, 0, S("\r\n"));
+		OK(fake_read_until(w, 0, "a NO [TRYCREATE]"));
+	}
+	LACKS(talk(w, 0, "c NOOP"), "b OK");
+	/* More than a number can say: neither read as commands nor for ever. */
+	buf_clear(&w->got);
+	fake_write(w, 0, S("d SELECT {4294967296+}\r\n"));
+	for (int i = 0; i < 3; i++)
+		fake_write(w, 0, str_of(text, SIZE));
+	fake_write(w, 0, str_of(text, 150000)); /* a little more than is thrown away */
+	OK(fake_read_until(w, 0, "* BYE "));
+	LACKS(buf_str(&w->got), "b OK");
+	free(text);
+}
+
 static void rubbish(struct world *w)
 {
 	enum { SIZE = 70000 };
@@ -358,6 +466,10 @@ int main(void)
 	fake_run(multiappend);
 	fake_run(large_message);
 	fake_run(two_connections);
+	fake_run(deleted_by_us);
+	fake_run(came_and_went);
+	fake_run(late_hint);
+	fake_run(refused_literals);
 	fake_run(rubbish);
 	fake_run(parked_connection);
 	return tap_done();

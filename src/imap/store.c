@@ -371,6 +371,43 @@ static enum err copy_piece(struct imap_session *s, void *arg, str uids)
 	return ERR_OK;
 }
 
+static enum err undo_piece(struct imap_session *s, uint32_t mailbox, str uids)
+{
+	struct msg_st_commit_reply reply;
+	enum err err = imap_commit(
+		s,
+		&(struct msg_st_commit){ .op = STORE_OP_EXPUNGE, .mailbox = mailbox, .uids = uids },
+		&reply);
+
+	if (!err)
+		imap_account_touched(s->account, mailbox, reply.modseq);
+	return err;
+}
+
+void imap_undo(struct imap_session *s, uint32_t mailbox, const struct imap_set *uids)
+{
+	struct imap_uids piece;
+	enum err err = ERR_OK;
+
+	imap_uids_begin(&piece);
+	for (size_t i = 0; i < uids->count; i++) {
+		for (uint64_t uid = uids->ranges[i].first; uid <= uids->ranges[i].last && !err;
+		     uid++) {
+			imap_uids_add(&piece, (uint32_t)uid);
+			if (imap_uids_are_full(&piece)) {
+				err = undo_piece(s, mailbox, imap_uids_done(&piece));
+				imap_uids_clear(&piece);
+			}
+		}
+	}
+	if (!err && piece.ranges)
+		err = undo_piece(s, mailbox, imap_uids_done(&piece));
+	imap_uids_free(&piece);
+	if (err)
+		log_error(s->account->log, "imap-not-undone", "account=%llu mailbox=%u error=%s",
+			  (unsigned long long)s->account->id, mailbox, err_name(err));
+}
+
 static enum err find_target(struct imap_session *s, const struct imap_command *c, uint32_t *id)
 {
 	struct imap_mailbox *m;
@@ -395,12 +432,49 @@ static void write_copyuid(const struct copy_command *copy, struct buf *out)
 	buf_add(out, S("] "));
 }
 
+static void finish_copy(struct imap_session *s, const struct copy_command *copy, enum err err)
+{
+	if (err) {
+		/* RFC 3501 6.4.7: the target is as it was before. */
+		imap_undo(s, copy->target, &copy->to.set);
+		imap_failed(s, err);
+		return;
+	}
+	if (copy->from.set.count)
+		write_copyuid(copy, &s->out);
+	buf_add(&s->out, S("Copy completed."));
+	s->result = "OK";
+	s->text = arena_str(s->arena, buf_str(&s->out));
+	/* RFC 4315 3: UIDs that would take too much memory need not be told. */
+	if (!s->text.p)
+		s->text = S("Copy completed.");
+	buf_clear(&s->out);
+}
+
+static void finish_move(struct imap_session *s, const struct copy_command *copy, enum err err)
+{
+	enum err sent;
+
+	/* RFC 6851 4.3: untagged, before the expunges; of those that were moved, if not all were.
+	 */
+	if (copy->from.set.count) {
+		buf_add(&s->out, S("* OK "));
+		write_copyuid(copy, &s->out);
+		buf_add(&s->out, S("Moved UIDs.\r\n"));
+		sent = imap_send(s);
+		err = err ? err : sent;
+	}
+	if (err)
+		imap_failed(s, err);
+	else
+		imap_ok(s, "Move completed.");
+}
+
 static void copy_or_move(struct imap_session *s, const struct imap_command *c, enum store_op op)
 {
 	struct copy_command copy = { .op = op, .from.arena = s->arena, .to.arena = s->arena };
 	struct imap_set set;
 	enum err err;
-	str text;
 
 	if (!resolve(s, c, &set))
 		return;
@@ -411,23 +485,10 @@ static void copy_or_move(struct imap_session *s, const struct imap_command *c, e
 	}
 	if (!err)
 		err = for_pieces(s, &set, 0, copy_piece, &copy);
-	if (err) {
-		imap_failed(s, err);
-		return;
-	}
-	if (copy.from.set.count)
-		write_copyuid(&copy, &s->out);
-	text = arena_str(s->arena, buf_str(&s->out));
-	buf_clear(&s->out);
-	s->result = "OK";
-	if (op == STORE_OP_MOVE) {
-		/* RFC 6851 4.3: untagged, before the expunges. */
-		if (text.n)
-			conn_printf(s->conn, "* OK %.*sMoved UIDs.\r\n", STR_ARGS(text));
-		s->text = S("Move completed.");
-	} else {
-		s->text = arena_printf(s->arena, "%.*sCopy completed.", STR_ARGS(text));
-	}
+	if (op == STORE_OP_MOVE)
+		finish_move(s, &copy, err);
+	else
+		finish_copy(s, &copy, err);
 }
 
 void imap_do_copy(struct imap_session *s, const struct imap_command *c)

@@ -67,8 +67,8 @@ struct address {
 	const struct address *next;
 };
 
-/* More entries of a field than this are not read: a field with more is an attack on whoever shows
- * it. */
+/* More entries of a field than this are not read (but for the end of a group that is open then): a
+ * field with more is an attack on whoever shows it. */
 #define ADDRESS_LIST_MAX 10000
 
 struct address_list {

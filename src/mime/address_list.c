@@ -195,13 +195,18 @@ static enum lex read_mailbox(struct reader *r)
 	return l;
 }
 
+static bool is_full(const struct reader *r)
+{
+	return r->list->count >= ADDRESS_LIST_MAX || r->err;
+}
+
 /* What a group holds, up to its ';'. */
 static enum lex read_members(struct reader *r)
 {
 	for (;;) {
 		enum lex l = read_mailbox(r);
 
-		if (l == LEX_END || r->x.p == r->x.end)
+		if (l == LEX_END || r->x.p == r->x.end || is_full(r))
 			return LEX_BROKEN;
 		if (*r->x.p != ',')
 			return l;
@@ -240,7 +245,7 @@ static enum lex read_group(struct reader *r)
 
 static void read_list(struct reader *r)
 {
-	while (r->list->count < ADDRESS_LIST_MAX && !r->err) {
+	while (!is_full(r)) {
 		const char *start = r->x.p;
 		enum lex l = read_group(r);
 

@@ -100,6 +100,29 @@ static str list(str value)
 	return str_sub(s, 25, s.n - 25 - 13);
 }
 
+/* Members of a group count as well. */
+static void test_list_limit(void)
+{
+	static const str begins[] = { { "a,", 2 }, { "g:a,", 4 } };
+
+	tap_group("list limit");
+	for (size_t i = 0; i < ARRAY_LEN(begins); i++) {
+		struct arena *own = arena_new(16 << 20);
+		struct address_list l = { 0 };
+		struct buf b;
+
+		buf_init(&b, 1 << 20);
+		buf_add(&b, begins[i]);
+		for (int k = 0; k < 2 * ADDRESS_LIST_MAX; k++)
+			buf_add(&b, S("a,"));
+		EQ(address_list_parse(buf_str(&b), own, &l), ERR_OK);
+		/* The end of the group is told, however many it has. */
+		EQ(l.count, ADDRESS_LIST_MAX + i);
+		buf_free(&b);
+		arena_free(own);
+	}
+}
+
 static void test_lists(void)
 {
 	struct addr_spec spec;
@@ -138,6 +161,7 @@ int main(void)
 	test_paths();
 	test_limits();
 	test_lists();
+	test_list_limit();
 	buf_free(&out);
 	arena_free(a);
 	return tap_done();

@@ -24,8 +24,8 @@
 #define MIME_DEPTH_MAX 100
 #define MIME_PARTS_MAX 10000
 
-/* Parameters and addresses that are read in all of a message; later ones are left out. Without a
- * limit a message made of them would need forty times its size in memory. */
+/* Parameters, languages and addresses that are read in all of a message; later ones are left out.
+ * Without a limit a message made of them would need forty times its size in memory. */
 #define MIME_ITEMS_MAX 50000
 
 /* RFC 2046 5.1.1 allows 70; longer boundaries are compared by this much. */
@@ -75,8 +75,11 @@ struct mime_part {
 	uint32_t depth; /* 0 for the root */
 };
 
-/* The budget that every message fits into, whatever it holds. */
-#define MIME_BUDGET(message_size) ((size_t)32 * 1024 * 1024 + 2 * (size_t)(message_size))
+/* The budget that every message fits into, whatever it holds: the tree within the limits above, and
+ * of a header's bytes at most four copies (a parameter of '%' alone that has to be escaped), each
+ * in a block of the arena of at most twice its size. Of a usual message it is a few hundred bytes.
+ */
+#define MIME_BUDGET(message_size) ((size_t)32 * 1024 * 1024 + 8 * (size_t)(message_size))
 
 /* ERR_NO_MEMORY when the arena's budget is used up, which MIME_BUDGET rules out. */
 MUST_USE enum err mime_parse(str message, struct arena *a, struct mime_part **root);

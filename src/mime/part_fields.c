@@ -170,25 +170,31 @@ static enum err read_disposition(struct part_fields *pf, struct mime_part *p, st
 /* RFC 3282 2: Language-List = Language-Tag *("," Language-Tag) */
 static enum err read_languages(struct part_fields *pf, struct mime_part *p, struct lexer *x)
 {
-	str *tags = NULL;
+	str tags[LANGUAGES_MAX], *kept;
 	size_t count = 0;
 
 	(void)lexer_skip(x);
-	while (count < LANGUAGES_MAX) {
+	while (count < LANGUAGES_MAX && pf->items < MIME_ITEMS_MAX) {
 		enum lex l;
 
 		buf_clear(&pf->scratch);
 		if ((l = lexer_atom(x, &pf->scratch)) == LEX_BROKEN)
 			break;
-		if (!tags && !(tags = arena_array(pf->a, LANGUAGES_MAX, sizeof(*tags))))
+		tags[count] = keep(pf, 0);
+		if (!tags[count++].p)
 			return ERR_NO_MEMORY;
-		tags[count++] = keep(pf, 0);
+		pf->items++;
 		if (l == LEX_END || *x->p != ',')
 			break;
 		x->p++;
 		(void)lexer_skip(x);
 	}
-	p->languages = tags;
+	if (!count)
+		return ERR_OK;
+	if (!(kept = arena_array(pf->a, count, sizeof(*kept))))
+		return ERR_NO_MEMORY;
+	memcpy(kept, tags, count * sizeof(*kept));
+	p->languages = kept;
 	p->language_count = count;
 	return ERR_OK;
 }

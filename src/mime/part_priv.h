@@ -9,7 +9,7 @@ struct part_fields {
 	struct arena *a;
 	struct buf scratch;
 	struct mime_envelope *envelope; /* where the part is a message's beginning, else NULL */
-	size_t items;			/* parameters and addresses so far, in the whole message */
+	size_t items;			/* MIME_ITEMS_MAX: so far, in the whole message */
 	bool has_type;
 	str boundary; /* of a multipart, p NULL when it names none */
 };

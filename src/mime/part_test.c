@@ -232,8 +232,24 @@ static void test_limits(void)
 	arena_free(small);
 }
 
-/* Messages made of what takes the most memory fit into the budget that is promised. */
-static void test_budget(void)
+static bool fits(const struct buf *b)
+{
+	struct arena *budget = arena_new(MIME_BUDGET(buf_len(b)));
+	struct mime_part *root;
+	enum err err = mime_parse(buf_str(b), budget, &root);
+
+	arena_free(budget);
+	return !err;
+}
+
+static void add_times(struct buf *b, str s, size_t times)
+{
+	while (times--)
+		buf_add(b, s);
+}
+
+/* Messages made of what takes the most memory fit into the budget that is promised: many parts, */
+static void test_budget_of_parts(void)
 {
 	const str hostile[] = {
 		S("--b\r\nContent-Type: "
@@ -241,22 +257,57 @@ static void test_budget(void)
 		S("--b\r\nContent-Type: message/rfc822\r\n\r\nTo: "
 		  "a@b,a@b,a@b,a@b,a@b,a@b,a@b,a@b,a@b,a@b\r\n"),
 		S("--b\r\nContent-Type: x/y\r\nContent-Language: a,b\r\nContent-ID: a\r\n b\r\n"),
+		S("--b\r\nContent-Type: message/rfc822\r\nContent-Language: "
+		  "a,a,a,a,a,a,a,a,a,a,a,a,a,a,a,a,a,a,a,a,a,a,a,a,a,a,a,a,a,a,a,a,a,a,a,a,a,a,a,a,"
+		  "a,a,"
+		  "a,a,a,a,a,a,a,a,a,a,a,a,a,a,a,a,a,a,a,a,a,a,a,a,a,a,a,a,a,a,a,a,a,a,a,a,a,a,a,a,"
+		  "a,a\r\n"
+		  "\r\n"),
 	};
 
-	tap_group("budget");
+	tap_group("budget of parts");
 	for (size_t i = 0; i < ARRAY_LEN(hostile); i++) {
 		struct mime_part *root;
-		struct arena *budget;
 		struct buf b;
 
 		buf_init(&b, 64 << 20);
 		buf_add(&b, S("Content-Type: multipart/mixed; boundary=b\r\n\r\n"));
-		for (int k = 0; k < MIME_PARTS_MAX; k++)
-			buf_add(&b, hostile[i]);
-		budget = arena_new(MIME_BUDGET(buf_len(&b)));
-		EQ(mime_parse(buf_str(&b), budget, &root), ERR_OK);
+		add_times(&b, hostile[i], MIME_PARTS_MAX);
+		arena_reset(a);
+		EQ(mime_parse(buf_str(&b), a, &root), ERR_OK);
 		OK(root->child_count > MIME_PARTS_MAX / 3);
-		arena_free(budget);
+		OK(fits(&b));
+		buf_free(&b);
+	}
+}
+
+/* and long fields. */
+static void test_budget_of_fields(void)
+{
+	enum { MANY = 2000000 };
+	const struct {
+		str begin, middle, end;
+		size_t times, fields;
+	} hostile[] = {
+		{ S("To: g: "), S("a,"), S("a;\r\n"), MANY, 1 },
+		{ S("Content-Type: a/b; x*0*=\""), S("y"), S("\"\r\n"), 10 * MANY, 1 },
+		{ S("Content-Type: a/b; x*0*=a; x*1=\""), S("%"), S("\"\r\n"), 10 * MANY, 1 },
+		{ S("To: \""), S("y"), S("\" <x@y>\r\n"), 132000, 150 },
+		{ S("Content-ID: a\r\n "), S("y"), S("\r\n"), 10 * MANY, 1 },
+	};
+
+	for (size_t i = 0; i < ARRAY_LEN(hostile); i++) {
+		struct buf b;
+
+		tap_group("budget of fields");
+		buf_init(&b, 64 << 20);
+		for (size_t k = 0; k < hostile[i].fields; k++) {
+			buf_add(&b, hostile[i].begin);
+			add_times(&b, hostile[i].middle, hostile[i].times);
+			buf_add(&b, hostile[i].end);
+		}
+		buf_add(&b, S("\r\n"));
+		OK(fits(&b));
 		buf_free(&b);
 	}
 }
@@ -302,7 +353,8 @@ int main(void)
 	test_envelope();
 	test_sections();
 	test_limits();
-	test_budget();
+	test_budget_of_parts();
+	test_budget_of_fields();
 	test_header();
 	buf_free(&out);
 	arena_free(a);

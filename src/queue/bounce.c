@@ -15,7 +15,10 @@
  */
 #include "queue/bounce.h"
 
+#include "base/addr.h"
 #include "mime/build.h"
+
+#include <stdio.h>
 
 bool bounce_is_8bit(str s)
 {
@@ -264,18 +267,35 @@ static str status_of(const struct bounce *b, const struct bounce_rcpt *r)
 					     : S("5.0.0");
 }
 
+/* RFC 3464 2.1.2, 2.3.5: the domain of the server, or its address as RFC 5321 4.1.3 writes it. A
+ * socket of this machine has neither. */
+static void remote_mta(str remote, struct buf *out)
+{
+	size_t bracket = str_find_char(remote, '[');
+	str host = str_head(remote, bracket == STR_NONE ? str_find_char(remote, ':') : bracket);
+	char literal[ADDR_TEXT_MAX + 16];
+	struct addr address;
+
+	if (!host.n || host.p[0] == '/')
+		return;
+	if (!addr_parse_ip(host, &address)) {
+		int n = snprintf(literal, sizeof(literal), "[%s%.*s]",
+				 address.family == ADDR_IP6 ? "IPv6:" : "",
+				 (int)MIN(host.n, (size_t)ADDR_TEXT_MAX), host.p);
+
+		host = str_of(literal, n < 0 ? 0 : (size_t)n);
+	}
+	field(out, "Remote-MTA", "dns; ", host);
+}
+
 static void fields_rcpt(const struct bounce *b, const struct bounce_rcpt *r, struct buf *out)
 {
-	str host = str_head(r->remote,
-			    MIN(str_find_char(r->remote, '['), str_find_char(r->remote, ':')));
-
 	buf_add(out, S("\r\n"));
 	original_recipient(r->record, out);
 	field(out, "Final-Recipient", type_of(r->record->address), r->record->address);
 	field(out, "Action", "", str_from_c(action_of(b->notice)));
 	field(out, "Status", "", status_of(b, r));
-	if (host.n)
-		field(out, "Remote-MTA", "dns; ", host);
+	remote_mta(r->remote, out);
 	/* RFC 3464 2.3.6: of another mail system alone; "smtp" is its reply as it came. */
 	if (is_reply(r->reply))
 		field(out, "Diagnostic-Code", "smtp; ", r->reply);

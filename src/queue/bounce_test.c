@@ -174,6 +174,21 @@ static void test_kinds(void)
 	OK(str_find(r.text, S("You need not send it again")) != STR_NONE);
 	done(&r);
 
+	tap_group("a server by its address alone, and a socket");
+	rcpt.remote = S("2001:db8::25[2001:db8::25]:25");
+	compose(&b, &r);
+	field_is(&r, 1, S("Remote-MTA"), S("dns; [IPv6:2001:db8::25]"));
+	done(&r);
+	rcpt.remote = S("192.0.2.1[192.0.2.1]:2525");
+	compose(&b, &r);
+	field_is(&r, 1, S("Remote-MTA"), S("dns; [192.0.2.1]"));
+	done(&r);
+	rcpt.remote = S("/run/dovecot/lmtp");
+	compose(&b, &r);
+	OK(!header_find(group(&r, 1), S("Remote-MTA"), &f));
+	done(&r);
+	rcpt.remote = S("mx[192.0.2.1]:25");
+
 	tap_group("relayed");
 	b.notice = NOTICE_RELAYED;
 	rcpt.reply = S("250 ok");

@@ -85,6 +85,12 @@ static enum err parse_bracket(str s, str *host, str *rest)
 	return host->n ? ERR_OK : ERR_SYNTAX;
 }
 
+static enum err parse_path(str s, str *path)
+{
+	*path = s;
+	return s.n > 1 && s.n <= ROUTE_PATH_MAX && s.p[0] == '/' ? ERR_OK : ERR_SYNTAX;
+}
+
 enum err route_parse(str hop, str domain, struct route_hop *out)
 {
 	str at = hop, transport = str_cut(&at, ':'), rest = STR_EMPTY;
@@ -109,10 +115,9 @@ enum err route_parse(str hop, str domain, struct route_hop *out)
 			return ERR_SYNTAX;
 	}
 	if (out->is_lmtp) {
-		/* "lmtp:unix:/path": `out` may not reach the file system. */
-		if (str_case_eq(out->host, S("unix")) && rest.n)
-			return ERR_UNSUPPORTED;
 		out->asks_mx = false;
+		if (str_case_eq(out->host, S("unix")) && rest.n)
+			return parse_path(str_from(rest, 1), &out->path);
 		out->port = ROUTE_LMTP_PORT;
 	}
 	return parse_port(rest, &out->port);

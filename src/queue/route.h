@@ -8,6 +8,7 @@
  *	TRANSPORT:HOST         the MX of HOST; TRANSPORT:HOST:PORT the same on another port
  *	TRANSPORT:[HOST]:PORT  HOST itself (a name or an address), no MX
  *	TRANSPORT:             the MX of the recipient's domain
+ *	lmtp:unix:/PATH        a socket of this machine
  *
  * TRANSPORT is smtp (relay is the same) or lmtp (RFC 2033; never asks for MX; port 24). Empty text
  * is "smtp:".
@@ -17,7 +18,11 @@
 
 #include "base/arena.h"
 
-enum { ROUTE_TEXT_MAX = 512, ROUTE_LMTP_PORT = 24 };
+enum {
+	ROUTE_TEXT_MAX = 512,
+	ROUTE_LMTP_PORT = 24,
+	ROUTE_PATH_MAX = 91, /* what an address of a UNIX socket holds (base/addr.h) */
+};
 
 struct route_pair {
 	str pattern, hop;
@@ -37,6 +42,7 @@ MUST_USE enum err route_find(const struct route_table *t, str address, struct ar
 struct route_hop {
 	bool is_lmtp;
 	bool asks_mx;  /* otherwise the host itself */
+	str path;      /* of a UNIX socket; empty: it is a host */
 	str host;      /* a name or an address, no brackets; borrows */
 	uint16_t port; /* 0: the standard one */
 };

@@ -1,4 +1,5 @@
 /* Routes: which row of the table wins, and how next hops are written. */
+#include "base/addr.h"
 #include "base/tap.h"
 #include "queue/route.h"
 
@@ -69,7 +70,10 @@ static void test_parse(void)
 		{ "", "[IPv6:::1]", ERR_OK, false, false, "::1", 0 },
 		{ "lmtp:[127.0.0.1]", "x", ERR_OK, true, false, "127.0.0.1", 24 },
 		{ "lmtp:store.example:2424", "x", ERR_OK, true, false, "store.example", 2424 },
-		{ "lmtp:unix:/run/x", "x", ERR_UNSUPPORTED, false, false, NULL, 0 },
+		{ "lmtp:unix:/run/x", "x", ERR_OK, true, false, "unix", 0 },
+		{ "lmtp:unix", "x", ERR_OK, true, false, "unix", 24 },
+		{ "lmtp:unix:", "x", ERR_SYNTAX, false, false, NULL, 0 },
+		{ "lmtp:unix:run/x", "x", ERR_SYNTAX, false, false, NULL, 0 },
 		{ "uucp:there", "x", ERR_UNSUPPORTED, false, false, NULL, 0 },
 		{ "smtp:[a", "x", ERR_SYNTAX, false, false, NULL, 0 },
 		{ "smtp:[]", "x", ERR_SYNTAX, false, false, NULL, 0 },
@@ -96,9 +100,29 @@ static void test_parse(void)
 	}
 }
 
+/* A socket's path as long as an address can be, and one more. */
+static void test_path(void)
+{
+	char text[ROUTE_PATH_MAX + 20] = "lmtp:unix:/";
+	struct route_hop h;
+	size_t n = strlen(text);
+
+	tap_group("path");
+	EQ(ROUTE_PATH_MAX, sizeof((struct addr){ 0 }.path) - 1);
+	while (n < 10 + ROUTE_PATH_MAX)
+		text[n++] = 'x';
+	EQ(route_parse(str_of(text, n), S("d"), &h), ERR_OK);
+	STR_EQ(h.path, str_of(text + 10, ROUTE_PATH_MAX));
+	text[n++] = 'x';
+	EQ(route_parse(str_of(text, n), S("d"), &h), ERR_SYNTAX);
+	EQ(route_parse(S("lmtp:[::1]"), S("d"), &h), ERR_OK);
+	EQ(h.path.n, 0);
+}
+
 int main(void)
 {
 	test_find();
 	test_parse();
+	test_path();
 	return tap_done();
 }

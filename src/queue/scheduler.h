@@ -3,8 +3,8 @@
  *
  * Leased records go in (sched_add), jobs come out (sched_next): some recipients of one message at
  * one destination, for one transaction. Each job ends with sched_done, which says how the
- * destination fared. A destination is where a connection goes: the recipient's domain, or a next hop
- * that was configured.
+ * destination fared. A destination is where a connection goes: the recipient's domain, or a next
+ * hop that was configured.
  *
  *	while (!sched_add(s, &record, where, lease_until, now)) ...
  *	while ((job = sched_next(s, now))) hand it out;

@@ -124,29 +124,44 @@ static bool run_command(struct admin_command *c)
 	return false;
 }
 
-/* A long answer goes in pieces: the cursor is how much of it was sent. */
+/* A long answer goes in pieces: the cursor is how much of it was sent. It is made once, so that the
+ * pieces fit together whatever happens in between. */
+static void send_piece(struct admin_tool *t, uint32_t id, str all, uint64_t cursor, str complaint)
+{
+	str piece = str_sub(all, cursor, ADMIN_PIECE);
+	bool more = cursor + piece.n < all.n;
+
+	if (!t->chan)
+		return;
+	if (REPLY(t->chan, id, command_output, .out = piece, .err = str_head(complaint, 4096),
+		  .exit = t->exit, .more = more, .cursor = cursor + piece.n))
+		log_warn(&t->admin->role->log, "answer-unsent", "at=%llu",
+			 (unsigned long long)cursor);
+	if (!more)
+		buf_free(&t->kept);
+}
+
 static void answer(struct admin_command *c)
 {
-	str all = buf_str(&c->out), piece = str_sub(all, c->cursor, ADMIN_PIECE);
-	bool more = c->cursor + piece.n < all.n;
+	struct admin_tool *t = c->tool;
 
 	if (buf_failed(&c->out)) {
 		buf_add(&c->err, S("the answer is too long\n"));
 		c->exit = 1;
 	}
-	if (!c->tool->chan)
-		return;
-	if (REPLY(c->tool->chan, c->id, command_output, .out = piece,
-		  .err = str_head(buf_str(&c->err), 4096), .exit = c->exit, .more = more,
-		  .cursor = c->cursor + piece.n))
-		log_warn(&c->admin->role->log, "answer-unsent", "command=%.*s",
-			 STR_ARGS(c->args[0]));
+	t->exit = c->exit;
+	buf_free(&t->kept);
+	t->kept = c->out;
+	buf_init(&c->out, 0);
+	send_piece(t, c->id, buf_str(&t->kept), 0, buf_str(&c->err));
 }
 
 static void tool_leave(struct admin_tool *t)
 {
-	if (!t->chan && !t->commands)
-		free(t);
+	if (t->chan || t->commands)
+		return;
+	buf_free(&t->kept);
+	free(t);
 }
 
 static void command_free(struct admin_command *c)
@@ -184,6 +199,11 @@ static void tool_message(void *arg, struct chan *chan, struct msg *m)
 
 	if (m->type != MSG_command)
 		return;
+	if (m->u.command.cursor && buf_len(&tool->kept)) {
+		send_piece(tool, m->id, buf_str(&tool->kept), m->u.command.cursor, STR_EMPTY);
+		return;
+	}
+	buf_free(&tool->kept);
 	c = calloc(1, sizeof(*c));
 	if (!c)
 		return;
@@ -315,10 +335,15 @@ static enum err admin_prepare(struct role *r)
 			      conf_size(r->conf, CONF_trace_size), &r->log, &a->trace);
 }
 
+/* What goes into the history is for later: it is taken in handfuls. */
 static enum err admin_start(struct role *r)
 {
 	struct admin *a = r->state;
 
+	for (unsigned kind = 0; kind < ROLE_COUNT; kind++)
+		for (unsigned i = 0; i < role_peers(r, (enum role_kind)kind); i++)
+			chan_set_pace(role_peer(r, (enum role_kind)kind, i),
+				      MILLISECONDS(ADMIN_PACE_MS));
 	return loop_watch_listener(r->loop, &a->listener, a->listener_fd, on_tool, a);
 }
 

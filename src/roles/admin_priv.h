@@ -12,6 +12,7 @@ enum {
 	ADMIN_TOOLS_MAX = 64,
 	ADMIN_ARGS_MAX = 64,
 	ADMIN_SECONDS = 60,	 /* the longest that a command may take between two answers */
+	ADMIN_PACE_MS = 5,	 /* between two looks at what other roles say for the history */
 	ADMIN_PIECE = 40 * 1024, /* of an answer */
 };
 
@@ -30,10 +31,12 @@ struct admin_tool {
 	struct admin *admin;
 	struct chan *chan; /* NULL: it left */
 	unsigned commands;
+	struct buf kept; /* the answer that goes in pieces, until the last one was sent */
+	uint8_t exit;	 /* its exit status */
 };
 
 /* One command of the tool, in its fiber. What it prints is collected in `out` and sent when it
- * ends, or by admin_put in pieces; the tool asks for the next piece, which `out` still holds. */
+ * ends; what is more than one piece is kept, and the tool asks for the next. */
 struct admin_command {
 	struct admin *admin;
 	struct admin_tool *tool;

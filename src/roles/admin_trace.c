@@ -215,6 +215,9 @@ void admin_trace(struct admin_command *c)
 		c->exit = 2;
 		return;
 	}
+	/* What was said before the question may not have been looked at yet. */
+	if (fiber_sleep(c->admin->role->loop, MILLISECONDS(ADMIN_PACE_MS + 1)))
+		return;
 	if (msgid_parse(what, &message) == ERR_OK) {
 		err = trace_log_find_message(c->admin->trace, message, c->arena, &e, &n);
 		if (!err)

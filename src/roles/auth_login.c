@@ -2,8 +2,8 @@
  *
  * One entry for each connection of a front that is logging in, and for those that have, where they
  * send mail: for the rest, a login ends in a ticket, and the connection's session knows the account
- * from then on. The front passes the mechanism's bytes and hears challenges; it never learns what is
- * stored.
+ * from then on. The front passes the mechanism's bytes and hears challenges; it never learns what
+ * is stored.
  *
  * An exchange goes through at most these steps, the waiting ones marked:
  *	messages (client*) -> penalty (delay*) -> directory -> remembered login, or a worker's hash*
@@ -19,6 +19,9 @@
 #include "roles/auth_priv.h"
 
 #include <stdlib.h>
+
+/* Exchanges come and go; a connection that is logged in to send is known until it ends. */
+enum { LIST_EXCHANGES, LIST_LOGGED_IN, LISTS };
 
 struct auth_conn {
 	struct lru_node node;
@@ -84,15 +87,24 @@ static void conn_drop(struct auth_conn *c)
 static struct auth_conn *conn_make(struct auth_role *a, struct chan *front,
 				   const struct msg_auth_sasl *m)
 {
-	struct auth_conn *c;
+	struct lru_node *oldest = lru_oldest(&a->conns, LIST_EXCHANGES);
+	struct auth_conn *c = calloc(1, sizeof(*c));
 
-	if (lru_is_full(&a->conns) || !(c = calloc(1, sizeof(*c))))
+	if (!c)
 		return NULL;
+	/* A front whose word of an end was lost must not use up the table for good: of too many
+	 * exchanges the oldest is over. */
+	if (lru_is_full(&a->conns) && oldest)
+		conn_drop(CONTAINER_OF(oldest, struct auth_conn, node));
+	if (lru_is_full(&a->conns)) {
+		free(c);
+		return NULL;
+	}
 	c->auth = a;
 	c->front = front;
 	c->keeps_account = str_starts(m->service, S("s")); /* smtp, submission, submissions */
 	conn_key(c->key, front, m->conn);
-	lru_insert(&a->conns, &c->node, str_of(c->key, sizeof(c->key)), 0);
+	lru_insert(&a->conns, &c->node, str_of(c->key, sizeof(c->key)), LIST_EXCHANGES);
 	return c;
 }
 
@@ -163,6 +175,7 @@ static void login_succeeded(struct auth_conn *c, const struct directory_account 
 	a->logins++;
 	if (c->keeps_account) {
 		c->account = account->id;
+		lru_touch(&a->conns, &c->node, LIST_LOGGED_IN);
 		exchange_clear(c);
 	} else {
 		conn_drop(c);
@@ -458,14 +471,16 @@ void auth_conn_forget(struct auth_role *a, struct chan *from, uint64_t conn)
 
 void auth_conns_drop(struct auth_role *a, struct chan *peer)
 {
-	struct lru_node *n = lru_oldest(&a->conns, 0);
+	for (unsigned list = 0; list < LISTS; list++) {
+		struct lru_node *n = lru_oldest(&a->conns, list);
 
-	while (n) {
-		struct auth_conn *c = CONTAINER_OF(n, struct auth_conn, node);
+		while (n) {
+			struct auth_conn *c = CONTAINER_OF(n, struct auth_conn, node);
 
-		n = n->newer;
-		if (!peer || c->front == peer)
-			conn_drop(c);
+			n = n->newer;
+			if (!peer || c->front == peer)
+				conn_drop(c);
+		}
 	}
 }
 

@@ -88,6 +88,31 @@ static void exchanges(struct world *w)
 	EQ(w->auth->conns.count, 1);
 }
 
+/* Exchanges that nobody ends, of a front whose words were lost, refuse nobody. */
+static void abandoned(struct world *w)
+{
+	struct chan *front = w->links[FRONT0].there;
+	struct msg_auth_sasl_reply r;
+
+	setup_accounts(w);
+	EQ(login(w, FRONT0, 1, "submission", "192.0.2.1:5", "alice@example.test", "a"),
+	   AUTH_SASL_OK);
+	for (uint64_t i = 0; i < AUTH_CONNS_MAX; i++) {
+		while (SEND(front, auth_sasl, .conn = 10 + i, .service = S("imap"),
+			    .client = S("192.0.2.1:5"), .mechanism = S("LOGIN")))
+			fiber_yield(w->role.loop);
+		if (i % 256 == 0)
+			fiber_yield(w->role.loop);
+	}
+	EQ(CALL(front, auth_sasl, auth_sasl_reply, &r, w->arena, patience(w), .conn = 2,
+		.service = S("imap"), .client = S("192.0.2.1:5"), .mechanism = S("LOGIN")),
+	   ERR_OK);
+	EQ(r.state, AUTH_SASL_CONTINUE);
+	EQ(w->auth->conns.count, AUTH_CONNS_MAX);
+	tap_group("who is logged in stays");
+	EQ(auth_conn_account(w->auth, w->links[FRONT0].here, 1), 1);
+}
+
 static void penalties(struct world *w)
 {
 	struct addr client;
@@ -327,6 +352,7 @@ int main(void)
 {
 	world_run("logins", "", logins);
 	world_run("exchanges", "", exchanges);
+	world_run("abandoned", "", abandoned);
 	world_run("penalties", "login_cache = no\n", penalties);
 	world_run("deaths", "", deaths);
 	world_run("tickets", "", tickets);

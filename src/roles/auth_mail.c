@@ -91,14 +91,22 @@ void auth_txns_drop(struct auth_role *a, struct chan *peer)
 	}
 }
 
-static void verdict(struct auth_role *a, struct chan *to, uint32_t id, unsigned code, str status,
-		    str text, bool relays)
+static void verdict_send(struct auth_role *a, struct chan *to, uint32_t id,
+			 const struct msg_auth_verdict *v)
 {
-	enum err err = REPLY(to, id, auth_verdict, .code = (uint16_t)code, .status = status,
-			     .text = text, .relays = relays);
+	enum err err = chan_reply(to, id, MSG_auth_verdict, v);
 
 	if (err)
 		log_warn(&a->role->log, "verdict-lost", "error=%s", err_name(err));
+}
+
+static void verdict(struct auth_role *a, struct chan *to, uint32_t id, unsigned code, str status,
+		    str text, bool begun)
+{
+	verdict_send(
+		a, to, id,
+		&(struct msg_auth_verdict){
+			.code = (uint16_t)code, .status = status, .text = text, .begun = begun });
 }
 
 /* ---- MAIL ---- */
@@ -223,7 +231,14 @@ void auth_mail(struct auth_role *a, struct chan *from, uint32_t id, const struct
 	}
 	t->submitter = account;
 	t->may_relay = chan_peer(from) == ROLE_QUEUE || account > 0 || client_is_trusted(a, m);
-	verdict(a, from, id, 250, S("2.1.0"), S("Ok"), false);
+	if (m->rcpt.n)
+		auth_rcpt(a, from, id,
+			  &(struct msg_auth_rcpt){ .txn = m->txn,
+						   .address = m->rcpt,
+						   .notify = m->notify,
+						   .orcpt = m->orcpt });
+	else
+		verdict(a, from, id, 250, S("2.1.0"), S("Ok"), true);
 }
 
 /* ---- RCPT ---- */
@@ -356,14 +371,14 @@ static void refuse_rcpt(struct auth_role *a, struct chan *from, uint32_t id, str
 
 		if (r->err == why) {
 			verdict(a, from, id, r->code, str_from_c(r->status), str_from_c(r->text),
-				false);
+				true);
 			return;
 		}
 	}
 	/* A lookup that failed is never "no such user". */
-	log_warn(&a->role->log, "lookup-failed", "address=%.*s error=%s detail=%.*s",
+	log_warn(&a->role->log, "lookup-failed", "address=%.*s error=%s detail=\"%.*s\"",
 		 STR_ARGS(address), err_name(why), STR_ARGS(directory_failure(a->directory)));
-	verdict(a, from, id, 451, S("4.3.0"), S("Temporary lookup failure"), false);
+	verdict(a, from, id, 451, S("4.3.0"), S("Temporary lookup failure"), true);
 }
 
 static void accept_rcpt(struct auth_role *a, struct auth_txn *t, uint32_t id,
@@ -375,18 +390,23 @@ static void accept_rcpt(struct auth_role *a, struct auth_txn *t, uint32_t id,
 	/* All of them or none: who a refused RCPT leads to must not get the message. */
 	if (t->rcpts_final + found->count > AUTH_TXN_RCPTS_MAX ||
 	    a->rcpt_bytes >= AUTH_RCPT_BYTES_MAX) {
-		verdict(a, peer, id, 452, S("4.5.3"), S("Too many recipients"), false);
+		verdict(a, peer, id, 452, S("4.5.3"), S("Too many recipients"), true);
 		return;
 	}
 	for (size_t i = 0; i < found->count && !err; i++)
 		err = add_final(a, t, m, &found->recipients[i]);
 	if (err) {
 		txn_free(a, t);
-		verdict(a, peer, id, 451, S("4.3.0"), S("Temporary internal failure"), false);
+		verdict(a, peer, id, 451, S("4.3.0"), S("Temporary internal failure"), true);
 		return;
 	}
 	t->rcpts_accepted++;
-	verdict(a, t->peer, id, 250, S("2.1.5"), S("Ok"), any_is_remote(found));
+	verdict_send(a, t->peer, id,
+		     &(struct msg_auth_verdict){ .code = 250,
+						 .status = S("2.1.5"),
+						 .text = S("Ok"),
+						 .relays = any_is_remote(found),
+						 .begun = true });
 }
 
 void auth_rcpt(struct auth_role *a, struct chan *from, uint32_t id, const struct msg_auth_rcpt *m)
@@ -396,12 +416,12 @@ void auth_rcpt(struct auth_role *a, struct chan *from, uint32_t id, const struct
 	enum err err;
 
 	if (!t) {
-		verdict(a, from, id, 503, S("5.5.1"), S("Need MAIL command first"), false);
+		verdict(a, from, id, 503, S("5.5.1"), S("Need MAIL command first"), true);
 		return;
 	}
 	/* RFC 5321 4.5.3.1.10 */
 	if (t->rcpts_accepted >= conf_u64(a->role->conf, CONF_smtpd_recipient_limit)) {
-		verdict(a, from, id, 452, S("4.5.3"), S("Too many recipients"), false);
+		verdict(a, from, id, 452, S("4.5.3"), S("Too many recipients"), true);
 		return;
 	}
 	err = directory_refresh(a->directory);
@@ -410,12 +430,12 @@ void auth_rcpt(struct auth_role *a, struct chan *from, uint32_t id, const struct
 	if (err)
 		refuse_rcpt(a, from, id, m->address, err);
 	else if (found.by == RESOLVED_REMOTE && !t->may_relay)
-		verdict(a, from, id, 554, S("5.7.1"), S("Relay access denied"), false);
+		verdict(a, from, id, 554, S("5.7.1"), S("Relay access denied"), true);
 	else if (chan_peer(from) != ROLE_QUEUE && all_are_full(a, &found))
 		/* RFC 5321 4.2.2, RFC 3463 3.3: temporary, since its owner can make room, and the
 		 * sender's queue tries for days and then tells. A report from our own queue is
 		 * small, and the last that is heard of a message: it goes in. */
-		verdict(a, from, id, 452, S("4.2.2"), S("The recipient's mailbox is full"), false);
+		verdict(a, from, id, 452, S("4.2.2"), S("The recipient's mailbox is full"), true);
 	else
 		accept_rcpt(a, t, id, m, &found);
 }

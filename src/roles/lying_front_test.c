@@ -10,6 +10,7 @@
 #include <openssl/evp.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 enum { ACCOUNT = 7, FRONT0 = 5, FRONT1 = 6, PATIENCE_MS = 60000 };
 
@@ -30,10 +31,9 @@ struct test {
 /* What the child would print of a check, would be counted twice. */
 static void fork_quietly(int *pid)
 {
-	enum err err = os_fork(pid);
-
-	if (err || *pid)
-		EQ(err, ERR_OK);
+	*pid = fork();
+	if (*pid)
+		OK(*pid > 0);
 }
 
 static void send_msg(struct peer *p, enum msg_type type, uint32_t id, const void *m)

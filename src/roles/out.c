@@ -301,6 +301,8 @@ void out_free(struct out_role *o)
 {
 	out_drop_idle(o);
 	loop_timer_cancel(o->role->loop, &o->stop_timer);
+	out_logins_drop(o->logins);
+	out_logins_drop(o->next);
 	tls_free(o->tls);
 	body_cipher_free(o->cipher);
 	free(o->recent);
@@ -334,9 +336,16 @@ static void out_peer_down(struct role *r, struct chan *peer)
 		CONTAINER_OF(l, struct out_job, in_jobs)->is_late = true;
 }
 
+static enum err out_prepare(struct role *r)
+{
+	return out_logins_take(r->state);
+}
+
 static void out_reload(struct role *r)
 {
 	own_addresses(r->state);
+	if (out_logins_take(r->state))
+		log_error(&r->log, "reload-failed", "what=relay-logins kept=old");
 	/* Their names and TLS rules are those of before. */
 	out_drop_idle(r->state);
 }
@@ -376,6 +385,8 @@ const struct role_ops role_out_ops = {
 	.kind = ROLE_OUT,
 	.sandbox = SANDBOX_CONNECT,
 	.init = out_init,
+	.file = out_login_file,
+	.prepare = out_prepare,
 	.message = out_message,
 	.peer_down = out_peer_down,
 	.reload = out_reload,

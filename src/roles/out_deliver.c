@@ -14,6 +14,7 @@
  */
 #include "base/os.h"
 #include "conf/conf.h"
+#include "queue/relay_login.h"
 #include "roles/out_priv.h"
 #include "smtp/client_hosts.h"
 #include "store/types.h"
@@ -29,12 +30,20 @@ struct out_session {
 	struct out_role *out;
 	struct smtp_client *client;
 	struct smtp_client_config config;
+	struct out_logins *logins; /* held, when its config points into it */
 	char key[SESSION_KEY_MAX]; /* who may use it: the next hop */
 	size_t key_n;
 	char hostname[256], tls_name[256], remote[OUT_REMOTE_MAX];
 };
 
 /* ---- idle connections ---- */
+
+/* Its client is gone already. */
+static void session_dispose(struct out_session *s)
+{
+	out_logins_drop(s->logins);
+	free(s);
+}
 
 static void session_free(struct out_session *s)
 {
@@ -43,7 +52,7 @@ static void session_free(struct out_session *s)
 		s->out->idle_count--;
 	}
 	smtp_client_drop(s->client);
-	free(s);
+	session_dispose(s);
 }
 
 /* Nothing is expected of an idle server: whatever it says, or its end, ends it. */
@@ -61,10 +70,14 @@ void out_drop_idle(struct out_role *o)
 
 static void session_key(const struct out_job *job, char *key, size_t *n)
 {
-	int written = snprintf(key, SESSION_KEY_MAX, "%d %d %u %.*s", job->hop.is_lmtp,
-			       job->hop.asks_mx, job->hop.port, STR_ARGS(job->hop.host));
+	int written = snprintf(key, SESSION_KEY_MAX, "%d %d %u %.*s %.*s", job->hop.is_lmtp,
+			       job->hop.asks_mx, job->hop.port, STR_ARGS(job->hop.host),
+			       STR_ARGS(job->hop.path));
 
 	*n = written < 0 ? 0 : MIN((size_t)written, (size_t)SESSION_KEY_MAX - 1);
+	/* A host's case means nothing, a path's does. */
+	for (size_t i = 0; i < *n - MIN(*n, job->hop.path.n); i++)
+		key[i] = ascii_lower(key[i]);
 }
 
 static struct out_session *idle_take(struct out_job *job)
@@ -77,7 +90,7 @@ static struct out_session *idle_take(struct out_job *job)
 	for (struct link *l = o->idle.prev; l != &o->idle; l = l->prev) {
 		struct out_session *s = CONTAINER_OF(l, struct out_session, in_idle);
 
-		if (!str_case_eq(str_of(key, n), str_of(s->key, s->key_n)))
+		if (!str_eq(str_of(key, n), str_of(s->key, s->key_n)))
 			continue;
 		link_remove(&s->in_idle);
 		o->idle_count--;
@@ -95,7 +108,7 @@ static void session_release(struct out_job *job, struct out_session *s)
 	if (!smtp_client_is_good(s->client) || job->is_over || o->is_stopping ||
 	    smtp_client_transactions(s->client) >= OUT_TRANSACTIONS_MAX) {
 		smtp_client_close(s->client);
-		free(s);
+		session_dispose(s);
 		return;
 	}
 	if (o->idle_count >= OUT_IDLE_MAX)
@@ -347,12 +360,42 @@ static void copy_text(char *to, size_t size, str s)
 	to[n] = 0;
 }
 
+/* Does this server want to know who we are? Then it is told so under TLS that was checked. */
+static void session_login(struct out_job *job, struct out_session *s, str host)
+{
+	struct out_logins *logins = job->out->logins;
+	str hop = job->m.nexthop;
+	const struct relay_login *row;
+
+	str_cut(&hop, ':');
+	row = logins && !job->hop.is_lmtp ? relay_logins_find(logins->table, hop, host) : NULL;
+	if (!row)
+		return;
+	logins->holders++;
+	s->logins = logins;
+	s->config.user = row->user;
+	s->config.password = row->password;
+	s->config.tls = SMTP_TLS_ENCRYPT;
+	s->config.tls_context = logins->tls;
+}
+
+static void remote_text(struct out_session *s, const struct smtp_target *target)
+{
+	char text[ADDR_TEXT_MAX];
+
+	if (target->address.family == ADDR_UNIX)
+		copy_text(s->remote, sizeof(s->remote), target->host);
+	else
+		snprintf(s->remote, sizeof(s->remote), "%.*s[%.*s]:%u",
+			 (int)MIN(target->host.n, (size_t)180), target->host.p,
+			 STR_ARGS(addr_ip_text(&target->address, text)), target->address.port);
+}
+
 static struct out_session *session_new(struct out_job *job, const struct smtp_target *target)
 {
 	struct out_role *o = job->out;
 	const struct conf *conf = o->role->conf;
 	struct out_session *s = calloc(1, sizeof(*s));
-	char text[ADDR_TEXT_MAX];
 
 	if (!s)
 		return NULL;
@@ -360,9 +403,7 @@ static struct out_session *session_new(struct out_job *job, const struct smtp_ta
 	session_key(job, s->key, &s->key_n);
 	copy_text(s->hostname, sizeof(s->hostname), conf_str(conf, CONF_myhostname));
 	copy_text(s->tls_name, sizeof(s->tls_name), target->host);
-	snprintf(s->remote, sizeof(s->remote), "%.*s[%.*s]:%u",
-		 (int)MIN(target->host.n, (size_t)180), target->host.p,
-		 STR_ARGS(addr_ip_text(&target->address, text)), target->address.port);
+	remote_text(s, target);
 	s->config = (struct smtp_client_config){
 		.hostname = str_from_c(s->hostname),
 		.server = str_from_c(s->remote),
@@ -375,6 +416,7 @@ static struct out_session *session_new(struct out_job *job, const struct smtp_ta
 		.tls_context = o->tls,
 		.times = smtp_client_times(conf_time_ns(conf, CONF_smtp_helo_timeout)),
 	};
+	session_login(job, s, target->host);
 	return s;
 }
 
@@ -391,14 +433,36 @@ static bool is_ourselves(const struct out_job *job, const struct conn *c)
 	return false;
 }
 
+/* A socket of this machine: the supervisor opens it, since files are not ours to reach. */
+static enum err unix_connect(struct out_job *job, const struct addr *to, int64_t deadline,
+			     struct conn **out)
+{
+	struct role *r = job->out->role;
+	struct chan *supervisor = role_peer(r, ROLE_SUPERVISOR, 0);
+	struct msg_sup_connected reply;
+	enum err err = supervisor ? CALL(supervisor, sup_connect, sup_connected, &reply, job->arena,
+					 deadline, .path = str_from_c(to->path))
+				  : ERR_CLOSED;
+
+	if (err)
+		return err;
+	if (reply.socket <= 0)
+		return ERR_PROTOCOL;
+	if ((err = conn_new(r->loop, reply.socket, to, out)))
+		os_close(reply.socket);
+	return err;
+}
+
 static enum smtp_open session_connect(struct out_job *job, struct out_session *s,
 				      const struct addr *to, struct smtp_result *why)
 {
 	struct out_role *o = job->out;
-	int64_t wait = conf_time_ns(o->role->conf, CONF_smtp_connect_timeout);
+	int64_t until =
+		loop_now(o->role->loop) + conf_time_ns(o->role->conf, CONF_smtp_connect_timeout);
 	struct conn *c;
 	enum smtp_open open;
-	enum err err = conn_connect(o->role->loop, to, NULL, loop_now(o->role->loop) + wait, &c);
+	enum err err = to->family == ADDR_UNIX ? unix_connect(job, to, until, &c)
+					       : conn_connect(o->role->loop, to, NULL, until, &c);
 
 	if (err) {
 		smtp_result_set(why, QUEUE_DEFERRED, "4.4.1", "connecting to %s failed: %s",
@@ -434,20 +498,28 @@ static bool try_target(struct out_job *job, const struct smtp_target *target)
 	}
 	open = session_connect(job, s, &target->address, &why);
 	if (open == SMTP_OPEN_NO_TLS && !job->is_over) {
-		log_info(&job->out->role->log, "tls-failed", "remote=%s text=%.*s", s->remote,
+		log_info(&job->out->role->log, "tls-failed", "remote=%s text=\"%.*s\"", s->remote,
 			 STR_ARGS(smtp_result_text(&why)));
 		s->config.tls = SMTP_TLS_NONE;
 		open = session_connect(job, s, &target->address, &why);
 	}
 	if (open == SMTP_OPEN_OK) {
-		log_debug(&job->out->role->log, "connected", "remote=%s tls=%.*s", s->remote,
+		log_debug(&job->out->role->log, "connected", "remote=%s tls=\"%.*s\"", s->remote,
 			  STR_ARGS(smtp_client_tls_text(s->client)));
 		(void)use_session(job, s);
 		return true;
 	}
 	everybody(job, &why, arena_str(job->arena, str_from_c(s->remote)), false);
-	free(s);
+	session_dispose(s);
 	return false;
+}
+
+static void try_socket(struct out_job *job)
+{
+	struct smtp_target target = { .address = { .family = ADDR_UNIX }, .host = job->hop.path };
+
+	memcpy(target.address.path, job->hop.path.p, job->hop.path.n);
+	(void)try_target(job, &target);
 }
 
 static void try_servers(struct out_job *job)
@@ -505,7 +577,9 @@ void out_deliver(struct out_job *job)
 		give_up(job, "4.3.0", "the stored message could not be read");
 	if (pending(job))
 		try_idle(job);
-	if (pending(job) && !job->is_over)
+	if (pending(job) && !job->is_over && job->hop.path.n)
+		try_socket(job);
+	else if (pending(job) && !job->is_over)
 		try_servers(job);
 	loop_timer_cancel(loop, &job->timer);
 	if (job->file > 0)

@@ -1,4 +1,4 @@
-/* What out.c and out_deliver.c share. */
+/* What out.c, out_deliver.c and out_login.c share. */
 #ifndef ROLES_OUT_PRIV_H
 #define ROLES_OUT_PRIV_H
 
@@ -23,6 +23,15 @@ enum {
 };
 
 struct tls_context;
+struct relay_logins;
+
+/* Names and passwords for relays, and the roots that a relay must be proven by before it is told
+ * one. A reload makes others; connections go on with theirs. */
+struct out_logins {
+	unsigned holders;
+	struct relay_logins *table;
+	struct tls_context *tls;
+};
 
 /* A recipient that was delivered, and of which a queue process was told. */
 struct out_recent {
@@ -33,6 +42,8 @@ struct out_recent {
 struct out_role {
 	struct role *role;
 	struct tls_context *tls;
+	struct out_logins *logins; /* NULL: none */
+	struct out_logins *next;   /* handed over, not yet in force */
 	struct body_cipher *cipher;
 	struct link idle; /* struct out_session, the oldest first */
 	unsigned idle_count;
@@ -84,6 +95,15 @@ struct out_job {
 void out_deliver(struct out_job *job);
 /* For processes that hold many roles: everything, when its channels are gone and no job is left. */
 void out_free(struct out_role *o);
+/* ---- out_login.c ---- */
+
+/* The hook `file`. */
+MUST_USE enum err out_login_file(struct role *r, str name, str path, int fd);
+/* What was handed over is in force from now on. ERR_CONFIG: it is not what the settings ask for;
+ * what was in force stays. */
+MUST_USE enum err out_logins_take(struct out_role *o);
+void out_logins_drop(struct out_logins *l); /* one holder less; NULL is allowed */
+
 /* Closes idle connections. */
 void out_drop_idle(struct out_role *o);
 

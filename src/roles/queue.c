@@ -352,15 +352,16 @@ static void refuse(struct queue_role *q, struct sched_rcpt *x, const struct sche
 				    .status = why->status };
 	struct msg_q_outcome m = { .id = r->id, .token = r->token, .state = QUEUE_DEFERRED };
 
-	/* Its time is over, though its last turn did not come: what is known of the destination is
-	 * the reason. */
-	if (why->is_dead && d.state == QUEUE_FAILED && d.notice) {
+	m.due_us = (why->is_dead ? why->due_us : now + q->limits.backoff_min_us) + jitter;
+	/* Its time is over, or its sender is to hear of the delay, though its turn did not come:
+	 * what is known of the destination is the reason. */
+	if (why->is_dead && d.notice) {
+		d.due_us = m.due_us;
 		notice_add(q, x, d.notice, &d, &a);
 		return;
 	}
 	if (why->is_dead && d.state == QUEUE_FAILED)
 		m.state = QUEUE_DELETED;
-	m.due_us = (why->is_dead ? why->due_us : now + q->limits.backoff_min_us) + jitter;
 	log_debug(&q->role->log, "out-postponed", "record=%llu to=<%.*s> dead=%d",
 		  (unsigned long long)r->id, STR_ARGS(r->address), why->is_dead);
 	x->user = q;

@@ -28,6 +28,7 @@ enum { NOTICE_BUDGET = 4 * 1024 * 1024 };
 
 struct notice {
 	struct link in_notices;
+	struct index_node by_message;
 	struct queue_role *q;
 	uint64_t message;
 	enum queue_notice kind;
@@ -45,6 +46,7 @@ struct notice {
 static void notice_free(struct notice *n)
 {
 	link_remove(&n->in_notices);
+	index_remove(&n->q->notices_by_message, &n->by_message);
 	loop_timer_cancel(n->q->role->loop, &n->timer);
 	arena_free(n->arena);
 	free(n);
@@ -62,8 +64,9 @@ static struct notice *notice_for(struct queue_role *q, uint64_t message, enum qu
 {
 	struct notice *n;
 
-	for (struct link *l = q->notices.next; l != &q->notices; l = l->next) {
-		n = CONTAINER_OF(l, struct notice, in_notices);
+	for (struct index_node *x = index_first(&q->notices_by_message, message); x;
+	     x = index_next(x)) {
+		n = CONTAINER_OF(x, struct notice, by_message);
 		if (n->message == message && n->kind == kind && !n->is_running &&
 		    n->count < BOUNCE_RCPTS_MAX)
 			return n;
@@ -75,7 +78,8 @@ static struct notice *notice_for(struct queue_role *q, uint64_t message, enum qu
 	n->message = message;
 	n->kind = kind;
 	n->arena = arena_new(NOTICE_BUDGET);
-	if (!n->arena) {
+	if (!n->arena || index_add(&q->notices_by_message, &n->by_message, message)) {
+		arena_free(n->arena);
 		free(n);
 		return NULL;
 	}
@@ -403,4 +407,5 @@ void notices_free(struct queue_role *q)
 			sched_free(q->sched, n->rcpts[i]);
 		notice_free(n);
 	}
+	index_free(&q->notices_by_message);
 }

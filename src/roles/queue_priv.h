@@ -41,6 +41,7 @@ struct queue_role {
 	bool out_told[QUEUE_OUTS_MAX];	/* its old jobs are in `busy` */
 	struct index busy;   /* struct busy: recipients in jobs of the process before us */
 	struct link notices; /* struct notice: collecting, or waiting for their turn */
+	struct index notices_by_message;
 	unsigned notices_running;
 	unsigned outcomes; /* on their way to store */
 	uint64_t sent, deferred, failed, noticed;

@@ -174,16 +174,19 @@ static void deliver(struct world *w, struct chan *c, uint32_t id, const struct m
 	buf_init(&b, 57344);
 	for (str rest = m->rcpts; !rec_out_rcpt_get(&rest, &r);) {
 		bool bad = str_starts(r.address, S("bad")),
-		     later = str_starts(r.address, S("later"));
+		     gone = str_find(r.address, S("@gone.")) != STR_NONE,
+		     later = gone || str_starts(r.address, S("later"));
 		struct rec_out_answer a = {
 			.id = r.id,
 			.state = bad	 ? QUEUE_FAILED
 				 : later ? QUEUE_DEFERRED
 					 : QUEUE_SENT,
 			.code = bad	? 550
+				: gone	? 0
 				: later ? 450
 					: 250,
 			.status = bad	  ? S("5.1.1")
+				  : gone  ? S("4.4.1")
 				  : later ? S("4.2.0")
 					  : S("2.0.0"),
 			.remote = S("mx.example.net[192.0.2.1]:25"),
@@ -402,6 +405,29 @@ static void test_tried_again(void)
 	finish(&w);
 }
 
+/* A destination that cannot be reached: what waits for it is not tried, and its senders hear of the
+ * delay all the same. */
+static void test_delay_told(void)
+{
+	struct world w;
+
+	tap_group("the delay of what is not tried is told");
+	begin_with(&w, S("myhostname = mx.example.org\ndelay_warning_time = 1h\n"));
+	for (uint64_t i = 1; i <= RECORDS; i++) {
+		add(&w, i, 6 + i, S("a@example.org"), S("x@gone.example"), 0);
+		w.records[i - 1].r.created_us -= 2 * 3600 * 1000000ll;
+	}
+	must(role_queue_ops.start(&w.role));
+	run(&w, 2 * RECORDS); /* a notice and an outcome for each */
+	EQ(w.notices, RECORDS);
+	OK(w.deliveries < RECORDS);
+	OK(str_find(buf_str(&w.notice), S("Action: delayed")) != STR_NONE);
+	EQ(w.last.state, QUEUE_DEFERRED);
+	OK(w.last.warned_us > 0);
+	OK(w.last.due_us > os_wall_us() + 200 * 1000000ll);
+	finish(&w);
+}
+
 static void test_success_notice(void)
 {
 	struct world w;
@@ -588,6 +614,7 @@ int main(void)
 	test_sent_and_bounced();
 	test_deferred();
 	test_tried_again();
+	test_delay_told();
 	test_success_notice();
 	test_delivered_here();
 	test_restarted();

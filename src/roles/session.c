@@ -391,12 +391,25 @@ static void bind_process(struct account *a, const uint8_t *ticket, int store_end
  * session_process_main. */
 static void forget_others(struct zygote *z)
 {
-	explicit_bzero(z->tickets, z->ticket_count * sizeof(*z->tickets));
+	os_wipe_copied(z->tickets, z->ticket_count * sizeof(*z->tickets));
 	for (struct waiting *w = z->waiting; w; w = w->next) {
-		explicit_bzero(w->ticket, sizeof(w->ticket));
+		os_wipe_copied(w->ticket, sizeof(w->ticket));
 		if (buf_len(&w->input))
-			explicit_bzero(w->input.p, w->input.size);
+			os_wipe_copied(w->input.p, w->input.size);
 	}
+}
+
+struct copied {
+	struct account *account;
+	int zygote, store; /* its ends */
+};
+
+static void copy_main(void *arg)
+{
+	const struct copied *c = arg;
+
+	forget_others(c->account->zygote);
+	session_process_main(c->account->zygote->role, c->account->id, c->zygote, c->store);
 }
 
 static enum err process_start(struct account *a, const uint8_t *ticket)
@@ -404,18 +417,17 @@ static enum err process_start(struct account *a, const uint8_t *ticket)
 	static const struct chan_ops ops = { process_message, process_down };
 	struct role *r = a->zygote->role;
 	int ours[2] = { -1, -1 }, stores[2] = { -1, -1 }, pid;
+	struct copied copied = { .account = a };
 	enum err err;
 
 	if ((err = os_socketpair(true, ours)) || (err = os_socketpair(true, stores)))
 		goto out;
 	if ((err = chan_new(r->loop, ROLE_SESSION, ROLE_SESSION, 0, &ops, a, &a->chan)))
 		goto out;
-	if ((err = os_fork(&pid)))
+	copied.zygote = ours[1];
+	copied.store = stores[1];
+	if ((err = os_fork(copy_main, &copied, &pid)))
 		goto out;
-	if (pid == 0) {
-		forget_others(a->zygote);
-		session_process_main(r, a->id, ours[1], stores[1]);
-	}
 	a->zygote->processes++;
 	a->zygote->started++;
 	err = chan_attach(a->chan, ours[0]);

@@ -9,6 +9,7 @@
 #include "roles/supervisor_priv.h"
 
 #include "base/err.h"
+#include "queue/route.h"
 
 #include <stdarg.h>
 #include <stdio.h>
@@ -180,15 +181,14 @@ static enum err reload(struct supervisor *s, struct buf *problems)
 	if (!err)
 		err = os_memfd(text, true, &fd);
 	if (err) {
-		log_error(&s->log, "reload-refused", "error=%s %.*s", err_name(err),
+		log_error(&s->log, "reload-refused", "error=%s problems=\"%.*s\"", err_name(err),
 			  STR_ARGS(buf_str(problems)));
 		arena_free(arena);
 		return err;
 	}
 	buf_init(&names, 4096);
 	if (conf_needs_restart(s->conf, conf, &names))
-		log_warn(&s->log, "reload-partly",
-			 "these settings change at the next restart: %.*s",
+		log_warn(&s->log, "reload-partly", "at_next_restart=\"%.*s\"",
 			 STR_ARGS(buf_str(&names)));
 	buf_add(problems, buf_str(&names));
 	buf_free(&names);
@@ -202,7 +202,8 @@ static enum err reload(struct supervisor *s, struct buf *problems)
 
 		if (c->state != CHILD_READY)
 			continue;
-		if (c->kind == ROLE_KEYS && (err = supervisor_send_files(s, c)))
+		if ((c->kind == ROLE_KEYS || c->kind == ROLE_OUT) &&
+		    (err = supervisor_send_files(s, c)))
 			log_error(&s->log, "reload-files", "error=%s", err_name(err));
 		if (SEND(c->control, sup_reload, .text = fd))
 			log_error(&s->log, "reload-unsent", "role=%s.%u", role_name(c->kind),
@@ -266,6 +267,39 @@ static void answer_reload(struct supervisor *s, struct chan *to, uint32_t id)
 	buf_free(&problems);
 }
 
+/* `out` may reach no file, so sockets of this machine are opened here: those that transport_maps
+ * names, and no others. */
+static bool is_next_hop(const struct conf *conf, str path)
+{
+	size_t n;
+	const struct conf_pair *pairs = conf_table(conf, CONF_transport_maps, &n);
+	struct route_hop hop;
+
+	for (size_t i = 0; i < n; i++)
+		if (!route_parse(pairs[i].value, STR_EMPTY, &hop) && str_eq(hop.path, path))
+			return true;
+	return false;
+}
+
+static void answer_connect(struct supervisor *s, struct chan *to, uint32_t id, str path)
+{
+	struct addr address = { .family = ADDR_UNIX };
+	enum err err = ERR_DENIED;
+	int fd = -1;
+
+	if (path.n > 0 && path.n < sizeof(address.path) && is_next_hop(s->conf, path)) {
+		memcpy(address.path, path.p, path.n);
+		err = os_connect(&address, NULL, &fd);
+	}
+	if (err)
+		err = REPLY_FAILED(to, id, err, STR_EMPTY);
+	else
+		err = REPLY(to, id, sup_connected, .socket = fd);
+	os_close(fd);
+	if (err)
+		log_warn(&s->log, "connect-unanswered", "error=%s", err_name(err));
+}
+
 /* A role cut off a peer. What parses the network's bytes is not believed about others, lest a
  * broken-in front had auth and store ended: there the one that complains is started again, which
  * makes the channel anew as well. */
@@ -304,6 +338,9 @@ void supervisor_message(void *arg, struct chan *chan, struct msg *m)
 		break;
 	case MSG_sup_cut_off:
 		answer_cut_off(s, c, &m->u.sup_cut_off);
+		break;
+	case MSG_sup_connect:
+		answer_connect(s, chan, m->id, m->u.sup_connect.path);
 		break;
 	case MSG_role_ready:
 		break;

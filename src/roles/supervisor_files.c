@@ -161,7 +161,8 @@ static enum err send_path(struct supervisor *s, struct child *c, const char *nam
 enum err supervisor_send_files(struct supervisor *s, struct child *c)
 {
 	str cert = conf_str(s->conf, CONF_tls_cert_file),
-	    key = conf_str(s->conf, CONF_tls_key_file);
+	    key = conf_str(s->conf, CONF_tls_key_file),
+	    passwords = conf_str(s->conf, CONF_smtp_sasl_password_maps);
 	enum err err = ERR_OK;
 
 	switch ((unsigned)c->kind) {
@@ -178,6 +179,13 @@ enum err supervisor_send_files(struct supervisor *s, struct child *c)
 			return ERR_OK;
 		err = send_path(s, c, "tls_cert", cert, OS_READ);
 		return err ? err : send_path(s, c, "tls_key", key, OS_READ);
+	case ROLE_OUT:
+		if (!passwords.n)
+			return ERR_OK;
+		err = send_path(s, c, "relay_logins", passwords, OS_READ);
+		return err ? err
+			   : send_path(s, c, "relay_roots", conf_str(s->conf, CONF_smtp_tls_CAfile),
+				       OS_READ);
 	default:
 		return ERR_OK;
 	}

@@ -1,4 +1,4 @@
-/* The client's connection: greeting, hello, STARTTLS, and its end.
+/* The client's connection: greeting, hello, STARTTLS, login (client_login.c), and its end.
  *
  * A host that does not greet, or does not take our hello, is a host that does not serve us now: the
  * caller tries the next one, and defers when there is none. That holds for 5yz greetings too, as
@@ -28,6 +28,7 @@ static const struct {
 	[PHASE_GREETING] = { "its greeting", offsetof(struct smtp_client_times, greeting) },
 	[PHASE_HELO] = { "its answer to our hello", offsetof(struct smtp_client_times, helo) },
 	[PHASE_STARTTLS] = { "its answer to STARTTLS", offsetof(struct smtp_client_times, helo) },
+	[PHASE_AUTH] = { "its answer to our login", offsetof(struct smtp_client_times, helo) },
 	[PHASE_MAIL] = { "its answer to MAIL", offsetof(struct smtp_client_times, mail) },
 	[PHASE_RCPT] = { "its answer to RCPT", offsetof(struct smtp_client_times, rcpt) },
 	[PHASE_DATA] = { "its answer to DATA", offsetof(struct smtp_client_times, data) },
@@ -155,9 +156,9 @@ enum err client_answer(struct smtp_client *c, enum phase phase, struct smtp_answ
 		if (line && (err == ERR_OK || err == ERR_AGAIN))
 			line(c, a->lines - 1u, text);
 	} while (err == ERR_AGAIN);
-	/* RFC 5321 4.2.1: 3yz asks for more, which only DATA can. After it we would be out of step.
-	 */
-	if (!err && smtp_answer_class(a) == 3 && phase != PHASE_DATA)
+	/* RFC 5321 4.2.1: 3yz asks for more, which only DATA and AUTH can. After it we would be out
+	 * of step. */
+	if (!err && smtp_answer_class(a) == 3 && phase != PHASE_DATA && phase != PHASE_AUTH)
 		err = ERR_PROTOCOL;
 	/* RFC 5321 3.8: after 421 the server closes. */
 	c->is_broken = err || a->code == 421;
@@ -172,6 +173,19 @@ static bool is_our_name(const struct smtp_client *c, str text)
 	str rest = text, name = str_cut(&rest, ' ');
 
 	return c->config.finds_loops && str_case_eq(name, c->config.hostname);
+}
+
+/* RFC 4954 3: AUTH and the mechanisms. */
+static void auth_capability(struct smtp_client *c, str mechanisms)
+{
+	while (mechanisms.n) {
+		str one = str_cut(&mechanisms, ' ');
+
+		if (str_case_eq(one, S("PLAIN")))
+			c->can |= CAN_AUTH_PLAIN;
+		else if (str_case_eq(one, S("LOGIN")))
+			c->can |= CAN_AUTH_LOGIN;
+	}
 }
 
 static void capability_line(struct smtp_client *c, unsigned number, str text)
@@ -191,6 +205,8 @@ static void capability_line(struct smtp_client *c, unsigned number, str text)
 
 	if (!number)
 		return;
+	if (str_case_eq(keyword, S("AUTH")))
+		auth_capability(c, str_trim(rest));
 	for (size_t i = 0; i < ARRAY_LEN(known); i++) {
 		if (!str_case_eq(keyword, known[i].keyword))
 			continue;
@@ -327,6 +343,7 @@ enum smtp_open smtp_client_open(struct conn *conn, const struct smtp_client_conf
 	open = greeting(c, why);
 	open = open ? open : say_hello(c, why);
 	open = open ? open : starttls(c, why);
+	open = open ? open : client_login(c, why);
 	if (open) {
 		smtp_client_close(c);
 		return open;

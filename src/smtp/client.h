@@ -1,10 +1,11 @@
 /* The SMTP and LMTP client: one connection, from its greeting to QUIT (RFC 5321, 2033, 2920, 3207,
- * 1870, 6152, 6531, 3461).
+ * 1870, 6152, 6531, 3461, 4954).
  *
  *	open = smtp_client_open(conn, &config, &client, &why);
  *	if (open == SMTP_OPEN_OK) {
  *		smtp_client_send(client, &message, rcpts, count);    // each recipient has its
- * result if (smtp_client_is_good(client)) ... keep it for another message smtp_client_close(client);
+ * result if (smtp_client_is_good(client)) ... keep it for another message
+ * smtp_client_close(client);
  *	}
  *
  * In fibers alone. It chooses no hosts and knows no queue: what it says of a recipient is what this
@@ -33,9 +34,10 @@ enum smtp_client_tls { SMTP_TLS_NONE, SMTP_TLS_MAY, SMTP_TLS_ENCRYPT };
 
 /* Everything that it points to outlives the client. */
 struct smtp_client_config {
-	str hostname; /* how we say hello */
-	str server;   /* "host[address]:port", for words */
-	str tls_name; /* the host that its certificate is for */
+	str hostname;	    /* how we say hello */
+	str server;	    /* "host[address]:port", for words */
+	str tls_name;	    /* the host that its certificate is for */
+	str user, password; /* to log in with, under TLS alone; empty: nobody */
 	bool is_lmtp;
 	bool finds_loops; /* a server that says our name is ourselves */
 	enum smtp_client_tls tls;

@@ -1,4 +1,4 @@
-/* What client.c and client_send.c share. */
+/* What client.c, client_login.c and client_send.c share. */
 #ifndef SMTP_CLIENT_PRIV_H
 #define SMTP_CLIENT_PRIV_H
 
@@ -12,12 +12,15 @@ enum capability {
 	CAN_SMTPUTF8 = 8,
 	CAN_DSN = 16,
 	CAN_STARTTLS = 32,
+	CAN_AUTH_PLAIN = 64, /* RFC 4954 */
+	CAN_AUTH_LOGIN = 128,
 };
 
 enum phase {
 	PHASE_GREETING,
 	PHASE_HELO,
 	PHASE_STARTTLS,
+	PHASE_AUTH,
 	PHASE_MAIL,
 	PHASE_RCPT,
 	PHASE_DATA,
@@ -42,6 +45,8 @@ struct smtp_client {
  * given, gets the text of each line with its number. */
 MUST_USE enum err client_answer(struct smtp_client *c, enum phase phase, struct smtp_answer *a,
 				void (*line)(struct smtp_client *c, unsigned number, str text));
+/* Logs in, where the config says so. */
+enum smtp_open client_login(struct smtp_client *c, struct smtp_result *why);
 /* A reply as a result: its class decides. Not for success. */
 void client_result(const struct smtp_answer *a, struct smtp_result *r);
 /* A refusal that is not to be taken for the last word. */

@@ -187,6 +187,9 @@ enum err smtp_message_finish(struct smtp_message *m)
 {
 	enum err err;
 
+	/* BDAT's last line gets its end only now: the first line may not have been looked at. */
+	if (!m->is_header_done && (err = scan_header(m)))
+		return err;
 	if (!m->is_header_done)
 		header_is_whole(m, buf_len(&m->memory));
 	if ((err = smtp_message_settle(m)))

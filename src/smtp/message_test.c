@@ -66,6 +66,22 @@ static void test_header(void)
 	check("one empty line", S("\r\n"), false, S("Received: us\r\n\r\n"));
 }
 
+/* The last line's end comes after all has been settled, as with BDAT. */
+static void test_late_end(void)
+{
+	struct smtp_message m;
+
+	tap_group("late end");
+	smtp_message_init(&m, &budget);
+	smtp_message_begin(&m, NULL);
+	buf_add(&m.memory, S("no field"));
+	EQ(smtp_message_settle(&m), ERR_OK);
+	buf_add(&m.memory, S("\r\n"));
+	EQ(smtp_message_finish(&m), ERR_OK);
+	STR_EQ(smtp_message_inline(&m), S("\r\nno field\r\n"));
+	smtp_message_free(&m);
+}
+
 static void test_hops(void)
 {
 	struct smtp_message m;
@@ -142,6 +158,7 @@ static void test_limits(void)
 int main(void)
 {
 	test_header();
+	test_late_end();
 	test_hops();
 	test_large();
 	test_limits();

@@ -21,6 +21,7 @@ struct model {
 	unsigned errors;
 	unsigned mails, rcpts, bodies, resets; /* since the beginning of the world */
 	bool is_open;			       /* auth has a transaction */
+	bool is_bad_sender;		       /* auth would say, and was not asked yet */
 	/* Replies that are owed. */
 	unsigned codes[REPLIES_MAX], count;
 	uint64_t seed;
@@ -97,11 +98,13 @@ static void mail(struct model *m, struct world *w)
 		expect(m, 503);
 	} else if (m->service == SMTP_SERVICE_SUBMISSION && !m->is_authenticated) {
 		expect(m, 530);
-	} else if (which == 3) {
+	} else if (which == 3 && m->is_authenticated) {
 		expect(m, 553);
 	} else {
-		m->mails++;
-		m->is_open = true;
+		/* Without a login auth is asked with the first recipient. */
+		m->is_open = m->is_authenticated;
+		m->mails += m->is_open;
+		m->is_bad_sender = which == 3;
 		m->state = SMTP_STATE_MAIL;
 		expect(m, 250);
 	}
@@ -114,11 +117,17 @@ static void rcpt(struct model *m, struct world *w)
 	unsigned which = chance(m, 3) ? chance(m, 2) : chance(m, 5);
 
 	conn_printf(w->client, "RCPT TO:%s\r\n", recipients[which]);
-	if (which == 4) {
-		expect(m, 501);
-	} else if (!is_in(m, SMTP_STATE_MAIL | SMTP_STATE_RCPT)) {
-		expect(m, 503);
-	} else if (which >= 2) {
+	if (which == 4 || !is_in(m, SMTP_STATE_MAIL | SMTP_STATE_RCPT)) {
+		expect(m, which == 4 ? 501 : 503);
+		return;
+	}
+	if (!m->is_open && m->is_bad_sender) {
+		expect(m, 553);
+		return;
+	}
+	m->mails += !m->is_open;
+	m->is_open = true;
+	if (which >= 2) {
 		expect(m, which == 2 ? 550 : 451);
 	} else {
 		m->rcpts++;

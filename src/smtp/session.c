@@ -146,7 +146,7 @@ void smtp_transaction_end(struct smtp_session *s, bool tell_auth)
 	if (!t)
 		return;
 	s->txn = NULL;
-	if (tell_auth)
+	if (tell_auth && t->is_begun)
 		(void)!SEND(s->server->auth, auth_reset, .txn = t->id);
 	if (t->has_message)
 		smtp_message_free(&t->message);
@@ -160,8 +160,7 @@ static void end(struct smtp_session *s)
 	struct smtp_server *server = s->server;
 
 	smtp_transaction_end(s, true);
-	if (s->is_authenticated)
-		(void)!SEND(server->auth, auth_conn_end, .conn = s->id);
+	smtp_logout(s);
 	if (s->prev)
 		s->prev->next = s->next;
 	else

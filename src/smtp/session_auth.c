@@ -113,11 +113,20 @@ static bool read_response(struct smtp_session *s, str *response)
 	return true;
 }
 
+void smtp_logout(struct smtp_session *s)
+{
+	if (s->is_at_auth)
+		(void)!SEND(s->server->auth, auth_conn_end, .conn = s->id);
+	s->is_at_auth = s->is_authenticated = false;
+	buf_clear(&s->login);
+}
+
 static enum err ask_first(struct smtp_session *s, const struct smtp_command *c, str initial,
 			  struct msg_auth_sasl_reply *r)
 {
 	char client[ADDR_TEXT_MAX];
 
+	s->is_at_auth = true;
 	return CALL(s->server->auth, auth_sasl, auth_sasl_reply, r, s->work,
 		    smtp_deadline(s, SMTP_AUTH_SECONDS), .conn = s->id,
 		    .service = smtp_session_service(s), .client = smtp_client(s, client),
@@ -172,7 +181,7 @@ void smtp_do_auth(struct smtp_session *s, const struct smtp_command *c)
 	     round++) {
 		write_challenge(s, r.challenge);
 		if (!read_response(s, &response)) {
-			(void)!SEND(s->server->auth, auth_conn_end, .conn = s->id);
+			smtp_logout(s);
 			return;
 		}
 		err = CALL(s->server->auth, auth_sasl_step, auth_sasl_reply, &r, s->work,
@@ -180,6 +189,8 @@ void smtp_do_auth(struct smtp_session *s, const struct smtp_command *c)
 			   .response = response);
 	}
 	if (err || r.state != AUTH_SASL_OK) {
+		/* After an error auth may still be at it: the next exchange is another one. */
+		smtp_logout(s);
 		refused(s, err, &r);
 		return;
 	}
@@ -188,7 +199,7 @@ void smtp_do_auth(struct smtp_session *s, const struct smtp_command *c)
 		/* The client may still find that the server is not who it claims to be, and cancel.
 		 */
 		if (!read_response(s, &response)) {
-			(void)!SEND(s->server->auth, auth_conn_end, .conn = s->id);
+			smtp_logout(s);
 			return;
 		}
 	}

@@ -4,8 +4,16 @@
  * (auth_verdict). What this process adds is what it knows itself: sizes, counts, whether there was
  * a login. For a client in $mynetworks the socket goes along, so that auth sees the address with
  * its own eyes and a front that was broken into cannot claim one.
+ *
+ * Without a login, nothing but the form of an address speaks against a sender; that is seen here as
+ * auth sees it. MAIL is then answered at once, and auth hears of it with the first RCPT: one
+ * question for both, which halves what a message costs there. Whatever else it says of the sender
+ * (that it has no room, say) is the answer to RCPT. With a login, MAIL is the question of whose
+ * address it is, and waits for the answer.
  */
 #include "smtp/session_priv.h"
+
+#include "auth/address.h"
 
 static struct smtp_transaction *transaction_new(void)
 {
@@ -91,8 +99,10 @@ void smtp_do_starttls(struct smtp_session *s, const struct smtp_command *c)
 		s->is_closing = true;
 		return;
 	}
-	/* RFC 3207 4.2: forget what was learnt before, the name in EHLO as well. */
+	/* RFC 3207 4.2: forget what was learnt before, the name in EHLO and a login as well: both
+	 * may be a man in the middle's. */
 	buf_clear(&s->helo);
+	smtp_logout(s);
 	s->is_extended = false;
 	s->state = SMTP_STATE_NEW;
 }
@@ -172,28 +182,71 @@ static bool may_begin(struct smtp_session *s, const struct smtp_command *c)
 	return true;
 }
 
-static enum err ask_mail(struct smtp_session *s, const struct smtp_command *c,
-			 struct smtp_transaction *t, struct msg_auth_verdict *v)
+/* The question to auth, kept until it is asked. */
+static bool mail_prepare(struct smtp_session *s, const struct smtp_command *c,
+			 struct smtp_transaction *t)
 {
 	bool claims =
 		s->service == SMTP_SERVICE_SMTP && !s->is_authenticated && is_in_mynetworks(s);
 	char client[ADDR_TEXT_MAX];
 
-	return CALL(s->server->auth, auth_mail, auth_verdict, v, s->work,
-		    smtp_deadline(s, SMTP_AUTH_SECONDS), .txn = t->id,
-		    .conn = s->is_authenticated ? s->id : 0, .service = smtp_session_service(s),
-		    .client = smtp_client(s, client), .helo = buf_str(&s->helo),
-		    .sender = t->sender, .smtputf8 = t->is_utf8, .body = (uint8_t)c->mail.body,
-		    .ret = (uint8_t)c->mail.ret, .envid = c->mail.envid, .size = c->mail.size,
-		    .socket = claims ? conn_fd(s->conn) : 0);
+	t->mail = (struct msg_auth_mail){
+		.txn = t->id,
+		.conn = s->is_authenticated ? s->id : 0,
+		.service = smtp_session_service(s),
+		.client = arena_str(t->arena, smtp_client(s, client)),
+		.helo = buf_str(&s->helo),
+		.sender = t->sender,
+		.smtputf8 = t->is_utf8,
+		.body = (uint8_t)c->mail.body,
+		.ret = (uint8_t)c->mail.ret,
+		.envid = arena_str(t->arena, c->mail.envid),
+		.size = c->mail.size,
+		.socket = claims ? conn_fd(s->conn) : 0,
+	};
+	return t->mail.client.p && t->mail.envid.p && t->sender.p;
+}
+
+/* `mail`: the transaction's, with or without its first recipient. */
+static enum err ask_mail(struct smtp_session *s, const struct msg_auth_mail *mail,
+			 struct msg_auth_verdict *v)
+{
+	s->txn->is_begun = true;
+	s->txn->auth_life = s->server->auth_lives;
+	return chan_call(s->server->auth, MSG_auth_mail, mail, MSG_auth_verdict, v, s->work,
+			 smtp_deadline(s, SMTP_AUTH_SECONDS));
+}
+
+/* What auth would say of a sender that nobody logged in for. */
+static bool is_good_sender(struct smtp_session *s, str sender, struct smtp_answer *a)
+{
+	struct auth_address address;
+	enum err err = sender.n ? auth_address_parse(sender, s->work, &address) : ERR_OK;
+
+	*a = err == ERR_SYNTAX || err == ERR_TOO_LONG
+		     ? (struct smtp_answer){ 501, S("5.1.7"), S("Bad sender address syntax") }
+		     : (struct smtp_answer){ 451, S("4.3.0"), S("Temporary failure") };
+	return !err;
+}
+
+static void sender_refused(struct smtp_session *s, str recipient, struct smtp_answer a)
+{
+	char client[ADDR_TEXT_MAX];
+
+	smtp_trace(s, s->txn->id, TRACE_SENDER_REFUSED, s->txn->sender, recipient,
+		   "%u %.*s %.*s (client %.*s)", a.code, STR_ARGS(a.status), STR_ARGS(a.text),
+		   STR_ARGS(smtp_client(s, client)));
+	s->is_closing |= a.code == 421;
+	smtp_count_error(s);
+	smtp_answer(s, a);
 }
 
 void smtp_do_mail(struct smtp_session *s, const struct smtp_command *c)
 {
 	struct msg_auth_verdict v = { 0 };
+	struct smtp_answer a = { 250, S("2.1.0"), S("Ok") };
 	struct smtp_transaction *t;
-	char client[ADDR_TEXT_MAX];
-	struct smtp_answer a;
+	bool is_granted_now;
 
 	if (!may_begin(s, c))
 		return;
@@ -202,23 +255,23 @@ void smtp_do_mail(struct smtp_session *s, const struct smtp_command *c)
 		return;
 	}
 	t->id = msgid_next(s->server->msgids, os_wall_us());
-	t->auth_life = s->server->auth_lives;
 	t->is_utf8 = c->mail.smtputf8;
 	t->sender = address_text(c->mail.sender, t->arena);
 	s->txn = t; /* from here on its end is smtp_transaction_end */
-	if (is_granted(s, ask_mail(s, c, t, &v), &v, &a)) {
+	if (!mail_prepare(s, c, t))
+		is_granted_now = is_granted(s, ERR_NO_MEMORY, &v, &a);
+	else if (s->is_authenticated)
+		is_granted_now = is_granted(s, ask_mail(s, &t->mail, &v), &v, &a);
+	else if ((is_granted_now = is_good_sender(s, t->sender, &a)))
+		a = (struct smtp_answer){ 250, S("2.1.0"), S("Ok") };
+	if (is_granted_now) {
 		s->state = SMTP_STATE_MAIL;
 		smtp_answer(s, a);
 		return;
 	}
-	smtp_trace(s, t->id, TRACE_SENDER_REFUSED, t->sender, STR_EMPTY,
-		   "%u %.*s %.*s (client %.*s)", a.code, STR_ARGS(a.status), STR_ARGS(a.text),
-		   STR_ARGS(smtp_client(s, client)));
+	sender_refused(s, STR_EMPTY, a);
 	/* auth may have begun it and the answer been lost. */
 	smtp_transaction_end(s, v.code == 0);
-	s->is_closing |= a.code == 421;
-	smtp_count_error(s);
-	smtp_answer(s, a);
 }
 
 static void rcpt_refused(struct smtp_session *s, str address, struct smtp_answer a)
@@ -236,6 +289,29 @@ static void rcpt_refused(struct smtp_session *s, str address, struct smtp_answer
 		 STR_ARGS(a.status));
 	smtp_count_error(s);
 	smtp_answer(s, a);
+}
+
+/* The first recipient goes with MAIL, if that was not asked yet. A refused sender leaves the
+ * transaction as it was: the next recipient asks again. */
+static enum err ask_rcpt(struct smtp_session *s, const struct smtp_command *c, str address,
+			 struct msg_auth_verdict *v)
+{
+	struct smtp_transaction *t = s->txn;
+	struct msg_auth_mail mail = t->mail;
+	enum err err;
+
+	if (t->is_begun) {
+		v->begun = true;
+		return CALL(s->server->auth, auth_rcpt, auth_verdict, v, s->work,
+			    smtp_deadline(s, SMTP_AUTH_SECONDS), .txn = t->id, .address = address,
+			    .notify = (uint8_t)c->rcpt.notify, .orcpt = c->rcpt.orcpt);
+	}
+	mail.rcpt = address;
+	mail.notify = (uint8_t)c->rcpt.notify;
+	mail.orcpt = c->rcpt.orcpt;
+	err = ask_mail(s, &mail, v);
+	t->is_begun = err ? err != ERR_BUSY : v->begun;
+	return err;
 }
 
 void smtp_do_rcpt(struct smtp_session *s, const struct smtp_command *c)
@@ -258,15 +334,21 @@ void smtp_do_rcpt(struct smtp_session *s, const struct smtp_command *c)
 		smtp_refuse(s, 452, "4.3.1", "Too many recipients");
 		return;
 	}
-	err = CALL(s->server->auth, auth_rcpt, auth_verdict, &v, s->work,
-		   smtp_deadline(s, SMTP_AUTH_SECONDS), .txn = t->id, .address = r->address,
-		   .notify = (uint8_t)c->rcpt.notify, .orcpt = c->rcpt.orcpt);
+	err = ask_rcpt(s, c, r->address, &v);
 	/* A new auth has never heard of the transaction, and says so; that is no fault of the
 	 * recipient. */
 	if (!err && !smtp_is_known_to_auth(s))
 		err = ERR_CLOSED;
+	/* Nobody knows what auth made of it: were the recipient among its own, they would get the
+	 * message though the client was told to try again, and LMTP's answers would be the wrong
+	 * ones. The transaction is void. (ERR_BUSY: auth was never asked.) */
+	if (err && err != ERR_BUSY)
+		t->auth_life = s->server->auth_lives - 1;
 	if (!is_granted(s, err, &v, &a)) {
-		rcpt_refused(s, r->address, a);
+		if (err || v.begun)
+			rcpt_refused(s, r->address, a);
+		else
+			sender_refused(s, r->address, a);
 		return;
 	}
 	if (t->last)

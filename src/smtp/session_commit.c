@@ -203,6 +203,7 @@ static void accepted(struct smtp_session *s, struct rec_txn_result *const *own)
 	struct smtp_answer a = { 250, S("2.0.0"), str_of(text, (size_t)n) };
 
 	s->server->accepted++;
+	s->errors = 0; /* who sends mail is no guesser: as with Postfix, each message begins anew */
 	tell(s, TRACE_ACCEPTED, a);
 	write_final(s, a, own);
 	deliver_reply(s);

@@ -57,7 +57,7 @@ static void fake_verdict(struct chan *c, uint32_t id, unsigned code, const char 
 			 const char *text)
 {
 	OK(!REPLY(c, id, auth_verdict, .code = (uint16_t)code, .status = str_from_c(status),
-		  .text = str_from_c(text)));
+		  .text = str_from_c(text), .begun = true));
 }
 
 static void fake_sasl(struct world *w, struct chan *c, uint32_t id)
@@ -73,19 +73,20 @@ static void fake_sasl(struct world *w, struct chan *c, uint32_t id)
 		  .challenge = w->sasl_final ? S("v=1") : STR_EMPTY));
 }
 
-/* Addresses that begin with "bad" do not exist, with "later" cannot be looked up. */
-static void fake_rcpt(struct world *w, struct chan *c, struct msg *m)
+/* Addresses that begin with "bad" do not exist, with "later" cannot be looked up, with "lost" get
+ * no answer. */
+static void fake_rcpt(struct world *w, struct chan *c, uint32_t id, str address)
 {
-	str address = m->u.auth_rcpt.address;
-
 	if (str_starts(address, S("bad")))
-		fake_verdict(c, m->id, 550, "5.1.1", "No such user");
+		fake_verdict(c, id, 550, "5.1.1", "No such user");
 	else if (str_starts(address, S("later")))
-		fake_verdict(c, m->id, 451, "4.3.0", "Lookup failed");
+		fake_verdict(c, id, 451, "4.3.0", "Lookup failed");
+	else if (str_starts(address, S("lost")))
+		OK(!REPLY_FAILED(c, id, ERR_TIMEOUT, STR_EMPTY));
 	else {
 		w->rcpts++;
 		fake_copy(w->rcpt, sizeof(w->rcpt), address);
-		fake_verdict(c, m->id, 250, "2.1.5", "Ok");
+		fake_verdict(c, id, 250, "2.1.5", "Ok");
 	}
 }
 
@@ -100,14 +101,18 @@ static void fake_auth_message(struct world *w, struct chan *c, struct msg *m)
 		fake_copy(w->sender, sizeof(w->sender), mail->sender);
 		fake_copy(w->envid, sizeof(w->envid), mail->envid);
 		if (str_starts(mail->sender, S("bad"))) {
-			fake_verdict(c, m->id, 553, "5.7.1", "Not your\r\naddress");
-		} else {
-			w->mails++;
-			fake_verdict(c, m->id, 250, "2.1.0", "Ok");
+			OK(!REPLY(c, m->id, auth_verdict, .code = 553, .status = S("5.7.1"),
+				  .text = S("Not your\r\naddress")));
+			return;
 		}
+		w->mails++;
+		if (mail->rcpt.n)
+			fake_rcpt(w, c, m->id, mail->rcpt);
+		else
+			fake_verdict(c, m->id, 250, "2.1.0", "Ok");
 		return;
 	case MSG_auth_rcpt:
-		fake_rcpt(w, c, m);
+		fake_rcpt(w, c, m->id, m->u.auth_rcpt.address);
 		return;
 	case MSG_auth_commit:
 		w->commits++;

@@ -23,11 +23,14 @@ struct smtp_accepted {
 struct smtp_transaction {
 	struct arena *arena;
 	uint64_t id;	    /* the message id */
-	uint32_t auth_life; /* server->auth_lives at MAIL: auth knows it only in that life */
+	uint32_t auth_life; /* server->auth_lives when auth was asked: it knows it only in that life
+			     */
 	str sender;
 	bool is_utf8;
-	unsigned refused; /* RCPTs that were */
-	unsigned count;	  /* RCPTs that were accepted */
+	bool is_begun;		   /* auth was asked about it, and may have it */
+	struct msg_auth_mail mail; /* the question; its slices are the transaction's */
+	unsigned refused;	   /* RCPTs that were */
+	unsigned count;		   /* RCPTs that were accepted */
 	struct smtp_accepted *first, *last;
 	/* DATA or BDAT has begun. */
 	bool has_message;
@@ -49,6 +52,7 @@ struct smtp_session {
 	bool is_closing;  /* after what is written */
 	bool is_running;  /* has a fiber */
 	bool is_authenticated;
+	bool is_at_auth;    /* an exchange was begun there: it is to be forgotten some time */
 	uint32_t auth_life; /* server->auth_lives at login */
 	uint32_t errors, junk;
 	struct buf helo, login;
@@ -108,6 +112,9 @@ smtp_handler smtp_do_hello, smtp_do_mail, smtp_do_rcpt, smtp_do_rset, smtp_do_no
 bool smtp_auth_is_offered(const struct smtp_session *s);
 bool smtp_auth_is_possible(const struct smtp_session *s); /* now, or after STARTTLS */
 bool smtp_starttls_is_offered(const struct smtp_session *s);
+
+/* Nobody is logged in, and auth forgets whatever it knew of this connection. */
+void smtp_logout(struct smtp_session *s);
 
 /* Reads the bytes of a chunk that nobody wants, so that the next command is found; closes when they
  * are too many. */

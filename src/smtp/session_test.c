@@ -57,7 +57,9 @@ static void story_pipelined(struct world *w)
 	EQ(world_reply(w), 250);
 	EQ(world_reply(w), 550);
 	EQ(world_reply(w), 354);
-	world_say(w, "a: b\r\n\r\n.\r\nMAIL FROM:<>\r\nRSET\r\nNOOP\r\nQUIT\r\n");
+	world_say(w, "a: b\r\n\r\n.\r\nMAIL FROM:<>\r\nRCPT "
+		     "TO:<x@y.example>\r\nRSET\r\nNOOP\r\nQUIT\r\n");
+	EQ(world_reply(w), 250);
 	EQ(world_reply(w), 250);
 	EQ(world_reply(w), 250);
 	EQ(world_reply(w), 250);
@@ -77,8 +79,14 @@ static void story_sequences(struct world *w)
 	EQ(world_ask(w, "EHLO c\r\n"), 250);
 	EQ(world_ask(w, "RCPT TO:<x@y.example>\r\n"), 503);
 	EQ(world_ask(w, "DATA\r\n"), 503);
-	EQ(world_ask(w, "MAIL FROM:<bad@b.example>\r\n"), 553);
-	EQ(world_ask(w, "RCPT TO:<x@y.example>\r\n"), 503);
+	/* What auth has against a sender without a login, the first recipient is told. */
+	EQ(world_ask(w, "MAIL FROM:<bad@b.example>\r\n"), 250);
+	EQ(world_ask(w, "RCPT TO:<x@y.example>\r\n"), 553);
+	EQ(world_ask(w, "DATA\r\n"), 554);
+	EQ(world_ask(w, "RCPT TO:<x@y.example>\r\n"), 553);
+	EQ(world_ask(w, "RSET\r\n"), 250);
+	EQ(w->resets, 0);
+	EQ(w->mails, 0);
 	EQ(world_ask(w, "MAIL FROM:<a@b.example>\r\n"), 250);
 	EQ(world_ask(w, "MAIL FROM:<a@b.example>\r\n"), 503);
 	EQ(world_ask(w, "DATA\r\n"), 554);
@@ -205,6 +213,8 @@ static void story_auth(struct world *w)
 	HEAR(w, "235 2.7.0 ");
 	STR_EQ(str_from_c(w->mechanism), S("PLAIN"));
 	EQ(world_ask(w, "AUTH PLAIN AGFsaWNlAHg=\r\n"), 503);
+	EQ(world_ask(w, "MAIL FROM:<bad@b.example>\r\n"), 553);
+	EQ(world_ask(w, "RCPT TO:<x@y.example>\r\n"), 503);
 	EQ(world_ask(w, "MAIL FROM:<a@b.example>\r\n"), 250);
 	EQ(world_ask(w, "RCPT TO:<x@y.example>\r\n"), 250);
 	EQ(world_ask(w, "DATA\r\n"), 354);
@@ -251,7 +261,9 @@ static void story_auth_steps(struct world *w)
 	EQ(world_ask(w, "AUTH PLAIN =\r\n"), 535);
 	STR_EQ(str_from_c(w->initial), S(""));
 	w->sasl_state = AUTH_SASL_TEMPORARY;
+	EQ(w->conn_ends, 3); /* an exchange that is over is over at auth too */
 	EQ(world_ask(w, "AUTH PLAIN =\r\n"), 454);
+	EQ(w->conn_ends, 4);
 	EQ(world_ask(w, "MAIL FROM:<a@b.example>\r\n"), 530);
 	w->sasl_state = AUTH_SASL_OK;
 	w->sasl_final = true;
@@ -418,8 +430,8 @@ static void story_recipients(struct world *w)
 	HEAR(w, "452 4.5.3 ");
 	EQ(world_ask(w, "RSET\r\n"), 250);
 	EQ(world_ask(w, "MAIL FROM:<\xc3\xa9@b.example> SMTPUTF8\r\n"), 250);
-	OK(w->smtputf8);
 	EQ(world_ask(w, "RCPT TO:<\xc3\xa9@y.example>\r\n"), 250);
+	OK(w->smtputf8);
 	EQ(world_ask(w, "RSET\r\n"), 250);
 	EQ(world_ask(w, "MAIL FROM:<a@b.example>\r\n"), 250);
 	EQ(world_ask(w, "RCPT TO:<\xc3\xa9@y.example>\r\n"), 553);
@@ -441,6 +453,42 @@ static void story_auth_restarts(struct world *w)
 	open_data(w);
 	EQ(world_ask(w, "a: b\r\n\r\n.\r\n"), 250);
 	EQ(w->bodies, 1);
+}
+
+/* What became of a recipient is not known: then nothing is sent to anybody. */
+static void story_rcpt_unanswered(struct world *w)
+{
+	hello(w, SMTP_SERVICE_LMTP);
+	EQ(world_ask(w, "MAIL FROM:<a@b.example>\r\n"), 250);
+	EQ(world_ask(w, "RCPT TO:<x@y.example>\r\n"), 250);
+	EQ(world_ask(w, "RCPT TO:<lost@y.example>\r\n"), 451);
+	EQ(world_ask(w, "RCPT TO:<z@y.example>\r\n"), 451);
+	EQ(world_ask(w, "DATA\r\n"), 354);
+	EQ(world_ask(w, "a: b\r\n\r\n.\r\n"), 451);
+	EQ(w->bodies, 0);
+	EQ(w->commits, 0);
+	EQ(w->resets, 1);
+	EQ(world_ask(w, "MAIL FROM:<a@b.example>\r\n"), 250);
+	EQ(world_ask(w, "RCPT TO:<lost@y.example>\r\n"), 451);
+	EQ(world_ask(w, "RCPT TO:<z@y.example>\r\n"), 451);
+	EQ(world_ask(w, "RSET\r\n"), 250);
+	EQ(w->resets, 2);
+	open_data(w);
+	EQ(world_ask(w, "a: b\r\n\r\n.\r\n"), 250);
+}
+
+/* Errors add up until a message is taken, not for the life of the connection. */
+static void story_errors_forgiven(struct world *w)
+{
+	hello(w, SMTP_SERVICE_SMTP);
+	for (int i = 0; i < 3; i++) {
+		EQ(world_ask(w, "MAIL FROM:<a@b.example>\r\n"), 250);
+		EQ(world_ask(w, "RCPT TO:<bad@y.example>\r\n"), 550);
+		EQ(world_ask(w, "RCPT TO:<x@y.example>\r\n"), 250);
+		EQ(world_ask(w, "RCPT TO:<bad@y.example>\r\n"), 550);
+		EQ(world_ask(w, "DATA\r\n"), 354);
+		EQ(world_ask(w, "a: b\r\n\r\n.\r\n"), 250);
+	}
 }
 
 static void story_hops(struct world *w)
@@ -475,7 +523,6 @@ static void story_stop(struct world *w)
 static void story_cut(struct world *w)
 {
 	static const char *const talks[] = {
-		"EHLO c\r\nMAIL FROM:<a@b.example>\r\n",
 		"EHLO c\r\nMAIL FROM:<a@b.example>\r\nRCPT TO:<x@y.example>\r\n",
 		"EHLO c\r\nMAIL FROM:<a@b.example>\r\nRCPT TO:<x@y.example>\r\nDATA\r\na: "
 		"b\r\n\r\n.\r",
@@ -510,10 +557,12 @@ int main(void)
 	world_run("sizes", CONF "message_size_limit = 100008\n", story_sizes);
 	world_run("somebody is away", CONF, story_away);
 	world_run("errors", CONF "smtpd_hard_error_limit = 4\n", story_errors);
+	world_run("errors forgiven", CONF "smtpd_hard_error_limit = 4\n", story_errors_forgiven);
 	world_run("lines", CONF, story_lines);
 	world_run("recipients", CONF "smtpd_recipient_limit = 2\n", story_recipients);
 	world_run("hops", CONF, story_hops);
 	world_run("auth restarts", CONF, story_auth_restarts);
+	world_run("a recipient without an answer", CONF, story_rcpt_unanswered);
 	world_run("stop", CONF, story_stop);
 	world_run("cut", CONF, story_cut);
 	return tap_done();

@@ -4,14 +4,16 @@
  *
  * Layout: chunks of BODY_CHUNK bytes of the body, the last one shorter (an empty body has one empty
  * chunk), each AES-256-GCM with the chunk's number and whether it is the last in the nonce,
- * followed by its 16-byte tag.
+ * followed by its 16-byte tag. What is old is compressed chunk by chunk (BODY_ZSTD, body_zstd.c):
+ * the reader's interface is the same.
  */
 #ifndef STORE_BODY_H
 #define STORE_BODY_H
 
 #include "base/msg.h"
 
-enum { BODY_CHUNK = 64 * 1024, BODY_TAG = 16 };
+enum { BODY_CHUNK = 64 * 1024, BODY_TAG = 16, BODY_SALT = 7 };
+enum body_codec { BODY_PLAIN = 0, BODY_ZSTD = 1 };
 
 /* Bytes on disk for a body of `size` bytes. */
 uint64_t body_stored_size(uint64_t size);
@@ -28,5 +30,10 @@ void body_seal_chunk(struct body_cipher *c, const uint8_t key[32], uint32_t numb
  * sealed (or the segment was recycled: ask for the location again), ERR_RANGE past the end. */
 MUST_USE enum err body_read(struct body_cipher *c, int fd, const struct rec_body_location *at,
 			    uint64_t from, size_t n, char *out);
+
+/* The plain body at `at` again, compressed and sealed under the same key, into `out` (cleared; as
+ * BODY_ZSTD). ERR_DAMAGED, ERR_IO; ERR_TOO_LONG: more than `out` holds. */
+MUST_USE enum err body_compress(struct body_cipher *c, int fd, const struct rec_body_location *at,
+				struct buf *out);
 
 #endif

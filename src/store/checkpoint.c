@@ -22,13 +22,18 @@
 enum {
 	PATH_SIZE = 4096,
 	GATHER_MAX = 1024 * 1024 * 1024, /* memory while one transaction is gathered */
+#ifdef POSTHORN_SIM
+	INDEX_RESERVE_SIZE = 512 * 1024,
+#else
 	INDEX_RESERVE_SIZE = 16 * 1024 * 1024,
+#endif
+	RECORD_OVERHEAD = 4, /* operation and lengths */
 };
 #define INDEX_MAP_FIRST ((size_t)1 << 32)
 #define INDEX_RESERVE	"index/reserve"
 
 struct index_writer {
-	int dir;
+	int dir, log_dir;
 	MDB_env *env;
 	MDB_dbi dbi;
 	const struct identity *identity;
@@ -39,7 +44,7 @@ struct index_writer {
 /* What one transaction changes in the accounts. */
 struct usage_change {
 	uint32_t segment;
-	int64_t records, deletes, blobs, bytes;
+	int64_t records, deletes, blobs, bytes, record_bytes, delete_bytes, plain_bytes;
 };
 
 struct apply {
@@ -169,7 +174,7 @@ enum err index_writer_open(int dir, const char *path, const struct identity *id,
 
 	if (!x)
 		return ERR_NO_MEMORY;
-	*x = (struct index_writer){ .dir = dir, .identity = id, .log = log };
+	*x = (struct index_writer){ .dir = dir, .log_dir = dir, .identity = id, .log = log };
 	err = os_mkdir(dir, "index", 0700);
 	if (!err || err == ERR_EXISTS)
 		err = index_reader_open(path, id, &probe);
@@ -187,6 +192,16 @@ enum err index_writer_open(int dir, const char *path, const struct identity *id,
 	reserve_make(x);
 	*out = x;
 	return ERR_OK;
+}
+
+enum err index_writer_reader(struct index_writer *x, struct index_reader **out)
+{
+	return index_reader_borrow(x->env, out);
+}
+
+void index_writer_read_from(struct index_writer *x, int log_dir)
+{
+	x->log_dir = log_dir;
 }
 
 void index_writer_close(struct index_writer *x)
@@ -251,21 +266,30 @@ static enum err usage_add(struct apply *a, uint32_t segment, struct usage_change
 	u->deletes += by.deletes;
 	u->blobs += by.blobs;
 	u->bytes += by.bytes;
+	u->record_bytes += by.record_bytes;
+	u->delete_bytes += by.delete_bytes;
+	u->plain_bytes += by.plain_bytes;
 	return ERR_OK;
 }
 
 /* A version comes (sign 1) or goes (-1). `stored`: with its segment in front. */
 static enum err account_for(struct apply *a, str key, str stored, int64_t sign)
 {
+	str value = str_from(stored, INDEX_PREFIX);
 	uint32_t segment;
 	uint64_t bytes;
-	enum err err = usage_add(a, get_le32(stored.p), (struct usage_change){ .records = sign });
+	int64_t size = (int64_t)(key.n + value.n + RECORD_OVERHEAD), refers;
+	enum err err = usage_add(
+		a, get_le32(stored.p),
+		(struct usage_change){ .records = sign, .record_bytes = sign * size });
 
-	if (!err && record_refers(key, str_from(stored, INDEX_PREFIX), &segment, &bytes))
-		err = usage_add(a, segment,
-				(struct usage_change){ .blobs = sign,
-						       .bytes = sign * (int64_t)bytes });
-	return err;
+	if (err || !record_refers(key, value, &segment, &bytes))
+		return err;
+	refers = sign * (int64_t)bytes;
+	return usage_add(a, segment,
+			 (struct usage_change){ .blobs = sign,
+						.bytes = refers,
+						.plain_bytes = body_is_plain(key, value) ? refers : 0 });
 }
 
 static enum err apply_entry(struct apply *a, MDB_cursor *cursor, const struct entry *e)
@@ -320,6 +344,9 @@ static int usage_write(struct apply *a, const struct usage_change *u)
 	pack_varint(&a->value, changed(unpack_varint(&old), u->deletes));
 	pack_varint(&a->value, changed(unpack_varint(&old), u->blobs));
 	pack_varint(&a->value, changed(unpack_varint(&old), u->bytes));
+	pack_varint(&a->value, changed(unpack_varint(&old), u->record_bytes));
+	pack_varint(&a->value, changed(unpack_varint(&old), u->delete_bytes));
+	pack_varint(&a->value, changed(unpack_varint(&old), u->plain_bytes));
 	return buf_failed(&a->value) ? ENOMEM : put_own(a->txn, a->x->dbi, &k, buf_str(&a->value));
 }
 
@@ -422,7 +449,9 @@ static enum err gather_frame(struct gather *g, const struct frame_header *h, str
 				   buf_str(&g->value), &e, &v);
 		if (!err && r.op == RECORD_DELETE)
 			err = usage_add(&g->deletes, segment,
-					(struct usage_change){ .deletes = 1 });
+					(struct usage_change){
+						.deletes = 1,
+						.delete_bytes = (int64_t)r.key.n + 2 });
 		if (err)
 			return err;
 		g->records++;
@@ -516,7 +545,7 @@ enum err index_bring_up(struct index_writer *x, uint64_t limit, struct log_place
 	if (!err && !g.changes)
 		err = ERR_NO_MEMORY;
 	if (!err)
-		err = log_reader_new(x->dir, x->identity, x->log, &g.place, limit, &r);
+		err = log_reader_new(x->log_dir, x->identity, x->log, &g.place, limit, &r);
 	if (!err)
 		err = gather_all(x, r, limit, &g);
 	if (!err)

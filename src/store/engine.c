@@ -5,10 +5,30 @@
  * is told to anybody only when it is durable. Hints, replies and the queue's wake-up therefore hang
  * on the commit (struct pending) and go out from there.
  */
+#include "store/compact_priv.h"
 #include "store/store_priv.h"
 
 #include <stdio.h>
 #include <stdlib.h>
+
+/* The simulator's are small, so that segments turn over, checkpoints come often and disks fill. */
+#ifdef POSTHORN_SIM
+enum {
+	DEFAULT_SEGMENT_SIZE = 512 * 1024,
+	DEFAULT_MIN_FREE = 2 * 1024 * 1024,
+	DEFAULT_CHECKPOINT_BYTES = 1024 * 1024,
+	DEFAULT_CHECKPOINT_MEMORY = 1024 * 1024,
+	DEFAULT_CHECKPOINT_SECONDS = 2,
+};
+#else
+enum {
+	DEFAULT_SEGMENT_SIZE = SEGMENT_SIZE,
+	DEFAULT_MIN_FREE = 256 * 1024 * 1024,
+	DEFAULT_CHECKPOINT_BYTES = 128 * 1024 * 1024,
+	DEFAULT_CHECKPOINT_MEMORY = 64 * 1024 * 1024,
+	DEFAULT_CHECKPOINT_SECONDS = 30,
+};
+#endif
 
 static struct kv_options kv_options_of(const struct store_options *o)
 {
@@ -16,14 +36,16 @@ static struct kv_options kv_options_of(const struct store_options *o)
 		.dir = o->dir,
 		.path = o->path,
 		.log = o->log,
-		.segment_size = o->segment_size ? o->segment_size : SEGMENT_SIZE,
-		.min_free = o->min_free ? o->min_free : 256u * 1024 * 1024,
-		.checkpoint_bytes = o->checkpoint_bytes ? o->checkpoint_bytes : 128u * 1024 * 1024,
+		.segment_size = o->segment_size ? o->segment_size : DEFAULT_SEGMENT_SIZE,
+		.min_free = o->min_free ? o->min_free : DEFAULT_MIN_FREE,
+		.checkpoint_bytes =
+			o->checkpoint_bytes ? o->checkpoint_bytes : DEFAULT_CHECKPOINT_BYTES,
 		.checkpoint_memory =
-			o->checkpoint_memory ? o->checkpoint_memory : 64u * 1024 * 1024,
+			o->checkpoint_memory ? o->checkpoint_memory : DEFAULT_CHECKPOINT_MEMORY,
 		.may_wait = o->may_wait,
-		.checkpoint_ns =
-			(int64_t)(o->checkpoint_seconds ? o->checkpoint_seconds : 30) * 1000000000,
+		.checkpoint_ns = (int64_t)(o->checkpoint_seconds ? o->checkpoint_seconds
+								 : DEFAULT_CHECKPOINT_SECONDS) *
+				 1000000000,
 	};
 }
 
@@ -48,6 +70,7 @@ enum err store_open(const struct store_options *options, struct store **out)
 	buf_init(&s->value, RECORD_VALUE_MAX);
 	buf_init(&s->cold, 128 * 1024);
 	buf_init(&s->scratch, MSG_MAX);
+	buf_init(&s->compact.value, RECORD_VALUE_MAX);
 	for (size_t i = 0; i < SEGMENT_FDS; i++)
 		s->fds[i].fd = -1;
 	s->bodies = body_cipher_new();
@@ -71,6 +94,7 @@ void store_close(struct store *s)
 	txns_free(s);
 	leases_free(s);
 	recent_free(s);
+	compact_free(s);
 	segment_fds_close(s);
 	body_cipher_free(s->bodies);
 	hasher_free(s->hasher);
@@ -140,6 +164,9 @@ enum err store_settle(struct store *s)
 struct store_index {
 	struct identity identity;
 	struct index_writer *writer;
+	struct index_reader *reader; /* of what the writer wrote, for compaction */
+	struct compact_sources sources;
+	struct compactor *compactor; /* the pass under way, or NULL */
 };
 
 enum err store_index_open(const struct store_options *options, struct store_index **out)
@@ -153,17 +180,26 @@ enum err store_index_open(const struct store_options *options, struct store_inde
 	if (!err)
 		err = index_writer_open(options->dir, options->path, &x->identity, options->log,
 					false, &x->writer);
-	if (err)
-		free(x);
-	else
-		*out = x;
-	return err;
+	if (!err)
+		err = index_writer_reader(x->writer, &x->reader);
+	if (err) {
+		store_index_close(x);
+		return err;
+	}
+	x->sources = (struct compact_sources){ .dir = options->dir,
+					       .identity = &x->identity,
+					       .log = options->log,
+					       .index = x->reader };
+	*out = x;
+	return ERR_OK;
 }
 
 void store_index_close(struct store_index *x)
 {
 	if (!x)
 		return;
+	compactor_free(x->compactor);
+	index_reader_close(x->reader);
 	index_writer_close(x->writer);
 	free(x);
 }
@@ -184,6 +220,41 @@ enum err store_index_run(struct store_index *x, uint64_t position, uint64_t *cov
 	return err;
 }
 
+enum err store_index_plan(struct store_index *x, const struct msg_cp_plan *in, struct buf *list,
+			  struct msg_cp_planned *out)
+{
+	struct compact_plan plan;
+	enum err err = compact_plan_make(&x->sources, in, &plan);
+
+	compactor_free(x->compactor);
+	x->compactor = NULL;
+	if (!err)
+		compact_plan_encode(&plan, list, out);
+	if (!err && plan.count)
+		err = compactor_new(&x->sources, &plan, &x->compactor);
+	compact_plan_free(&plan);
+	return err;
+}
+
+enum err store_index_step(struct store_index *x, uint32_t bytes, struct buf *items,
+			  struct buf *blobs, bool *more)
+{
+	enum err err = x->compactor ? compactor_step(x->compactor, bytes, items, blobs, more)
+				    : ERR_STALE;
+
+	if (err || !*more) {
+		compactor_free(x->compactor);
+		x->compactor = NULL;
+	}
+	return err;
+}
+
+void store_set_limits(struct store *s, const struct store_limits *limits)
+{
+	s->options.limits = *limits;
+	s->compact.next_plan = s->kept_next = 0;
+}
+
 bool store_checkpoint_due(struct store *s, bool force, uint64_t *position)
 {
 	return kv_checkpoint_due(s->kv, os_monotonic_ns(), force, position);
@@ -192,7 +263,7 @@ bool store_checkpoint_due(struct store *s, bool force, uint64_t *position)
 void store_checkpoint_done(struct store *s, uint64_t position)
 {
 	kv_checkpoint_done(s->kv, position);
-	segments_recycle(s);
+	segments_recycle(s, false);
 }
 
 void store_checkpoint_failed(struct store *s)

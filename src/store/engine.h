@@ -41,6 +41,14 @@ struct store_hooks {
 		       str text);
 };
 
+/* What may be changed while it runs. */
+struct store_limits {
+	unsigned percent;    /* a segment of which no more is wanted is emptied; 0: when nothing is */
+	uint64_t rate;	     /* bytes a second that compaction moves; 0: as fast as it goes */
+	int64_t compress_us; /* bodies of this age are compressed; 0: never */
+	int64_t keep_us;     /* expunged messages can be recovered for so long; 0: not at all */
+};
+
 struct store_options {
 	int dir;	       /* the store's directory, stays the caller's */
 	const char *path;      /* the same; LMDB opens files by name */
@@ -55,6 +63,7 @@ struct store_options {
 	bool may_wait; /* store_flush may wait in a short sync itself; `done` is then called from it
 			*/
 	unsigned txn_seconds; /* 900: a transaction's parts are forgotten after this time */
+	struct store_limits limits;
 };
 
 /* Creates the store where there is none, and brings its index near the log's end (all of it, where
@@ -100,6 +109,30 @@ MUST_USE enum err store_index_run(struct store_index *x, uint64_t position, uint
  * (ERR_DAMAGED, ERR_NOT_FOUND) leaves the store good for closing alone. */
 MUST_USE enum err store_checkpoint(struct store *s);
 
+/* Compaction (compact.c), in the background: these say what to ask the helper for, and take its
+ * answers. Whoever asked and gets none says that it failed. */
+bool store_compact_due(struct store *s, bool force, struct msg_cp_plan *ask);
+/* False: nothing to do. */
+bool store_compact_begin(struct store *s, const struct msg_cp_planned *plan);
+/* False with *when_ns (monotonic): not before that. */
+bool store_compact_step_due(struct store *s, struct msg_cp_step *ask, int64_t *when_ns);
+void store_compact_items(struct store *s, const struct msg_cp_items *in, str blobs);
+void store_compact_failed(struct store *s);
+/* Everything moved: after a checkpoint segments are given back. */
+bool store_compact_wants_checkpoint(struct store *s);
+bool store_compact_is_idle(const struct store *s);
+uint64_t store_compact_freed(const struct store *s); /* segments, since the start */
+/* The helper's side. */
+MUST_USE enum err store_index_plan(struct store_index *x, const struct msg_cp_plan *in,
+				   struct buf *list, struct msg_cp_planned *out);
+MUST_USE enum err store_index_step(struct store_index *x, uint32_t bytes, struct buf *items,
+				   struct buf *blobs, bool *more);
+/* All of it at once, in this process, until nothing more can be freed; or one pass. For tests and
+ * tools. */
+MUST_USE enum err store_compact(struct store *s);
+MUST_USE enum err store_compact_once(struct store *s);
+void store_set_limits(struct store *s, const struct store_limits *limits);
+
 /* Accounts. Creates it, with its mailboxes, when it is not there; remembers address and quota
  * (bytes, 0: none). */
 typedef void store_done(void *arg, enum err err, const struct msg_st_commit_reply *reply);
@@ -124,6 +157,30 @@ MUST_USE enum err store_commit(struct store *s, uint64_t account, const struct m
 			       store_done *done, void *arg);
 MUST_USE enum err store_append(struct store *s, uint64_t account, const struct msg_st_append *in,
 			       store_done *done, void *arg);
+
+/* Expunged messages that are still kept (kept.c). `from`: the least stamp, microseconds since 1970. */
+struct store_kept {
+	uint64_t stamp; /* when it went */
+	str mailbox;	/* where it was, as that was called */
+	uint32_t uid;
+	uint64_t size;
+	int64_t received_us;
+};
+struct store_recovered {
+	unsigned count;
+	uint64_t next; /* the stamp to go on from; 0: that was all */
+};
+/* By the address of the last login or delivery. ERR_NOT_FOUND. */
+MUST_USE enum err store_account_find(struct store *s, str address, uint64_t *account);
+/* Until `each` returns false. */
+MUST_USE enum err store_kept_each(struct store *s, uint64_t account, uint64_t from,
+				  bool (*each)(void *arg, const struct store_kept *k), void *arg);
+/* A few hundred of them into that mailbox, which is created when it is not there; *out holds once
+ * `done` says so. ERR_NOT_FOUND: there are none; ERR_SYNTAX (name), ERR_FULL. */
+MUST_USE enum err store_undelete(struct store *s, uint64_t account, uint64_t from, str mailbox,
+				 struct store_recovered *out, store_done *done, void *arg);
+/* Those that were kept for long enough go, some at a time. Call now and then. */
+MUST_USE enum err store_kept_expire(struct store *s);
 
 /* Reads. */
 struct store_reply {

@@ -26,6 +26,9 @@ enum {
 /* Features that a reader of version 1 does not know. One of `must` it must not read past, one of
  * `may` it can ignore. */
 enum { FEATURES_MUST_KNOWN = 0, FRAME_FLAGS_MUST = 0xff };
+/* A frame that fsck made whole again: its bytes 88 to 91 are what makes its CRC the one that the
+ * next frame names. May be ignored. */
+enum { FRAME_REPAIRED = 0x100, FRAME_FORGED_AT = 88 };
 
 static inline uint64_t position_of(uint32_t segment, uint32_t offset)
 {

@@ -180,6 +180,46 @@ enum err kv_identity_prepare(int dir, const char *path, const struct log *log, s
 	return ERR_OK;
 }
 
+enum err kv_identity_survey(int dir, str from_index, enum err states[IDENTITY_COPIES],
+			    struct identity *out)
+{
+	struct copy copies[IDENTITY_COPIES] = { { .name = IDENTITY_FILE }, { .name = IDENTITY_COPY } };
+	uint8_t store[STORE_ID_SIZE];
+	enum err owner = segments_owner(dir, store);
+	const struct identity *id;
+	bool is_new = owner == ERR_NOT_FOUND;
+
+	if (owner && owner != ERR_NOT_FOUND && owner != ERR_DAMAGED)
+		return owner;
+	for (size_t i = 0; i < IDENTITY_COPIES; i++) {
+		if (copies[i].name)
+			copies[i].state = copy_read(dir, copies[i].name, &copies[i].id);
+		else
+			copies[i].state = from_index.n ? identity_get(from_index, &copies[i].id)
+						       : ERR_NOT_FOUND;
+		is_new = is_new && copies[i].state == ERR_NOT_FOUND;
+		if (copies[i].state == ERR_UNSUPPORTED)
+			return ERR_UNSUPPORTED;
+	}
+	id = choose(copies, IDENTITY_COPIES, owner, store);
+	for (size_t i = 0; i < IDENTITY_COPIES; i++)
+		states[i] = !copies[i].state && id && !same(&copies[i].id, id) ? ERR_CONFLICT
+									       : copies[i].state;
+	if (!id)
+		return is_new ? ERR_NOT_FOUND : ERR_DAMAGED;
+	*out = *id;
+	return ERR_OK;
+}
+
+enum err kv_identity_restore(int dir, const struct identity *id)
+{
+	struct copy copies[] = { { .name = IDENTITY_FILE, .new_name = "identity.new" },
+				 { .name = IDENTITY_COPY, .new_name = "log/identity.new" } };
+	enum err err = copy_write(dir, &copies[1], id);
+
+	return err ? err : copy_write(dir, &copies[0], id);
+}
+
 enum err kv_identity(int dir, struct identity *out)
 {
 	enum err err = copy_read(dir, IDENTITY_FILE, out);

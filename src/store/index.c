@@ -21,7 +21,7 @@ struct index_reader {
 	MDB_env *env;
 	MDB_txn *txn;
 	MDB_dbi dbi;
-	bool is_active, has_dbi, is_damaged;
+	bool is_active, has_dbi, is_damaged, is_borrowed;
 };
 
 struct index_cursor {
@@ -174,13 +174,25 @@ enum err index_reader_open(const char *path, const struct identity *id, struct i
 	return ERR_OK;
 }
 
+enum err index_reader_borrow(struct MDB_env *env, struct index_reader **out)
+{
+	struct index_reader *x = calloc(1, sizeof(*x));
+
+	if (!x)
+		return ERR_NO_MEMORY;
+	x->env = env;
+	x->is_borrowed = true;
+	*out = x;
+	return ERR_OK;
+}
+
 void index_reader_close(struct index_reader *x)
 {
 	if (!x)
 		return;
 	if (x->txn)
 		mdb_txn_abort(x->txn);
-	if (x->env)
+	if (x->env && !x->is_borrowed)
 		mdb_env_close(x->env);
 	free(x);
 }
@@ -298,6 +310,9 @@ enum err index_usage(struct index_reader *x, uint32_t segment, struct segment_us
 	out->deletes = unpack_varint(&u);
 	out->blobs = unpack_varint(&u);
 	out->bytes = unpack_varint(&u);
+	out->record_bytes = unpack_varint(&u);
+	out->delete_bytes = unpack_varint(&u);
+	out->plain_bytes = unpack_varint(&u);
 	return u.failed ? ERR_DAMAGED : ERR_OK;
 }
 
@@ -339,6 +354,11 @@ enum err index_cursor_get(struct index_cursor *c, str *key, str *value)
 		return noted(c->reader, err_from_mdb(c->state));
 	*key = str_of(c->key.mv_data, c->key.mv_size);
 	return value_take(c->reader, *key, &c->value, value);
+}
+
+uint32_t index_cursor_segment(const struct index_cursor *c)
+{
+	return get_le32(c->value.mv_data);
 }
 
 enum err index_cursor_next(struct index_cursor *c)

@@ -16,7 +16,7 @@
 enum {
 	INDEX_STEP = 64 * 1024 * 1024, /* bytes of records in one transaction, roughly */
 	INDEX_PREFIX = 8,	       /* segment and CRC, before each value */
-	INDEX_LAYOUT = 2,	       /* of the file; another one is rebuilt */
+	INDEX_LAYOUT = 3,	       /* of the file; another one is rebuilt */
 	INDEX_ID_SIZE = 1 + IDENTITY_SIZE,
 };
 
@@ -29,16 +29,21 @@ struct segment_usage {
 	uint64_t deletes; /* that may still be needed to end older records */
 	uint64_t blobs;	  /* references to bodies and cold rows */
 	uint64_t bytes;	  /* of those */
+	uint64_t record_bytes, delete_bytes;
+	uint64_t plain_bytes; /* of bodies that are not compressed */
 };
 
 struct index_reader;
 struct index_cursor;
+struct MDB_env;
 
 /* ERR_NOT_FOUND: there is none; ERR_DAMAGED: not ours, or not readable: build it anew. `path`: the
  * store's. */
 MUST_USE enum err index_reader_open(const char *path, const struct identity *id,
 				    struct index_reader **out);
 void index_reader_close(struct index_reader *x);
+/* LMDB takes a file once in a process: over an environment that stays its owner's. */
+MUST_USE enum err index_reader_borrow(struct MDB_env *env, struct index_reader **out);
 /* Some read found that it is not what was written. */
 bool index_is_damaged(const struct index_reader *x);
 /* The store's identity as the index has it. */
@@ -57,6 +62,7 @@ void index_cursor_close(struct index_cursor *c);
 /* ERR_EOF at the end. */
 MUST_USE enum err index_cursor_get(struct index_cursor *c, str *key, str *value);
 MUST_USE enum err index_cursor_next(struct index_cursor *c);
+uint32_t index_cursor_segment(const struct index_cursor *c); /* of the current record */
 
 struct index_writer;
 
@@ -66,6 +72,10 @@ struct index_writer;
 MUST_USE enum err index_writer_open(int dir, const char *path, const struct identity *id,
 				    const struct log *log, bool may_create,
 				    struct index_writer **out);
+/* To read what it wrote, in the same process. Ends with index_reader_close, before the writer. */
+MUST_USE enum err index_writer_reader(struct index_writer *x, struct index_reader **out);
+/* The log of another directory: fsck makes an index beside the one that is there. */
+void index_writer_read_from(struct index_writer *x, int log_dir);
 /* Reads all of it. ERR_DAMAGED. */
 MUST_USE enum err index_check(struct index_writer *x);
 /* Removes the index: it is rebuilt when it is opened next. */

@@ -160,20 +160,29 @@ void kv_delete(struct kv *kv, const struct key *key)
 
 void kv_put_placed(struct kv *kv, const struct key *key, str value, unsigned blob)
 {
+	kv_put_moved(kv, key, value, blob, STR_EMPTY);
+}
+
+void kv_put_moved(struct kv *kv, const struct key *key, str value, unsigned blob, str more)
+{
 	struct kv_frame *f = kv->last;
 	struct version *v = write_record(kv, key, false, value);
 
 	if (!v)
 		return;
-	assert(value.n >= BLOB_PLACE_SIZE);
+	assert(more.n <= KV_MORE_MAX && value.n >= BLOB_PLACE_SIZE + more.n);
 	if (!array_room(&f->patches, &f->patch_room, f->patch_count, sizeof(*f->patches))) {
 		kv_fail(kv, ERR_NO_MEMORY);
 		return;
 	}
 	assert(kv->mark_blobs + blob < f->blob_count);
-	f->patches[f->patch_count++] = (struct kv_patch){ .at = buf_len(&f->records) - value.n,
-							  .version = v,
-							  .blob = (unsigned)kv->mark_blobs + blob };
+	f->patches[f->patch_count] = (struct kv_patch){ .at = buf_len(&f->records) - value.n,
+							.version = v,
+							.blob = (unsigned)kv->mark_blobs + blob,
+							.more_n = (uint8_t)more.n };
+	if (more.n)
+		memcpy(f->patches[f->patch_count].more, more.p, more.n);
+	f->patch_count++;
 }
 
 unsigned kv_blob(struct kv *kv, char *p, uint32_t size)
@@ -271,6 +280,16 @@ bool kv_newer(struct kv *kv, const struct key *key, str *value, bool *is_deleted
 	*value = str_of(e->newest->value, e->newest->size);
 	*is_deleted = e->newest->is_deleted;
 	return true;
+}
+
+bool kv_is_changed(struct kv *kv, const struct key *key)
+{
+	const struct entry *e = overlay_find(kv->young, key_str(key));
+
+	if (e && entry_version(e, kv->durable_serial))
+		return true;
+	e = kv->old ? overlay_find(kv->old, key_str(key)) : NULL;
+	return e && entry_version(e, kv->durable_serial);
 }
 
 enum err kv_get(struct kv *kv, enum kv_state state, const struct key *key, str *value)

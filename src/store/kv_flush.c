@@ -104,7 +104,8 @@ static void frame_patch(struct kv_frame *f, struct log_place at)
 			offset += f->blobs[blob].size;
 		put_le32(value, segment);
 		put_le32(value + 4, u32_of(offset));
-		memcpy(p->version->value, value, 8);
+		memcpy(value + 8, p->more, p->more_n);
+		memcpy(p->version->value, value, 8u + p->more_n);
 		next++;
 	}
 }
@@ -144,32 +145,34 @@ static void segment_give_up(struct kv *kv, const struct log_place *end)
 
 static enum err frame_write(struct kv *kv, struct kv_frame *f)
 {
-	static const char zeros[LOG_BLOCK];
+	static const char zeros[LOG_BLOCK + LOG_AHEAD];
 	char header[FRAME_HEADER_SIZE];
 	struct iovec iov[KV_BLOBS_MAX + 3];
 	uint64_t used = FRAME_HEADER_SIZE + buf_len(&f->records) + f->blobs_size;
 	uint64_t size = (used + LOG_BLOCK - 1) / LOG_BLOCK * LOG_BLOCK;
 	unsigned n = 0;
-	uint32_t crc;
+	uint32_t crc, ahead;
 	enum err err = log_writer_room(&kv->writer, size, !f->has_ordinary);
 
 	if (err)
 		return err;
 	f->begin = kv->writer.place;
+	ahead = log_writer_ahead(&kv->writer, size);
 	frame_patch(f, f->begin);
 	frame_header_fill(kv, f, header, &crc);
 	iov[n++] = (struct iovec){ header, sizeof(header) };
 	iov[n++] = (struct iovec){ f->records.p + f->records.start, buf_len(&f->records) };
 	for (size_t i = 0; i < f->blob_count; i++)
 		iov[n++] = (struct iovec){ f->blobs[i].p, f->blobs[i].size };
-	if (size > used)
-		iov[n++] = (struct iovec){ (void *)(uintptr_t)zeros, (size_t)(size - used) };
+	if (size + ahead > used)
+		iov[n++] =
+			(struct iovec){ (void *)(uintptr_t)zeros, (size_t)(size + ahead - used) };
 	err = os_pwritev_all(kv->writer.fd, iov, n, position_offset(f->begin.position));
 	if (err) {
 		segment_give_up(kv, &f->begin);
 		return err;
 	}
-	kv->writer.place.position += size;
+	log_writer_wrote(&kv->writer, size, ahead);
 	kv->writer.place.number++;
 	kv->writer.place.chain = crc;
 	kv->counts.frames++;

@@ -159,6 +159,38 @@ static enum err replay(struct kv *kv, struct log_reader *r)
 	return err == ERR_EOF ? ERR_OK : err;
 }
 
+enum err kv_view_open(int dir, const struct identity *id, const char *index_path, uint64_t limit,
+		      struct kv **out)
+{
+	struct kv *kv = calloc(1, sizeof(*kv));
+	struct log_reader *r = NULL;
+	struct log_place covered;
+	enum err err;
+
+	if (!kv)
+		return ERR_NO_MEMORY;
+	kv->options.dir = dir;
+	kv->identity = *id;
+	kv->lock_fd = kv->writer.fd = -1;
+	buf_init(&kv->scratch, RECORD_VALUE_MAX);
+	kv->young = overlay_new(KV_OVERLAY_MAX);
+	kv->cipher = log_cipher_new(id->key);
+	err = kv->young && kv->cipher ? index_reader_open(index_path, id, &kv->index)
+				      : ERR_NO_MEMORY;
+	if (!err)
+		err = index_covered(kv->index, &covered);
+	if (!err)
+		err = log_reader_new(dir, id, NULL, &covered, limit, &r);
+	if (!err)
+		err = replay(kv, r);
+	log_reader_free(r);
+	if (err)
+		kv_close(kv);
+	else
+		*out = kv;
+	return err;
+}
+
 static enum err recover(struct kv *kv)
 {
 	struct log_reader *r = NULL;

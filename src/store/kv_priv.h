@@ -17,6 +17,7 @@
 
 enum {
 	KV_BLOBS_MAX = 480,		    /* in a frame: what one pwritev takes */
+	KV_MORE_MAX = 8,
 	KV_PENDING_MAX = 256 * 1024 * 1024, /* bytes in frames that are not durable */
 	KV_QUICK_SYNC_NS = 1000 * 1000,
 	KV_QUICK_WAITERS = 8,
@@ -51,11 +52,13 @@ struct kv_blob {
 	uint32_t size;
 };
 
-/* A place to be filled in: the first 8 bytes of a value. */
+/* A place to be filled in: the first 8 bytes of a value, and what of it changes with the place. */
 struct kv_patch {
 	size_t at; /* in the frame's records */
 	struct version *version;
 	unsigned blob;
+	uint8_t more_n;
+	char more[KV_MORE_MAX]; /* the bytes behind the place */
 };
 
 struct kv_frame {
@@ -114,6 +117,11 @@ MUST_USE enum err kv_open(const struct kv_options *options, struct kv **out);
 /* Without waiting for what is pending: like a crash, whoever waits is told ERR_CLOSED. */
 void kv_close(struct kv *kv);
 
+/* What a store would serve, for reading alone, and without writing anything: the index at
+ * `index_path`, and what the log says behind it, up to `limit`. */
+MUST_USE enum err kv_view_open(int dir, const struct identity *id, const char *index_path,
+			       uint64_t limit, struct kv **out);
+
 /* Makes the store's files where there are none, and brings the index near the end of the log. */
 MUST_USE enum err kv_prepare(const struct kv_options *options);
 /* The next kv_prepare rebuilds the index. */
@@ -125,12 +133,26 @@ void kv_steady(struct kv *kv);
 MUST_USE enum err kv_identity_prepare(int dir, const char *path, const struct log *log,
 				      struct identity *out);
 MUST_USE enum err kv_identity(int dir, struct identity *out);
+/* The state of each copy (identity, log/identity, and the one in the index, which the caller hands
+ * in), and which is right. ERR_CONFLICT: good, but another store's. ERR_NOT_FOUND: there is no
+ * store; ERR_DAMAGED: none is left. Changes nothing. */
+enum { IDENTITY_COPIES = 3 };
+MUST_USE enum err kv_identity_survey(int dir, str from_index, enum err states[IDENTITY_COPIES],
+				     struct identity *out);
+/* Both files, from that one. */
+MUST_USE enum err kv_identity_restore(int dir, const struct identity *id);
 
 /* `frees_space`: may use the reserve. ERR_FULL, ERR_BUSY, ERR_IO. */
 MUST_USE enum err kv_begin(struct kv *kv, bool frees_space);
 void kv_put(struct kv *kv, const struct key *key, str value);
 /* The value's first 8 bytes become the place of that blob. */
 void kv_put_placed(struct kv *kv, const struct key *key, str value, unsigned blob);
+/* The same for what is there and moves: until the frame is laid out, the value says where it lies
+ * now, and a later change in between goes on from that. `more`: what then stands behind the place.
+ */
+void kv_put_moved(struct kv *kv, const struct key *key, str value, unsigned blob, str more);
+/* The durable version of this key is newer than the index. */
+bool kv_is_changed(struct kv *kv, const struct key *key);
 void kv_delete(struct kv *kv, const struct key *key);
 /* Takes over memory from malloc. The number of the blob in this commit. */
 unsigned kv_blob(struct kv *kv, char *p, uint32_t size);

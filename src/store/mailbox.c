@@ -208,6 +208,18 @@ static enum err create_parents(struct change *c, str name)
 	return ERR_OK;
 }
 
+enum err mailbox_obtain(struct change *c, str name, struct mailbox *m)
+{
+	enum err err = name_check(name);
+
+	if (!err)
+		err = find_name(c, name, m);
+	if (err != ERR_NOT_FOUND && (err || !m->is_gone))
+		return err;
+	err = create_parents(c, name);
+	return err ? err : create_one(c, name, MAILBOX_PLAIN, true, m);
+}
+
 static enum err operation_create(struct change *c, const struct msg_st_commit *in)
 {
 	struct mailbox m;

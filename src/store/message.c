@@ -233,12 +233,15 @@ static void tombstone_add(struct tombstone *t, uint32_t uid)
 	t->first = t->last = uid;
 }
 
-enum { TOMBSTONE_PIECE = 32 * 1024 };
+enum {
+	TOMBSTONE_PIECE = 32 * 1024,
+	TOMBSTONES_KEPT = 1000, /* of a mailbox, at least: a phone that was off for weeks */
+};
 
 /* Pieces of one commit's: their last UID tells them apart. */
-static void tombstone_save(struct change *c, uint32_t mailbox, struct tombstone *t)
+static void tombstone_save(struct change *c, struct mailbox *m, struct tombstone *t)
 {
-	struct key k = key_make3(KIND_TOMBSTONE, c->id, mailbox, c->modseq);
+	struct key k = key_make3(KIND_TOMBSTONE, c->id, m->id, c->modseq);
 
 	tombstone_flush(t);
 	key_number(&k, t->last);
@@ -246,8 +249,45 @@ static void tombstone_save(struct change *c, uint32_t mailbox, struct tombstone 
 		kv_fail(c->store->kv, ERR_NO_MEMORY);
 	else
 		kv_put(c->store->kv, &k, buf_str(&t->ranges));
+	m->tombstones++;
 	buf_clear(&t->ranges);
 	t->first = t->last = t->before = 0;
+}
+
+/* The older ones go when there are too many. Whoever asks for what went since a MODSEQ below the
+ * floor is told all UIDs that are not there (RFC 7162 3.2.5.1), which the rows say. */
+static enum err tombstones_prune(struct change *c, struct mailbox *m)
+{
+	struct key prefix = key_make2(KIND_TOMBSTONE, c->id, m->id), k;
+	struct kv_cursor cursor;
+	str key, value;
+	enum err err;
+
+	if (m->tombstones < 2 * TOMBSTONES_KEPT)
+		return ERR_OK;
+	err = kv_cursor_open(c->store->kv, KV_PENDING, key_str(&prefix), key_str(&prefix), false,
+			     &cursor);
+	while (!err && m->tombstones > TOMBSTONES_KEPT &&
+	       !(err = kv_cursor_next(&cursor, &key, &value))) {
+		struct unpack u = { .rest = str_from(key, prefix.n) };
+		uint64_t modseq = unpack_key_number(&u);
+
+		if (u.failed || key.n > KEY_MAX) {
+			err = ERR_DAMAGED;
+			break;
+		}
+		k.n = (uint8_t)key.n;
+		memcpy(k.p, key.p, key.n);
+		kv_delete(c->store->kv, &k);
+		m->floor = MAX(m->floor, modseq);
+		m->tombstones--;
+	}
+	kv_cursor_close(&cursor);
+	if (err != ERR_EOF)
+		return err;
+	/* From before they were counted. */
+	m->tombstones = 0;
+	return ERR_OK;
 }
 
 static void row_remove(struct change *c, struct mailbox *m, const struct row *r,
@@ -259,14 +299,18 @@ static void row_remove(struct change *c, struct mailbox *m, const struct row *r,
 	message_count(c, m, r, -1);
 	tombstone_add(t, r->uid);
 	if (buf_len(&t->ranges) > TOMBSTONE_PIECE)
-		tombstone_save(c, m->id, t);
+		tombstone_save(c, m, t);
 }
 
 static void removed(struct change *c, struct mailbox *m, struct tombstone *t, bool any)
 {
+	enum err err;
+
 	if (any) {
 		if (t->first)
-			tombstone_save(c, m->id, t);
+			tombstone_save(c, m, t);
+		if ((err = tombstones_prune(c, m)))
+			kv_fail(c->store->kv, err);
 		m->modseq = c->modseq;
 		mailbox_save(c, m);
 		pending_hint(c->pending, c->id, m->id, c->modseq);
@@ -274,9 +318,20 @@ static void removed(struct change *c, struct mailbox *m, struct tombstone *t, bo
 	buf_free(&t->ranges);
 }
 
+/* What it referred to goes, or is kept for a while. A row that is not durable is a delivery of this
+ * moment: its place is not known. */
+static enum err row_let_go(struct change *c, const struct mailbox *m, const struct row *r,
+			   bool kept)
+{
+	return kept && !place_is_unknown(r->cold)
+		       ? message_keep(c, m, r)
+		       : body_refer(c->store, c->pending, r->body, -1);
+}
+
 static enum err operation_expunge(struct change *c, struct mailbox *m,
 				  const struct msg_st_commit *in)
 {
+	bool kept = messages_are_kept(c->store, m->messages);
 	struct row_walk w = row_walk_of(c, m->id, in->uids);
 	struct uid_list gone = { .out = &c->pending->from };
 	struct tombstone t = { .first = 0 };
@@ -287,7 +342,7 @@ static enum err operation_expunge(struct change *c, struct mailbox *m,
 	while (!(err = row_walk_next(&w, &r))) {
 		row_remove(c, m, &r, &t);
 		uid_list_add(&gone, r.uid);
-		if ((err = body_refer(c->store, c->pending, r.body, -1)))
+		if ((err = row_let_go(c, m, &r, kept)))
 			break;
 	}
 	row_walk_close(&w);
@@ -295,7 +350,7 @@ static enum err operation_expunge(struct change *c, struct mailbox *m,
 	return err == ERR_EOF ? uid_list_end(&gone) : err;
 }
 
-static void row_copy(struct change *c, struct mailbox *to, struct row *r)
+void row_copy(struct change *c, struct mailbox *to, struct row *r)
 {
 	r->uid = to->uidnext++;
 	r->modseq = c->modseq;
@@ -372,11 +427,12 @@ enum err messages_move_all(struct change *c, uint32_t from, struct mailbox *to)
 	struct kv_cursor cursor;
 	struct mailbox m;
 	uint64_t numbers[3];
-	bool any = false;
+	bool any = false, kept;
 	str key, value;
 	struct row r;
 	enum err err = mailbox_load(c->store, KV_PENDING, c->id, from, &m);
 
+	kept = !err && messages_are_kept(c->store, m.messages);
 	if (!err)
 		err = kv_cursor_open(c->store->kv, KV_PENDING, key_str(&prefix), key_str(&prefix),
 				     false, &cursor);
@@ -398,7 +454,7 @@ enum err messages_move_all(struct change *c, uint32_t from, struct mailbox *to)
 		if (to)
 			row_copy(c, to, &r);
 		else
-			err = body_refer(c->store, c->pending, r.body, -1);
+			err = row_let_go(c, &m, &r, kept);
 	}
 	kv_cursor_close(&cursor);
 	removed(c, &m, &t, any);

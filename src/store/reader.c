@@ -29,6 +29,7 @@ struct reader_segment {
 	uint32_t number;
 	uint32_t size;		     /* of the file */
 	uint32_t end;		     /* where frames end for certain; 0: unknown */
+	bool is_emptied;	     /* by compaction: its header alone is left */
 	uint32_t predecessor, chain; /* as its header says */
 };
 
@@ -85,6 +86,7 @@ static enum err segment_load(struct log_reader *r, const struct identity *id, ui
 			log_error(r->log, "store-foreign", "file=%s what=another-store", name);
 		return ERR_DAMAGED;
 	}
+	s->is_emptied = segment_is_emptied(st.size);
 	s->predecessor = h.predecessor;
 	s->chain = h.chain;
 	if (before && h.predecessor == before->number)
@@ -131,7 +133,8 @@ static enum err segment_enter(struct log_reader *r)
 
 	os_close(r->fd);
 	r->fd = -1;
-	if (r->at == 0 || r->segments[r->at].predecessor != r->segments[r->at - 1].number)
+	if (r->at == 0 || r->segments[r->at - 1].is_emptied ||
+	    r->segments[r->at].predecessor != r->segments[r->at - 1].number)
 		r->is_chained = false;
 	segment_name(name, r->segments[r->at].number);
 	return os_open(r->dir, name, OS_READ, &r->fd);
@@ -165,6 +168,8 @@ static enum err reader_start(struct log_reader *r, const struct log_place *from)
 	if (from->position) {
 		while (r->at < r->count &&
 		       r->segments[r->at].number < position_segment(from->position))
+			r->at++;
+		while (r->at < r->count && r->segments[r->at].is_emptied)
 			r->at++;
 		/* The index knows what stood there, but for the bodies: it is kept, and numbers go
 		 * on behind it, so that no UID is given again. */
@@ -235,39 +240,45 @@ static enum err unreadable(enum err err)
 	return err == ERR_EOF || err == ERR_IO ? ERR_DAMAGED : err;
 }
 
-/* The frame at `offset` of the current segment, its header and records checked (and left sealed in
- * r->records). ERR_DAMAGED: there is none. */
-static enum err frame_check(struct log_reader *r, uint32_t offset, struct frame_header *h)
+enum err frame_load(int fd, uint64_t store, uint64_t position, uint32_t bound, struct buf *records,
+		    struct frame_header *h)
 {
-	uint32_t bound = segment_bound(r), crc;
+	uint32_t offset = position_offset(position), crc;
 	char bytes[FRAME_HEADER_SIZE], *p;
 	enum err err;
 
 	if (offset > bound || bound - offset < LOG_BLOCK)
 		return ERR_DAMAGED;
-	if ((err = os_pread_all(r->fd, bytes, sizeof(bytes), offset)))
+	if ((err = os_pread_all(fd, bytes, sizeof(bytes), offset)))
 		return unreadable(err);
 	if ((err = frame_header_get(str_of(bytes, sizeof(bytes)), h)))
 		return err;
-	if (h->store != r->store || h->position != position_of(r->segments[r->at].number, offset) ||
-	    frame_size(h) > bound - offset)
+	if (h->store != store || h->position != position || frame_size(h) > bound - offset)
 		return ERR_DAMAGED;
-	buf_clear(&r->records);
-	p = buf_reserve(&r->records, h->records_size);
+	buf_clear(records);
+	p = buf_reserve(records, h->records_size);
 	if (!p)
 		return ERR_NO_MEMORY;
-	if ((err = os_pread_all(r->fd, p, h->records_size, offset + FRAME_HEADER_SIZE)))
+	if ((err = os_pread_all(fd, p, h->records_size, offset + FRAME_HEADER_SIZE)))
 		return unreadable(err);
-	buf_added(&r->records, h->records_size);
+	buf_added(records, h->records_size);
 	crc = crc32c(0, str_of(bytes + 8, FRAME_HEADER_SIZE - 8));
-	if (crc32c(crc, buf_str(&r->records)) != h->crc)
+	if (crc32c(crc, buf_str(records)) != h->crc)
 		return ERR_DAMAGED;
 	return h->flags & FRAME_FLAGS_MUST ? ERR_UNSUPPORTED : ERR_OK;
 }
 
-static enum err blobs_check(struct log_reader *r, uint32_t offset, const struct frame_header *h)
+/* The frame at `offset` of the current segment, its header and records checked (and left sealed in
+ * r->records). ERR_DAMAGED: there is none. */
+static enum err frame_check(struct log_reader *r, uint32_t offset, struct frame_header *h)
 {
-	uint64_t at = (uint64_t)offset + FRAME_HEADER_SIZE + h->records_size;
+	return frame_load(r->fd, r->store, position_of(r->segments[r->at].number, offset),
+			  segment_bound(r), &r->records, h);
+}
+
+enum err frame_blobs_check(int fd, const struct frame_header *h, struct buf *window)
+{
+	uint64_t at = position_offset(h->position) + (uint64_t)FRAME_HEADER_SIZE + h->records_size;
 	uint32_t left = h->blobs_size, crc = 0;
 
 	while (left) {
@@ -275,10 +286,10 @@ static enum err blobs_check(struct log_reader *r, uint32_t offset, const struct 
 		char *p;
 		enum err err;
 
-		buf_clear(&r->block);
-		if (!(p = buf_reserve(&r->block, n)))
+		buf_clear(window);
+		if (!(p = buf_reserve(window, n)))
 			return ERR_NO_MEMORY;
-		if ((err = os_pread_all(r->fd, p, n, at)))
+		if ((err = os_pread_all(fd, p, n, at)))
 			return unreadable(err);
 		crc = crc32c(crc, str_of(p, n));
 		at += n;
@@ -434,7 +445,7 @@ enum err log_reader_next(struct log_reader *r, struct log_frame *f)
 
 		if (position_of(s->number, r->offset) >= r->limit)
 			return ERR_EOF;
-		if (s->end && r->offset >= s->end) {
+		if (s->is_emptied || (s->end && r->offset >= s->end)) {
 			err = segment_leave(r);
 			continue;
 		}
@@ -451,7 +462,7 @@ enum err log_reader_next(struct log_reader *r, struct log_frame *f)
 			return err;
 		if (is_vouched_for(r, &h, position_of(s->number, r->offset) + frame_size(&h)))
 			return frame_take(r, &h, f);
-		err = blobs_check(r, r->offset, &h);
+		err = frame_blobs_check(r->fd, &h, &r->block);
 		if (err == ERR_OK)
 			return frame_take(r, &h, f);
 		if (err == ERR_DAMAGED) {

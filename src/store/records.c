@@ -96,6 +96,8 @@ void mailbox_put(struct buf *b, const struct mailbox *m)
 	pack_varint(b, (m->is_subscribed ? MAILBOX_IS_SUBSCRIBED : 0u) |
 			       (m->is_gone ? MAILBOX_IS_GONE : 0u));
 	pack_str(b, m->name);
+	pack_varint(b, m->floor);
+	pack_varint(b, m->tombstones);
 }
 
 enum err mailbox_get(str value, uint32_t id, struct mailbox *m)
@@ -118,6 +120,10 @@ enum err mailbox_get(str value, uint32_t id, struct mailbox *m)
 	m->is_subscribed = bits & MAILBOX_IS_SUBSCRIBED;
 	m->is_gone = bits & MAILBOX_IS_GONE;
 	m->name = unpack_str(&u);
+	if (u.rest.n) {
+		m->floor = unpack_varint(&u);
+		m->tombstones = unpack_u32(&u);
+	}
 	return unpack_result(&u);
 }
 
@@ -137,29 +143,52 @@ void row_put(struct buf *b, const struct row *r)
 	buf_add(b, str_of(r->key, sizeof(r->key)));
 }
 
-enum err row_get(str value, uint32_t uid, struct row *r)
+static enum err row_unpack(struct unpack *u, uint32_t uid, struct row *r)
 {
-	struct unpack u = { .rest = value };
 	str key;
 
 	*r = (struct row){ 0 };
 	r->uid = uid;
-	r->cold = place_get(&u);
-	r->cold_size = unpack_u32(&u);
-	r->modseq = unpack_varint(&u);
-	r->flags.w[0] = unpack_varint(&u);
-	r->flags.w[1] = unpack_varint(&u);
-	r->body = unpack_varint(&u);
-	r->email = unpack_varint(&u);
-	r->thread = r->email + (uint64_t)unpack_signed(&u);
-	r->size = unpack_varint(&u);
-	r->received_us = unpack_signed(&u);
-	r->zone = (int32_t)unpack_signed(&u);
-	key = unpack_bytes(&u, sizeof(r->key));
-	if (u.failed)
+	r->cold = place_get(u);
+	r->cold_size = unpack_u32(u);
+	r->modseq = unpack_varint(u);
+	r->flags.w[0] = unpack_varint(u);
+	r->flags.w[1] = unpack_varint(u);
+	r->body = unpack_varint(u);
+	r->email = unpack_varint(u);
+	r->thread = r->email + (uint64_t)unpack_signed(u);
+	r->size = unpack_varint(u);
+	r->received_us = unpack_signed(u);
+	r->zone = (int32_t)unpack_signed(u);
+	key = unpack_bytes(u, sizeof(r->key));
+	if (u->failed)
 		return ERR_DAMAGED;
 	memcpy(r->key, key.p, sizeof(r->key));
 	return ERR_OK;
+}
+
+enum err row_get(str value, uint32_t uid, struct row *r)
+{
+	struct unpack u = { .rest = value };
+
+	return row_unpack(&u, uid, r);
+}
+
+void kept_put(struct buf *b, const struct row *r, str mailbox)
+{
+	row_put(b, r);
+	pack_varint(b, r->uid);
+	pack_str(b, mailbox);
+}
+
+enum err kept_get(str value, struct row *r, str *mailbox)
+{
+	struct unpack u = { .rest = value };
+	enum err err = row_unpack(&u, 0, r);
+
+	r->uid = unpack_u32(&u);
+	*mailbox = unpack_str(&u);
+	return err ? err : unpack_result(&u);
 }
 
 void body_put(struct buf *b, const struct body *d)
@@ -167,6 +196,25 @@ void body_put(struct buf *b, const struct body *d)
 	place_put(b, d->place);
 	buf_add_char(b, (char)d->codec);
 	pack_varint(b, d->stored);
+	pack_varint(b, d->size);
+	pack_varint(b, d->references);
+}
+
+void body_more_put(char out[BODY_MORE], const struct body *d)
+{
+	out[0] = (char)d->codec;
+	out[1] = (char)(d->stored | 0x80);
+	out[2] = (char)(d->stored >> 7 | 0x80);
+	out[3] = (char)(d->stored >> 14 & 0x7f);
+}
+
+void body_put_wide(struct buf *b, const struct body *d)
+{
+	char more[BODY_MORE];
+
+	body_more_put(more, d);
+	place_put(b, d->place);
+	buf_add(b, str_of(more, sizeof(more)));
 	pack_varint(b, d->size);
 	pack_varint(b, d->references);
 }
@@ -247,12 +295,20 @@ enum err queue_item_get(str value, uint64_t id, struct queue_item *q)
 	return unpack_result(&u);
 }
 
+bool body_is_plain(str key, str value)
+{
+	struct body d;
+
+	return key.n && key.p[0] == (char)KIND_BODY && body_get(value, &d) == ERR_OK &&
+	       d.codec == 0;
+}
+
 bool record_refers(str key, str value, uint32_t *segment, uint64_t *bytes)
 {
 	struct body d;
 	struct unpack u = { .rest = value };
 
-	if (key.n && key.p[0] == (char)KIND_ROW) {
+	if (key.n && (key.p[0] == (char)KIND_ROW || key.p[0] == (char)KIND_KEPT)) {
 		*segment = place_get(&u).segment;
 		*bytes = unpack_u32(&u);
 		return !u.failed && *bytes != 0;

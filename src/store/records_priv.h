@@ -19,6 +19,8 @@ enum record_kind {
 	KIND_BODY = 'B',      /* body */
 	KIND_QUEUE = 'Q',     /* queue id */
 	KIND_DUE = 'D',	      /* time, queue id */
+	KIND_KEPT = 'X',      /* account, stamp: expunged, and can be recovered */
+	KIND_KEPT_DAY = 'Y',  /* day, account: there are such of that day */
 };
 
 static inline struct key key_make(enum record_kind kind)
@@ -94,9 +96,11 @@ struct mailbox {
 	uint32_t messages, unseen, deleted;
 	uint16_t special;
 	bool is_subscribed, is_gone;
+	uint64_t floor;	     /* MODSEQ up to which tombstones were dropped */
+	uint32_t tombstones; /* records of them */
 };
 
-enum { BODY_KEY_SIZE = 32 };
+enum { BODY_KEY_SIZE = 32, BODY_MORE = 4 };
 
 struct row {
 	uint32_t uid;
@@ -138,11 +142,21 @@ void row_put(struct buf *b, const struct row *r);
 MUST_USE enum err row_get(str value, uint32_t uid, struct row *r);
 void body_put(struct buf *b, const struct body *d);
 MUST_USE enum err body_get(str value, struct body *d);
+/* Codec and stored size as they stand behind the place, always BODY_MORE bytes, so that they can be
+ * replaced together with it. Of bodies in segments: `stored` is below 2 MB. */
+void body_more_put(char out[BODY_MORE], const struct body *d);
+/* The value with its `stored` written that way. */
+void body_put_wide(struct buf *b, const struct body *d);
+/* A kept row: the row, and the name of the mailbox it was in. */
+void kept_put(struct buf *b, const struct row *r, str mailbox);
+MUST_USE enum err kept_get(str value, struct row *r, str *mailbox);
 void queue_item_put(struct buf *b, const struct queue_item *q);
 MUST_USE enum err queue_item_get(str value, uint64_t id, struct queue_item *q);
 
 /* Which segment a value refers to, and with how many bytes: for the accounts of what is alive.
  * False: none. */
 bool record_refers(str key, str value, uint32_t *segment, uint64_t *bytes);
+/* A body's record, and nobody tried to compress it. */
+bool body_is_plain(str key, str value);
 
 #endif

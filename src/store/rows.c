@@ -171,10 +171,56 @@ static enum err tombstone_read(struct gone *g, str value, uint32_t from, uint32_
 	return u.failed ? ERR_DAMAGED : err;
 }
 
+/* A range of those, or false with *to before it: enough for one reply. */
+static bool gone_range(struct buf *out, size_t *put, uint32_t first, uint32_t last, uint32_t *to)
+{
+	if ((*put)++ == GONE_MAX) {
+		*to = first - 1;
+		return false;
+	}
+	rec_uid_range_put(out, &(struct rec_uid_range){ .first = first, .last = last });
+	return true;
+}
+
+/* RFC 7162 3.2.5.1: a MODSEQ from before what is remembered. All that were given and are not there.
+ */
+static enum err gone_all_put(struct store *s, uint64_t account, const struct msg_st_rows *in,
+			     uint32_t uidnext, uint32_t *to, struct buf *out)
+{
+	struct key prefix = key_make2(KIND_ROW, account, in->mailbox);
+	struct key from = key_make3(KIND_ROW, account, in->mailbox, in->uid_from);
+	uint32_t next = MAX(in->uid_from, 1u), last = MIN(*to, uidnext - 1);
+	uint64_t numbers[3];
+	struct kv_cursor c;
+	size_t put = 0;
+	bool fits = true;
+	str key, value;
+	enum err err =
+		kv_cursor_open(s->kv, KV_DURABLE, key_str(&prefix), key_str(&from), false, &c);
+
+	while (!err && fits && next <= last && !(err = kv_cursor_next(&c, &key, &value))) {
+		if (!key_parse(key, KIND_ROW, 3, numbers)) {
+			err = ERR_DAMAGED;
+			break;
+		}
+		if (numbers[2] > last)
+			break;
+		if (numbers[2] > next)
+			fits = gone_range(out, &put, next, (uint32_t)numbers[2] - 1, to);
+		next = (uint32_t)numbers[2] + 1;
+	}
+	kv_cursor_close(&c);
+	if (err && err != ERR_EOF)
+		return err;
+	if (fits && next <= last)
+		(void)gone_range(out, &put, next, last, to);
+	return ERR_OK;
+}
+
 /* What went after `since` among [from, *to]; where that is more than a reply holds, *to becomes
  * less. */
 static enum err gone_put(struct store *s, uint64_t account, const struct msg_st_rows *in,
-			 uint32_t *to, struct buf *out)
+			 const struct mailbox *m, uint32_t *to, struct buf *out)
 {
 	struct key prefix = key_make2(KIND_TOMBSTONE, account, in->mailbox);
 	struct key first = key_make3(KIND_TOMBSTONE, account, in->mailbox, in->since + 1);
@@ -182,9 +228,11 @@ static enum err gone_put(struct store *s, uint64_t account, const struct msg_st_
 	struct kv_cursor c;
 	size_t put = 0;
 	str key, value;
-	enum err err =
-		kv_cursor_open(s->kv, KV_DURABLE, key_str(&prefix), key_str(&first), false, &c);
+	enum err err;
 
+	if (in->since < m->floor)
+		return gone_all_put(s, account, in, m->uidnext, to, out);
+	err = kv_cursor_open(s->kv, KV_DURABLE, key_str(&prefix), key_str(&first), false, &c);
 	while (!err && !(err = kv_cursor_next(&c, &key, &value)))
 		err = tombstone_read(&g, value, in->uid_from, *to);
 	kv_cursor_close(&c);
@@ -197,11 +245,8 @@ static enum err gone_put(struct store *s, uint64_t account, const struct msg_st_
 
 			for (; i + 1 < g.count && g.ranges[i + 1].first <= r.last + 1; i++)
 				r.last = MAX(r.last, g.ranges[i + 1].last);
-			if (put++ == GONE_MAX) {
-				*to = r.first - 1;
+			if (!gone_range(out, &put, r.first, r.last, to))
 				break;
-			}
-			rec_uid_range_put(out, &r);
 		}
 	}
 	free(g.ranges);
@@ -360,7 +405,7 @@ enum err store_rows(struct store *s, uint64_t account, const struct msg_st_rows 
 	if (!err)
 		err = mailbox_load(s, KV_DURABLE, account, in->mailbox, &m);
 	if (!err && in->since && m.modseq > in->since)
-		err = gone_put(s, account, in, &to, &r->b);
+		err = gone_put(s, account, in, &m, &to, &r->b);
 	if (!err && (!in->since || m.modseq > in->since))
 		err = rows_since(s, account, in, to, r, &out->next_uid);
 	if (!err && out->next_uid && buf_len(&r->b)) {
@@ -368,7 +413,7 @@ enum err store_rows(struct store *s, uint64_t account, const struct msg_st_rows 
 		 * answer. */
 		buf_clear(&r->b);
 		to = out->next_uid - 1;
-		err = gone_put(s, account, in, &to, &r->b);
+		err = gone_put(s, account, in, &m, &to, &r->b);
 	}
 	if (!err) {
 		if (!out->next_uid && to < in->uid_to)

@@ -12,15 +12,21 @@
  *
  * log/reserve is a segment kept for the day when the disk is full: it is used for changes that free
  * space, alone.
+ *
+ * The first write to a preallocated block changes the file's extents, and syncing it takes the file
+ * system's journal: half as long again, and another wake-up. So a small frame (flags, expunges,
+ * logins: many, and each waited for) comes with zeros for those behind it. Frames with bodies do
+ * not: that would write all mail twice. Segments that are used again were written before.
  */
 #include "store/log_priv.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 
-#define LOG_DIRECTORY "log"
-#define SEGMENT_NEW   LOG_DIRECTORY "/new"
-#define SEGMENT_SPARE LOG_DIRECTORY "/reserve"
+#define LOG_DIRECTORY  "log"
+#define SEGMENT_NEW    LOG_DIRECTORY "/new"
+#define SEGMENT_SPARE  LOG_DIRECTORY "/reserve"
+#define SEGMENT_HEADER LOG_DIRECTORY "/header"
 
 void segment_name(char name[SEGMENT_NAME_SIZE], uint32_t segment)
 {
@@ -101,6 +107,7 @@ enum err log_writer_open(struct log_writer *w, const struct log_place *place)
 	w->fd = -1;
 	w->place = *place;
 	w->durable = place->position;
+	w->written = position_offset(place->position);
 	w->has_reserve = os_stat(w->dir, SEGMENT_SPARE, &st) == ERR_OK;
 	for (w->recycled = 0; w->recycled < SEGMENTS_FREE_MAX; w->recycled++) {
 		recycled_name(name, w->recycled);
@@ -146,16 +153,19 @@ static enum err file_make(struct log_writer *w, const char *name, int *fd)
 
 /* Where the next segment comes from: a recycled file, new space, or the reserve. */
 static enum err file_take(struct log_writer *w, bool may_use_reserve, char name[SEGMENT_NAME_SIZE],
-			  int *fd)
+			  int *fd, uint32_t *written)
 {
 	enum err err;
 
+	*written = SEGMENT_HEADER_SIZE;
 	if (w->recycled) {
 		recycled_name(name, w->recycled - 1);
 		err = os_open(w->dir, name, OS_READ | OS_WRITE, fd);
 		w->recycled--;
-		if (!err)
+		if (!err) {
+			*written = w->segment_size;
 			return ERR_OK;
+		}
 	}
 	snprintf(name, SEGMENT_NAME_SIZE, SEGMENT_NEW);
 	err = file_make(w, name, fd);
@@ -195,10 +205,10 @@ static enum err segment_begin(struct log_writer *w, int fd, const char *name, ui
 static enum err segment_next(struct log_writer *w, bool may_use_reserve)
 {
 	char name[SEGMENT_NAME_SIZE];
-	uint32_t segment = position_segment(w->place.position) + 1;
+	uint32_t segment = position_segment(w->place.position) + 1, written;
 	bool is_named = false;
 	int fd = -1;
-	enum err err = file_take(w, may_use_reserve, name, &fd);
+	enum err err = file_take(w, may_use_reserve, name, &fd, &written);
 
 	if (!err)
 		err = segment_begin(w, fd, name, segment, &is_named);
@@ -217,6 +227,7 @@ static enum err segment_next(struct log_writer *w, bool may_use_reserve)
 	}
 	os_close(w->fd);
 	w->fd = fd;
+	w->written = written;
 	w->place.position = w->durable = position_of(segment, SEGMENT_HEADER_SIZE);
 	return ERR_OK;
 }
@@ -228,6 +239,21 @@ enum err log_writer_room(struct log_writer *w, uint64_t size, bool may_use_reser
 	if (w->fd >= 0 && position_offset(w->place.position) + size <= w->segment_size)
 		return ERR_OK;
 	return segment_next(w, may_use_reserve);
+}
+
+uint32_t log_writer_ahead(const struct log_writer *w, uint64_t size)
+{
+	uint64_t end = position_offset(w->place.position) + size;
+
+	if (size > LOG_SMALL || end <= w->written)
+		return 0;
+	return (uint32_t)MIN((uint64_t)LOG_AHEAD, w->segment_size - end);
+}
+
+void log_writer_wrote(struct log_writer *w, uint64_t size, uint32_t ahead)
+{
+	w->place.position += size;
+	w->written = MAX(w->written, position_offset(w->place.position) + ahead);
 }
 
 void log_writer_abandon(struct log_writer *w, const struct log_place *end)
@@ -260,18 +286,73 @@ enum err log_writer_make_reserve(struct log_writer *w)
 	return err;
 }
 
-enum err log_writer_recycle(struct log_writer *w, uint32_t segment)
+enum err log_writer_recycle(struct log_writer *w, uint32_t segment, bool may_keep)
 {
 	char name[SEGMENT_NAME_SIZE], free_name[SEGMENT_NAME_SIZE];
+	struct os_stat st;
 	enum err err;
 
 	segment_name(name, segment);
-	if (w->recycled < SEGMENTS_FREE_MAX) {
-		recycled_name(free_name, w->recycled);
-		err = os_rename(w->dir, name, free_name);
-		w->recycled += !err;
-	} else {
-		err = os_unlink(w->dir, name);
+	if ((err = os_stat(w->dir, name, &st)))
+		return err;
+	if (st.size < w->segment_size)
+		return os_unlink(w->dir, name);
+	if (!w->has_reserve) {
+		err = os_rename(w->dir, name, SEGMENT_SPARE);
+		w->has_reserve = !err;
+		return err;
 	}
-	return err ? err : segment_sync_directory(w->dir);
+	if (!may_keep || w->recycled == SEGMENTS_FREE_MAX)
+		return os_unlink(w->dir, name);
+	recycled_name(free_name, w->recycled);
+	err = os_rename(w->dir, name, free_name);
+	w->recycled += !err;
+	return err;
+}
+
+/* Beside it, under another name, so that it is one or the other at any time, and so that whoever
+ * has it open reads on. */
+static enum err header_copy(struct log_writer *w, const char *name)
+{
+	char header[SEGMENT_HEADER_SIZE];
+	struct segment_header h;
+	int fd;
+	enum err err = os_open(w->dir, name, OS_READ, &fd);
+
+	if (err)
+		return err;
+	err = os_pread_all(fd, header, sizeof(header), 0);
+	os_close(fd);
+	if (!err)
+		err = segment_header_get(str_of(header, sizeof(header)), &h);
+	if (!err)
+		err = os_open(w->dir, SEGMENT_HEADER, OS_WRITE | OS_CREATE | OS_TRUNCATE, &fd);
+	if (err)
+		return err;
+	err = os_pwrite_all(fd, str_of(header, sizeof(header)), 0);
+	if (!err)
+		err = os_fdatasync(fd);
+	os_close(fd);
+	return err;
+}
+
+enum err log_writer_empty(struct log_writer *w, uint32_t segment)
+{
+	char name[SEGMENT_NAME_SIZE];
+	int fd;
+	enum err err;
+
+	segment_name(name, segment);
+	err = header_copy(w, name);
+	if (!err) {
+		if (!w->has_reserve)
+			w->has_reserve = os_link(w->dir, name, SEGMENT_SPARE) == ERR_OK;
+		return os_rename(w->dir, SEGMENT_HEADER, name);
+	}
+	/* Not even a block is left on the disk: cutting the file takes none. */
+	if (err != ERR_FULL || (err = os_open(w->dir, name, OS_WRITE, &fd)))
+		return err;
+	err = os_truncate(fd, SEGMENT_HEADER_SIZE);
+	os_close(fd);
+	return err;
 }

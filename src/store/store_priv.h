@@ -36,6 +36,29 @@ enum { LEASE_SLOTS = 4096 };
 
 struct txn;
 
+struct compact_victim {
+	uint32_t number;
+	bool ends_older; /* its deletions are carried over */
+};
+
+struct compaction {
+	enum {
+		COMPACT_IDLE,
+		COMPACT_ASKED, /* for a plan */
+		COMPACT_STEPPING,
+		COMPACT_STEP_ASKED,
+		COMPACT_STEP_PENDING,
+		COMPACT_CHECKPOINT, /* all is durable up to `position` */
+	} state;
+	struct compact_victim *segments;
+	size_t count;
+	uint64_t position, failures, step_bytes;
+	int64_t next_plan, next_step; /* monotonic, nanoseconds */
+	bool is_forced, has_more, is_failed;
+	struct buf value;
+	uint64_t wanted, wasted, moved, saved, freed;
+};
+
 struct store {
 	struct store_options options;
 	struct kv *kv;
@@ -54,6 +77,10 @@ struct store {
 	uint64_t body_floor;  /* ids below were given, if only to commits that failed: their files
 				 may be there */
 	uint64_t freed_segments;
+	struct compaction compact;
+	uint64_t kept_stamp; /* the last one given */
+	int64_t kept_next;   /* when to look for what is too old; monotonic, nanoseconds */
+	uint64_t expired;    /* kept messages that went, since the start */
 	struct recent *recent[RECENT_SLOTS];
 };
 
@@ -124,6 +151,8 @@ void mailbox_save(struct change *c, const struct mailbox *m);
 void mailbox_new(struct change *c, str name, enum mailbox_special special, bool is_subscribed,
 		 struct mailbox *m);
 void account_mailboxes_create(struct change *c);
+/* The mailbox of that name; made when there is none. */
+MUST_USE enum err mailbox_obtain(struct change *c, str name, struct mailbox *m);
 MUST_USE enum err mailbox_operation(struct change *c, const struct msg_st_commit *in);
 
 /* messages */
@@ -144,6 +173,12 @@ struct new_row {
 };
 MUST_USE enum err message_add(struct change *c, struct mailbox *m, const struct new_row *n,
 			      struct row *out);
+/* A row again, in another mailbox: with a new UID there. */
+void row_copy(struct change *c, struct mailbox *to, struct row *r);
+/* Whether so many that are expunged now can be recovered; and keeps one of them, whose reference to
+ * the body goes with it. */
+bool messages_are_kept(const struct store *s, uint32_t count);
+MUST_USE enum err message_keep(struct change *c, const struct mailbox *m, const struct row *r);
 MUST_USE enum err body_refer(struct store *s, struct pending *p, uint64_t body, int64_t by);
 void flags_count(struct mailbox *m, struct msg_flags flags, int by);
 
@@ -183,8 +218,11 @@ void segment_fds_close(struct store *s);
 MUST_USE enum err location_put(struct store *s, struct buf *out, uint64_t body,
 			       const uint8_t key[BODY_KEY_SIZE]);
 
-/* Segments in which nothing is alive; after a checkpoint. */
-void segments_recycle(struct store *s);
+/* Segments in which nothing is alive, from the oldest on; after a checkpoint. `changed`: names in
+ * the directory are to be synced in any case. */
+void segments_recycle(struct store *s, bool changed);
+void segment_fd_forget(struct store *s, uint32_t segment);
+void compact_free(struct store *s);
 
 /* queue and transactions */
 /* With the state that it has. */

@@ -186,17 +186,19 @@ static enum look look(struct bench *b)
 	return !err && mail_is_there(b) ? LOOK_GOOD : LOOK_WRONG;
 }
 
+static void look_and_exit(void *b)
+{
+	os_close(2);
+	os_exit(look(b));
+}
+
 static enum look look_apart(struct bench *b)
 {
 	int pid, status = 0;
 
 	fflush(stdout);
-	if (os_fork(&pid))
+	if (os_fork(look_and_exit, b, &pid))
 		panic("fork");
-	if (pid == 0) {
-		os_close(2);
-		os_exit(look(b));
-	}
 	while (os_reap(&pid, &status) == ERR_AGAIN)
 		sched_yield();
 	return status > LOOK_WRONG ? LOOK_DAMAGED : (enum look)status;

@@ -17,7 +17,7 @@
 
 enum {
 	CHARACTER_MAX = 16, /* bytes of one unfinished character, shift sequences included */
-	CHUNK = 4096,
+	CHUNK = 1024,	    /* converted at once; on a fiber's stack */
 };
 
 struct charset {
@@ -142,14 +142,12 @@ static size_t convert(struct charset *c, str s, struct buf *out)
 	char *in = (char *)(uintptr_t)s.p;
 	size_t left = s.n;
 
-	while (left) {
-		char *to = buf_reserve(out, MIN((size_t)CHUNK, left * 4 + CHARACTER_MAX));
-		size_t room = MIN((size_t)CHUNK, left * 4 + CHARACTER_MAX), space = room, r;
+	while (left && !buf_failed(out)) {
+		char chunk[CHUNK], *to = chunk;
+		size_t room = sizeof(chunk), r = iconv(c->cd, &in, &left, &to, &room);
 
-		if (!to)
-			return 0;
-		r = iconv(c->cd, &in, &left, &to, &room);
-		buf_added(out, space - room);
+		/* From UCS-4 glibc writes what is no UTF-8: codes above U+10FFFF. */
+		(void)utf8_repair(str_of(chunk, sizeof(chunk) - room), out);
 		if (r != (size_t)-1 || errno == E2BIG)
 			continue;
 		if (errno == EINVAL && left < CHARACTER_MAX)

@@ -65,14 +65,23 @@ struct clock {
 	int hour, minute, second;
 };
 
+/* 9999-12-31 23:59:59 */
+#define LOCAL_MAX 253402300799
+
 static enum err assemble(struct civil day, struct clock t, int zone, struct date *out)
 {
+	int64_t local;
+
 	if (!civil_is_valid(day) || t.hour > 23 || t.minute > 59 || t.second > 60 ||
 	    zone > DATE_ZONE_MAX || zone < -DATE_ZONE_MAX)
 		return ERR_RANGE;
+	/* A leap second reads as the first second of the next minute, which may be in year 10000.
+	 */
+	local = days_from_civil(day) * 86400 + t.hour * 3600 + t.minute * 60 + t.second;
+	if (local > LOCAL_MAX)
+		return ERR_RANGE;
 	out->zone = (int16_t)zone;
-	out->seconds =
-		days_from_civil(day) * 86400 + t.hour * 3600 + t.minute * 60 + t.second - zone * 60;
+	out->seconds = local - zone * 60;
 	return ERR_OK;
 }
 

@@ -145,6 +145,9 @@ static void test_dates(void)
 	STR_EQ(reformatted(S("29 Feb 2023 00:00:00 +0000")), S("RANGE"));
 	STR_EQ(reformatted(S("29 Feb 2024 00:00:00 +0000")), S("Thu, 29 Feb 2024 00:00:00 +0000"));
 	STR_EQ(reformatted(S("1 Jan 2024 24:00:00 +0000")), S("RANGE"));
+	STR_EQ(reformatted(S("30 Jun 2015 23:59:60 +0000")), S("Wed, 1 Jul 2015 00:00:00 +0000"));
+	STR_EQ(reformatted(S("31 Dec 9999 23:59:59 -0100")), S("Fri, 31 Dec 9999 23:59:59 -0100"));
+	STR_EQ(reformatted(S("31 Dec 9999 23:59:60 +0000")), S("RANGE"));
 	STR_EQ(reformatted(S("1 Foo 2024 00:00:00 +0000")), S("SYNTAX"));
 	STR_EQ(reformatted(S("")), S("SYNTAX"));
 	EQ(date_parse_rfc5322(S("Thu, 1 Jan 1970 01:00:00 +0100"), &d), ERR_OK);

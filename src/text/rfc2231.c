@@ -60,8 +60,11 @@ static str join(const struct piece *run, size_t count, bool extended, struct are
 	size_t room = 2, at = 0;
 	char *to;
 
-	for (size_t i = 0; i < count; i++)
-		room += run[i].value.n * 3;
+	for (size_t i = 0; i < count; i++) {
+		room += run[i].value.n;
+		for (size_t k = 0; extended && k < run[i].value.n; k++)
+			room += run[i].value.p[k] == '%' ? 2 : 0;
+	}
 	to = arena_alloc(a, room);
 	if (!to)
 		return STR_EMPTY;

@@ -138,6 +138,11 @@ static void test_charset(void)
 	EQ(charset_to_utf8(S("iso-2022-jp"), S("\x1b$BF|K\\8l\x1b(B"), &out), ERR_OK);
 	STR_EQ(buf_str(&out), S("\xE6\x97\xA5\xE6\x9C\xAC\xE8\xAA\x9E"));
 	EQ(charset_to_utf8(S("x-no-such"), S("a"), &out), ERR_UNSUPPORTED);
+	/* A code above U+10FFFF is no character. */
+	clear();
+	EQ(charset_to_utf8(S("ucs-4"), S("\0\x20\0\0\0\0\0a"), &out), ERR_OK);
+	OK(utf8_is_valid(buf_str(&out)));
+	OK(str_ends(buf_str(&out), S("a")));
 	clear();
 	c = charset_new(S("utf-16le"));
 	for (size_t i = 0; i < 6; i++)

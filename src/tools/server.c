@@ -40,6 +40,15 @@ static int prepare(struct tool *t, struct supervisor_options *o)
 	return status;
 }
 
+static void server_main(void *arg)
+{
+	const struct supervisor_options *o = arg;
+
+	os_close_others(&o->ready_fd, 1);
+	os_detach();
+	os_exit(supervisor_main(o));
+}
+
 static int start_in_background(struct supervisor_options *o)
 {
 	int fd[2], pid;
@@ -47,17 +56,12 @@ static int start_in_background(struct supervisor_options *o)
 	size_t n = 0;
 	enum err err = os_socketpair(false, fd);
 
+	o->ready_fd = err ? -1 : fd[1];
 	if (!err)
-		err = os_fork(&pid);
+		err = os_fork(server_main, o, &pid);
 	if (err) {
 		tool_complain("the server cannot be started: %s", err_text(err));
 		return TOOL_FAILED;
-	}
-	if (pid == 0) {
-		os_close(fd[0]);
-		os_detach();
-		o->ready_fd = fd[1];
-		os_exit(supervisor_main(o));
 	}
 	os_close(fd[1]);
 	err = os_wait_readable(fd[0], -1);

@@ -1,0 +1,358 @@
+/* What happens in the run of one seed.
+ *
+ * Clients work all the time. The driver draws, again and again, a time or a file operation at which
+ * the power goes, and before it lesser faults: a role is killed, a sync fails, connections are
+ * reset, nothing gets through, the disk fills. After a cut the disk is looked at (on a copy), the
+ * server starts, is sometimes cut again while it recovers, and the clients compare what they find
+ * with what they were told. At the end everybody is kind: what is owed must arrive, the queue must
+ * run empty, and the ledger is closed.
+ *
+ * Some seeds have no cuts but bursts of work with silence in between, after each of which the roles
+ * must hold as much as after the one before: descriptors and memory do not leak. */
+#include "sim/plan.h"
+
+#include "sim/check_disk.h"
+
+#include <stdio.h>
+#include <string.h>
+
+enum {
+	SENDERS = 3,
+	CLIENTS_MAX = 2 + SENDERS + 2 * WORLD_ACCOUNTS,
+	SETTLE_SECONDS = 1800, /* simulated; back-off of the queue and of roles included */
+	BURSTS = 4,
+	BURST_SECONDS = 20,
+	USAGE_MAX = 256,
+	/* Between two silences a role may have grown by so much: a cache, a larger buffer. */
+	GROWTH_BYTES = 96 * 1024,
+	DISK_BYTES = 512 * 1024 * 1024,
+	PASSWORD_SIZE = 8,
+};
+
+struct plan {
+	const struct plan_options *options;
+	struct plan_result *result;
+	struct sim *sim;
+	struct world world;
+	struct client clients[CLIENTS_MAX];
+	unsigned n;
+	struct chance chance;
+	bool is_low; /* the disk was made small */
+};
+
+static const char password[PASSWORD_SIZE] = "secret1";
+
+static void on_trace(void *arg, const char *line)
+{
+	struct plan *p = arg;
+
+	sim_trace(p->sim, "%s", line);
+}
+
+static unsigned below(struct plan *p, unsigned n)
+{
+	return chance_below(&p->chance, n);
+}
+
+static void disturb(struct plan *p, enum disturbance_kind kind)
+{
+	world_disturb(&p->world, kind, sim_now(p->sim));
+}
+
+static void client_add(struct plan *p, const char *name, unsigned number,
+		       void (*run)(struct client *))
+{
+	struct client *c = &p->clients[p->n++];
+
+	*c = (struct client){ .world = &p->world,
+			      .number = number,
+			      .chance = { p->options->seed * 1000003 + p->n },
+			      .run = run };
+	snprintf(c->name, sizeof(c->name), "%s-%u", name, number);
+	p->world.running++;
+	(void)sim_spawn(p->sim, SIM_OUTSIDE, c->name, client_main, c);
+}
+
+static void clients_start(struct plan *p)
+{
+	client_add(p, "remote", 0, client_remote_run);
+	client_add(p, "admin", 0, client_admin_run);
+	for (unsigned i = 0; i < SENDERS; i++)
+		client_add(p, "sender", i, client_smtp_run);
+	for (unsigned i = 0; i < WORLD_ACCOUNTS; i++) {
+		client_add(p, "writer", i, client_imap_run);
+		client_add(p, "watcher", i, client_watch_run);
+	}
+}
+
+static bool address(const char *ip, unsigned port, struct addr *out)
+{
+	char text[64];
+
+	snprintf(text, sizeof(text), "%s:%u", ip, port);
+	return addr_parse(str_from_c(text), out) == ERR_OK;
+}
+
+static void world_start(struct plan *p)
+{
+	struct endpoints *at = &p->world.at;
+
+	world_init(&p->world, p->options->seed);
+	p->world.trace = on_trace;
+	p->world.trace_arg = p;
+	snprintf(at->control, sizeof(at->control), "%s/control", SIM_DATA_DIR);
+	if (!address(SIM_SERVER_IP, SIM_PORT_SMTP, &at->smtp) ||
+	    !address(SIM_SERVER_IP, SIM_PORT_LMTP, &at->lmtp) ||
+	    !address(SIM_SERVER_IP, SIM_PORT_SUBMISSION, &at->submission) ||
+	    !address(SIM_SERVER_IP, SIM_PORT_IMAP, &at->imap) ||
+	    !address(SIM_REMOTE_IP, 25, &at->remote))
+		panic("sim: an address of sim.h is none");
+	for (unsigned i = 0; i < WORLD_ACCOUNTS; i++)
+		snprintf(p->world.accounts[i].password, sizeof(p->world.accounts[i].password), "%s",
+			 password);
+}
+
+/* ---- faults ---- */
+
+static void role_kill(struct plan *p)
+{
+	static const char *const roles[] = { "store",	   "queue",  "out",    "auth",
+					     "session",	   "front",  "filter", "session+",
+					     "checkpoint", "lookup", "dns",    "admin" };
+	const char *role = roles[below(p, ARRAY_LEN(roles))];
+
+	if (!sim_kill(p->sim, role, below(p, 2)) && !sim_kill(p->sim, role, 0))
+		return;
+	disturb(p, strcmp(role, "out") == 0 ? DISTURB_KILL_OUT : DISTURB_KILL_OTHER);
+}
+
+static void disk_low(struct plan *p)
+{
+	/* So much is left that some things still fit. */
+	sim_disk_limit(p->sim, sim_disk_used(p->sim) + below(p, 4 * 1024 * 1024));
+	p->world.is_full = p->is_low = true;
+	disturb(p, DISTURB_DISK);
+}
+
+static void disk_high(struct plan *p)
+{
+	if (!p->is_low)
+		return;
+	sim_disk_limit(p->sim, DISK_BYTES);
+	p->world.is_full = p->is_low = false;
+	disturb(p, DISTURB_DISK);
+}
+
+static void fault(struct plan *p)
+{
+	p->result->faults++;
+	switch (below(p, 10)) {
+	case 0:
+		sim_fail_sync(p->sim, below(p, 2) ? "/log/" : NULL);
+		disturb(p, DISTURB_DISK);
+		break;
+	case 1:
+		sim_reset_connections(p->sim);
+		disturb(p, DISTURB_NETWORK);
+		break;
+	case 2:
+		sim_partition(p->sim, (int64_t)below(p, 3000) * SIM_MILLISECOND);
+		disturb(p, DISTURB_NETWORK);
+		break;
+	case 3:
+		disk_low(p);
+		break;
+	case 4:
+		disk_high(p);
+		break;
+	default:
+		role_kill(p);
+	}
+}
+
+/* ---- cuts ---- */
+
+static void disk_check(struct plan *p)
+{
+	struct sim_disk *disk = sim_disk_copy(p->sim);
+
+	if (sim_do(p->sim, SIM_SERVER, "disk-check", check_disk_main, &p->world) != 0)
+		world_violation(&p->world, "the check of the disk did not end");
+	sim_disk_use(p->sim, disk);
+	sim_disk_free(disk);
+}
+
+static void cut(struct plan *p)
+{
+	sim_power_cut(p->sim);
+	disturb(p, DISTURB_CUT);
+	p->result->cuts++;
+	if (below(p, 3) == 0)
+		disk_check(p);
+	if (below(p, 2))
+		disk_high(p);
+	sim_boot(p->sim);
+}
+
+static void work_until_cut(struct plan *p)
+{
+	/* From the middle of the start to several seconds of work. */
+	unsigned ms = below(p, 4) == 0 ? below(p, 400) : 400 + below(p, 4000);
+	unsigned faults = below(p, 3) == 0 ? 1 + below(p, 2) : 0;
+
+	while (faults--) {
+		(void)sim_run(p->sim, (int64_t)below(p, ms) * SIM_MILLISECOND, NULL, NULL);
+		fault(p);
+	}
+	if (below(p, 2))
+		sim_stop_at_file(p->sim, 1 + below(p, 300));
+	(void)sim_run(p->sim, (int64_t)ms * SIM_MILLISECOND, NULL, NULL);
+	sim_stop_at_file(p->sim, 0);
+	cut(p);
+}
+
+/* ---- the end ---- */
+
+enum { ALL_ACCOUNTS = (1 << WORLD_ACCOUNTS) - 1 };
+
+static bool is_settled(void *arg)
+{
+	struct plan *p = arg;
+
+	return p->world.queue_is_empty && p->world.audited == ALL_ACCOUNTS;
+}
+
+/* Everybody is kind until nothing is under way. */
+static bool settle(struct plan *p)
+{
+	struct world *w = &p->world;
+
+	disk_high(p);
+	w->is_kind = true;
+	/* Twice: what was under way at the first look is seen by the second. */
+	for (unsigned i = 0; i < 2; i++) {
+		w->queue_is_empty = false;
+		w->audited = 0;
+		if (sim_run(p->sim, (int64_t)SETTLE_SECONDS * SIM_SECOND, is_settled, p) !=
+		    SIM_STOPPED) {
+			world_violation(w, "it does not settle: queue empty %d, accounts %x",
+					w->queue_is_empty, w->audited);
+			return false;
+		}
+	}
+	return true;
+}
+
+static void finish(struct plan *p)
+{
+	if (!settle(p))
+		return;
+	world_check_end(&p->world);
+	if (!sim_stop(p->sim))
+		world_violation(&p->world, "the server does not stop");
+	else
+		disk_check(p);
+}
+
+/* ---- leaks ---- */
+
+struct usages {
+	char names[USAGE_MAX][48];
+	struct sim_usage u[USAGE_MAX];
+	size_t n;
+};
+
+static void usages_take(struct plan *p, struct usages *x)
+{
+	x->n = sim_usage(p->sim, x->u, USAGE_MAX);
+	for (size_t i = 0; i < x->n; i++)
+		snprintf(x->names[i], sizeof(x->names[i]), "%s", x->u[i].name);
+}
+
+static const struct sim_usage *usage_of(const struct usages *x, int process)
+{
+	for (size_t i = 0; i < x->n; i++)
+		if (x->u[i].process == process)
+			return &x->u[i];
+	return NULL;
+}
+
+/* Grown in each of the last two bursts: that is no cache that filled. */
+static void leaks_check(struct plan *p, const struct usages *a, const struct usages *b,
+			const struct usages *c)
+{
+	for (size_t i = 0; i < c->n; i++) {
+		const struct sim_usage *z = &c->u[i], *y = usage_of(b, z->process),
+				       *x = usage_of(a, z->process);
+
+		if (z->where != SIM_SERVER || !x || !y)
+			continue;
+		if (z->descriptors > y->descriptors && y->descriptors > x->descriptors)
+			world_violation(&p->world, "%s leaks descriptors: %zu, %zu, %zu", c->names[i],
+					x->descriptors, y->descriptors, z->descriptors);
+		if (z->bytes > y->bytes + GROWTH_BYTES && y->bytes > x->bytes + GROWTH_BYTES)
+			world_violation(&p->world, "%s leaks memory: %zu, %zu, %zu bytes", c->names[i],
+					x->bytes, y->bytes, z->bytes);
+	}
+}
+
+static void bursts(struct plan *p)
+{
+	static struct usages x[BURSTS];
+
+	for (unsigned i = 0; i < BURSTS; i++) {
+		p->world.is_kind = false;
+		(void)sim_run(p->sim, (int64_t)BURST_SECONDS * SIM_SECOND, NULL, NULL);
+		if (!settle(p))
+			return;
+		/* Idle connections, sessions and their processes go by themselves. */
+		(void)sim_run(p->sim, (int64_t)300 * SIM_SECOND, NULL, NULL);
+		usages_take(p, &x[i]);
+	}
+	leaks_check(p, &x[BURSTS - 3], &x[BURSTS - 2], &x[BURSTS - 1]);
+}
+
+static void run(struct plan *p)
+{
+	sim_boot(p->sim);
+	clients_start(p);
+	if (p->options->seed % 16 == 0) {
+		bursts(p);
+	} else {
+		for (unsigned i = 0; i < p->options->cuts && !p->world.violations; i++)
+			work_until_cut(p);
+	}
+	if (!p->world.violations)
+		finish(p);
+}
+
+void plan_run(const struct plan_options *o, struct plan_result *out)
+{
+	static struct plan p;
+	static const char *addresses[WORLD_ACCOUNTS + 1];
+	struct sim_options so = { .seed = o->seed,
+				  .trace = o->trace,
+				  .mutant = o->mutant,
+				  .accounts = addresses,
+				  .password = password,
+				  .conf = "delay_warning_time = 0\nminimal_backoff_time = 1s\n"
+					  "maximal_backoff_time = 4s\nlog_level = info\n",
+				  .disk_bytes = DISK_BYTES };
+
+	*out = (struct plan_result){ .seed = o->seed };
+	p = (struct plan){ .options = o, .result = out, .chance = { ~o->seed } };
+	world_start(&p);
+	for (unsigned i = 0; i < WORLD_ACCOUNTS; i++)
+		addresses[i] = p.world.accounts[i].address;
+	if (sim_new(&so, &p.sim))
+		panic("sim: no memory");
+	run(&p);
+	out->kills = p.world.kills;
+	out->violations = p.world.violations;
+	memcpy(out->first_violation, p.world.first_violation, sizeof(out->first_violation));
+	out->counts = p.world.counts;
+	out->simulated_ns = sim_now(p.sim);
+	out->sim = sim_counts(p.sim);
+	out->hash = sim_trace_hash(p.sim);
+	sim_free(p.sim);
+}
