@@ -62,9 +62,10 @@ WRAPPED := malloc calloc realloc reallocarray free strdup strndup posix_memalign
 	access stat stat64 lstat64 fstat64 __fxstat fstatfs mmap mmap64 munmap msync madvise getpid fcntl fcntl64 \
 	gettimeofday time usleep sleep getcwd readlink fchmod fchown pthread_mutex_init pthread_mutex_destroy \
 	pthread_mutex_lock pthread_mutex_unlock pthread_mutex_consistent \
-	sqlite3_open_v2 sqlite3_close sqlite3_vfs_register sqlite3_vfs_unregister
+	sqlite3_open_v2 sqlite3_close sqlite3_vfs_register sqlite3_vfs_unregister iconv_open iconv_close \
+	OSSL_LIB_CTX_new OSSL_LIB_CTX_free BIO_get_new_index
 CFLAGS_sim := -O2 -DPOSTHORN_SIM -fsanitize=undefined -fno-sanitize-recover=undefined
-LDFLAGS_sim = -fsanitize=undefined $(WRAPPED:%=-Wl,--wrap=%) -Wl,--whole-archive $(B)/libsim.a -Wl,--no-whole-archive
+LDFLAGS_sim = -fsanitize=undefined $(EXTRA_CFLAGS) $(WRAPPED:%=-Wl,--wrap=%) -Wl,--whole-archive $(B)/libsim.a -Wl,--no-whole-archive
 LIBS := $(patsubst -lsqlite3,-l:libsqlite3.a -lm,$(patsubst -llmdb,-l:liblmdb.a,$(LIBS)))
 endif
 ifeq ($(VARIANT),fuzz)
@@ -90,7 +91,7 @@ FUZZERS := $(foreach m,$(MODULES),$(call fuzz_of,$(m)))
 .PHONY: all posthorn check tests unit fuzz fuzzers sim lint bench install clean help
 
 all: $(B)/posthorn
-ifeq ($(VARIANT),release)
+ifeq ($(B),build/release)
 	@ln -sf $(B)/posthorn posthorn
 endif
 
@@ -182,7 +183,8 @@ fuzz:
 	@tests/fuzz-run $(SECONDS_EACH) $(patsubst $(BUILD)/$(VARIANT)/%,$(BUILD)/fuzz/%,$(filter $(B)/fuzz/$(T:src/%=%)%,$(FUZZERS)))
 
 sim:
-	@$(MAKE) --no-print-directory VARIANT=sim $(BUILD)/sim/posthorn-sim
+	@$(MAKE) --no-print-directory VARIANT=sim $(BUILD)/sim/posthorn-sim tests
+	@$(if $(SIM),,prove -e 'timeout 300' $(patsubst src/%.c,$(BUILD)/sim/test/%,$(wildcard src/sim/*_test.c)))
 	@$(BUILD)/sim/posthorn-sim $(SIM)
 
 lint:

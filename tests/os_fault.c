@@ -57,20 +57,30 @@ struct fault_page {
 static struct fault_page *page;
 static char own_role[16];
 
+/* Who this process is, by its command line: `role NAME`, or one that starts all of them. */
+static const char *name_of(int argc, char **argv)
+{
+	if (argc > 2 && strcmp(argv[1], "role") == 0)
+		return argv[2];
+	for (int i = 1; i < argc; i++)
+		if (strcmp(argv[i], "start") == 0)
+			return "supervisor";
+	return "command";
+}
+
 __attribute__((constructor)) static void begin(int argc, char **argv)
 {
 	const char *path = getenv("POSTHORN_FAULTS");
-	const char *name = argc > 2 && strcmp(argv[1], "role") == 0 ? argv[2] : "supervisor";
-	int fd;
+	int fd = path ? open(path, O_RDWR | O_CLOEXEC) : -1;
 	void *p;
 
-	if (!path || (fd = open(path, O_RDWR | O_CLOEXEC)) < 0)
+	if (fd < 0)
 		return;
 	p = mmap(NULL, sizeof(*page), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
 	close(fd);
 	if (p == MAP_FAILED)
 		return;
-	strncat(own_role, name, sizeof(own_role) - 1);
+	strncat(own_role, name_of(argc, argv), sizeof(own_role) - 1);
 	page = p;
 }
 

@@ -12,6 +12,7 @@
  */
 #include "auth/directory_priv.h"
 
+#include "base/mutant.h"
 #include "base/os.h"
 
 #include <openssl/crypto.h>
@@ -254,6 +255,9 @@ static enum err open_file(struct directory *d, const char *path,
 			 "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA "
 			 "foreign_keys = ON",
 			 NULL, NULL, NULL) != SQLITE_OK)
+		return fail(d, ERR_TEMPORARY, why, path, NULL);
+	if (MUTANT(directory_not_synced) &&
+	    sqlite3_exec(d->db, "PRAGMA synchronous = OFF", NULL, NULL, NULL) != SQLITE_OK)
 		return fail(d, ERR_TEMPORARY, why, path, NULL);
 	if (id.version < SCHEMA_VERSION && (err = bring_up_to_date(d, options, path, why)))
 		return err;

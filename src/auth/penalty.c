@@ -184,6 +184,12 @@ static int64_t delay_of(uint32_t failures)
 			    : (INT64_C(1) << (failures - 1)) * PENALTY_SECOND;
 }
 
+/* Many people come from there, not one. */
+static bool is_shared(const struct addr *client)
+{
+	return addr_is_loopback(client);
+}
+
 struct penalty_verdict penalty_check(struct penalty *p, int64_t now, const struct addr *client,
 				     str name)
 {
@@ -195,7 +201,9 @@ struct penalty_verdict penalty_check(struct penalty *p, int64_t now, const struc
 	address = find(p, BY_ADDRESS, &k, now);
 	named = find(p, BY_NAME, &k, now);
 	pair = find(p, BY_PAIR, &k, now);
-	if (address) {
+	if (is_shared(client)) {
+		v.delay_ns = pair ? delay_of(pair->failures) : 0;
+	} else if (address) {
 		v.delay_ns = delay_of(address->failures);
 		if (address->refused_until > now)
 			v.refused_ns = address->refused_until - now;
@@ -228,6 +236,8 @@ void penalty_failure(struct penalty *p, int64_t now, const struct addr *client, 
 		return;
 	count(p, BY_PAIR, pair, now);
 	count(p, BY_NAME, obtain(p, BY_NAME, &k, now), now);
+	if (is_shared(client))
+		return;
 	address = obtain(p, BY_ADDRESS, &k, now);
 	count(p, BY_ADDRESS, address, now);
 	if (address && address->failures >= PENALTY_REFUSE_AFTER) {

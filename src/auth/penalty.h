@@ -15,6 +15,10 @@
  *   refused for his name's sake: a stranger can neither lock an account nor slow down the places
  *   where its owner is at home.
  *
+ * This machine's own addresses count for nobody: a webmail or a proxy here speaks for all its
+ * users, and twenty of them who mistype must not shut out the others. From there a name's own
+ * failures make its next try wait, with the same delays.
+ *
  * A success forgives what that address did wrong with that name, and nothing else: who has an
  * account of his own cannot buy tries at others with it. The same wrong password again, from the
  * same address for the same name, counts once: a phone with an old password is no attack, and it

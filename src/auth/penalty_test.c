@@ -68,6 +68,29 @@ static void growing(void)
 	penalty_free(p);
 }
 
+/* A webmail on this machine: many names, one address. */
+static void shared(void)
+{
+	struct addr here = { .family = ADDR_IP4, .ip = { 127, 0, 0, 1 } },
+		    six = { .family = ADDR_IP6, .ip = { [15] = 1 } };
+	struct penalty *p = penalty_new(100, seed);
+
+	tap_group("this machine");
+	for (int i = 0; i < 2; i++) {
+		const struct addr *a = i ? &six : &here;
+
+		fail_times(p, 0, a, S("alice"), 2 * PENALTY_REFUSE_AFTER);
+		EQ(penalty_check(p, 0, a, S("bob")).delay_ns, 0);
+		EQ(penalty_check(p, 0, a, S("bob")).refused_ns, 0);
+		EQ(penalty_check(p, 0, a, S("alice")).delay_ns, PENALTY_DELAY_MAX_NS);
+		EQ(penalty_check(p, 0, a, S("alice")).refused_ns, 0);
+		penalty_success(p, 0, a, S("alice"));
+		EQ(penalty_check(p, 0, a, S("alice")).delay_ns, 0);
+	}
+	EQ(penalty_addresses(p), 0);
+	penalty_free(p);
+}
+
 static void window(void)
 {
 	struct penalty *p = penalty_new(100, seed);
@@ -195,6 +218,7 @@ static void flood(void)
 int main(void)
 {
 	growing();
+	shared();
 	window();
 	forgiving();
 	names();

@@ -17,6 +17,7 @@
  */
 #include "auth/sasl_priv.h"
 
+#include "text/base64.h"
 #include "text/utf8.h"
 
 #include <assert.h>
@@ -43,6 +44,26 @@ enum err sasl_mechanism_find(str name, enum sasl_mechanism *out)
 		}
 	}
 	return ERR_UNSUPPORTED;
+}
+
+enum err sasl_text_decode(str text, bool is_initial, struct arena *a, str *out)
+{
+	struct buf b;
+	enum err err;
+
+	*out = STR_EMPTY;
+	if (is_initial && str_eq(text, S("=")))
+		return ERR_OK;
+	buf_init(&b, SASL_WIRE_MAX);
+	err = base64_decode(text, &b);
+	if (!err && buf_len(&b)) {
+		*out = arena_str(a, buf_str(&b));
+		err = out->p ? ERR_OK : ERR_NO_MEMORY;
+	}
+	if (b.p)
+		OPENSSL_cleanse(b.p, b.size);
+	buf_free(&b);
+	return err;
 }
 
 struct sasl *sasl_new(enum sasl_mechanism m, const struct sasl_secrets *secrets)

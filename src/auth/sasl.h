@@ -1,8 +1,8 @@
 /* SASL, the server's side: PLAIN (RFC 4616), LOGIN, SCRAM-SHA-256 (RFC 5802, RFC 7677).
  *
  * An engine eats the client's messages and says what comes next; it does no input or output, looks
- * nothing up and checks no password. Messages are bytes: the protocol around it does base64, "="
- * and "*".
+ * nothing up and checks no password. Messages are bytes; the protocol around it does base64
+ * (sasl_text_decode helps) and "*".
  *
  *	s = sasl_new(SASL_SCRAM_SHA_256, &secrets);
  *	err = sasl_start(s, initial, &reply, &next);	// STR_EMPTY: there is none
@@ -34,10 +34,12 @@
 #ifndef AUTH_SASL_H
 #define AUTH_SASL_H
 
+#include "base/arena.h"
 #include "base/buf.h"
 
 enum {
 	SASL_MESSAGE_MAX = 2048, /* bytes of one message, decoded */
+	SASL_WIRE_MAX = 12288,	 /* of one as the fronts pass it on (RFC 4954 4; messages.def) */
 	SASL_NAME_MAX = 255,	 /* RFC 4616 2 wants 255 at least; an address has 254 */
 	SASL_NONCE_SIZE = 18,	 /* 24 characters in base64 */
 	SASL_SECRET_SIZE = 32,
@@ -60,6 +62,10 @@ struct sasl;
 str sasl_mechanism_name(enum sasl_mechanism m);
 /* By name, without case. ERR_UNSUPPORTED. */
 MUST_USE enum err sasl_mechanism_find(str name, enum sasl_mechanism *out);
+
+/* A message from its base64, in the arena; an initial response of "=" is an empty one (RFC 4954 4,
+ * RFC 4959 3). ERR_SYNTAX, ERR_TOO_LONG above SASL_WIRE_MAX, ERR_NO_MEMORY. */
+MUST_USE enum err sasl_text_decode(str text, bool is_initial, struct arena *a, str *out);
 
 /* NULL when there is no memory. Copies the secrets. */
 struct sasl *sasl_new(enum sasl_mechanism m, const struct sasl_secrets *secrets);

@@ -328,8 +328,35 @@ static void scram_final_refused(str stored)
 	final_refused(stored, S(""), ERR_SYNTAX);
 }
 
+static void test_text(void)
+{
+	struct arena *a = arena_new(64 * 1024);
+	struct buf b;
+	str out;
+
+	tap_group("text");
+	EQ(sasl_text_decode(S("AGEAYg=="), true, a, &out), ERR_OK);
+	STR_EQ(out, S("\0a\0b"));
+	EQ(sasl_text_decode(S("="), true, a, &out), ERR_OK);
+	EQ(out.n, 0);
+	EQ(sasl_text_decode(S("="), false, a, &out), ERR_SYNTAX);
+	EQ(sasl_text_decode(S(""), false, a, &out), ERR_OK);
+	EQ(out.n, 0);
+	EQ(sasl_text_decode(S("a b"), true, a, &out), ERR_SYNTAX);
+	buf_init(&b, 2 * SASL_WIRE_MAX);
+	for (size_t i = 0; i < SASL_WIRE_MAX / 3; i++)
+		buf_add(&b, S("AAAA"));
+	EQ(sasl_text_decode(buf_str(&b), false, a, &out), ERR_OK);
+	EQ(out.n, SASL_WIRE_MAX);
+	buf_add(&b, S("AA=="));
+	OK(sasl_text_decode(buf_str(&b), false, a, &out) != ERR_OK);
+	buf_free(&b);
+	arena_free(a);
+}
+
 int main(void)
 {
+	test_text();
 	struct arena *a = arena_new(4 << 20);
 	static const uint8_t random[PASSWORD_RANDOM_SIZE] = { 9 };
 	struct password_record record;

@@ -55,6 +55,7 @@ struct chan {
 	unsigned sockets; /* it has had: a handler may end this one, or attach the next */
 	bool is_freed;
 	bool is_hung_up; /* the peer's end was reported: read on until it is seen */
+	enum err broken; /* why it ends */
 	int64_t pace;
 	struct timer pause; /* its end */
 	bool is_paused;	    /* not watched */
@@ -247,12 +248,15 @@ void chan_free(struct chan *c)
 
 static void down_task(void *arg)
 {
-	chan_down(arg, ERR_CLOSED);
+	struct chan *c = arg;
+
+	chan_down(c, c->broken);
 }
 
 /* A send failed for good: the end is told from the loop, never from inside the sender. */
-static void chan_broken(struct chan *c)
+static void chan_broken(struct chan *c, enum err why)
 {
+	c->broken = why;
 	loop_post(c->loop, &c->more, down_task, c);
 }
 
@@ -260,12 +264,14 @@ static void chan_broken(struct chan *c)
  * the peer takes, and each report is a wake-up. */
 static void want_write(struct chan *c, bool wanted)
 {
+	enum err err;
+
 	/* After a pause it is tried again in any case. */
 	if (c->is_paused || c->wants_write == wanted)
 		return;
 	c->wants_write = wanted;
-	if (loop_want_write(c->loop, &c->watch, wanted))
-		chan_broken(c);
+	if ((err = loop_want_write(c->loop, &c->watch, wanted)))
+		chan_broken(c, err);
 }
 
 static enum err queue_add(struct chan *c, str data, const int *fds, unsigned nfds)
@@ -323,7 +329,7 @@ static enum err transmit(struct chan *c, enum msg_type type, uint32_t id, bool i
 			return ERR_OK;
 		}
 		if (err != ERR_AGAIN && err != ERR_NO_MEMORY) {
-			chan_broken(c);
+			chan_broken(c, err);
 			return ERR_CLOSED;
 		}
 	}
@@ -351,7 +357,7 @@ static void flush_queue(struct chan *c)
 			return;
 		}
 		if (err) {
-			chan_broken(c);
+			chan_broken(c, err);
 			return;
 		}
 		c->unacked = 0;
@@ -504,9 +510,11 @@ static void pause_or_watch(struct chan *c, bool took)
 		c->wants_write = false;
 		loop_timer_set(c->loop, &c->pause, loop_now(c->loop) + c->pace, pause_over, c);
 	} else if (c->is_paused) {
+		enum err err = loop_watch_reader(c->loop, &c->watch, c->fd, on_ready, c);
+
 		c->is_paused = false;
-		if (loop_watch_reader(c->loop, &c->watch, c->fd, on_ready, c))
-			chan_broken(c);
+		if (err)
+			chan_broken(c, err);
 	}
 }
 

@@ -37,7 +37,8 @@ struct chan_ops {
 	/* A message that is no reply to a call of ours. Its slices last until this returns. To
 	 * answer a call: chan_reply(c, in->id, ...) now or later. */
 	void (*on_message)(void *arg, struct chan *c, struct msg *in);
-	/* The socket is gone: ERR_CLOSED, or ERR_PROTOCOL when we cut it. May free the channel. */
+	/* The socket is gone: ERR_CLOSED when the peer closed it, ERR_PROTOCOL when we cut it,
+	 * another error when it failed here. May free the channel. */
 	void (*on_down)(void *arg, struct chan *c, enum err why);
 };
 

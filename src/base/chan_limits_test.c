@@ -522,7 +522,6 @@ static void test_pace(void)
 
 	tap_group("pace");
 	set_up(&t);
-	connect_ends(&t);
 	chan_set_pace(t.b.c, SECONDS(3600));
 	EQ(SEND(t.a.c, auth_reset, .txn = 1), ERR_OK);
 	run_for(&t, MILLISECONDS(20));
@@ -538,7 +537,6 @@ static void test_pace(void)
 		EQ(SEND(t.a.c, auth_reset, .txn = i), ERR_OK);
 		run_for(&t, MILLISECONDS(i * 10));
 		EQ(t.b.messages, 1 + i);
-		EQ(t.b.last, i);
 	}
 	tap_group("the peer goes in a pause");
 	EQ(SEND(t.a.c, auth_reset, .txn = 4), ERR_OK);

@@ -213,6 +213,40 @@ static enum err read_message(struct imap_session *s, char *into, uint64_t size)
 	return ERR_OK;
 }
 
+static size_t count_bare_line_ends(const char *p, size_t n)
+{
+	const char *from = p, *end = p + n, *at;
+	size_t count = 0;
+
+	for (; p < end && (at = memchr(p, '\n', (size_t)(end - p))); p = at + 1)
+		count += at == from || at[-1] != '\r';
+	return count;
+}
+
+/* What is stored has CRLF line ends and no NUL, as RFC 5322 2.3 and RFC 3501 9 (CHAR8) want it,
+ * even where the client did not send it so: LF becomes CRLF, and NUL 0x80. */
+static enum err normalise(char **message, size_t *size)
+{
+	size_t bare = count_bare_line_ends(*message, *size), n = 0;
+	char *nul, *to;
+
+	for (; (nul = memchr(*message, 0, *size)); *nul = (char)0x80)
+		;
+	if (!bare)
+		return ERR_OK;
+	if (!(to = malloc(*size + bare)))
+		return ERR_NO_MEMORY;
+	for (size_t i = 0; i < *size; i++) {
+		if ((*message)[i] == '\n' && (i == 0 || (*message)[i - 1] != '\r'))
+			to[n++] = '\r';
+		to[n++] = (*message)[i];
+	}
+	free(*message);
+	*message = to;
+	*size = n;
+	return ERR_OK;
+}
+
 /* *err_read: the connection is at its end. */
 static enum err take_message(struct imap_session *s, const struct imap_append_part *part,
 			     enum err *err_read)
@@ -223,7 +257,9 @@ static enum err take_message(struct imap_session *s, const struct imap_append_pa
 	int fd = -1;
 
 	*err_read = p ? read_message(s, p, size) : ERR_NO_MEMORY;
-	if (!*err_read && size > IMAP_INLINE_MAX)
+	if (!*err_read)
+		err = normalise(&p, &size);
+	if (!*err_read && !err && size > IMAP_INLINE_MAX)
 		err = os_memfd(str_of(p, size), true, &fd);
 	if (!*err_read && !err)
 		err = send_message(s, part, str_of(p, size), fd);

@@ -208,7 +208,7 @@ static enum err parse_status_items(struct imap_parser *p, unsigned *items)
 		if (!item)
 			return imap_parse_wrong(p, "Unknown STATUS item");
 		*items |= item;
-	} while (imap_parse_take(p, ' '));
+	} while (imap_parse_more(p));
 	return imap_parse_take(p, ')') ? ERR_OK : imap_parse_wrong(p, "Missing ')'");
 }
 
@@ -245,7 +245,7 @@ static enum err parse_list_return(struct imap_parser *p, struct imap_command *c)
 			   !str_case_eq(word, S("SPECIAL-USE"))) {
 			return imap_parse_wrong(p, "Unknown LIST return option");
 		}
-	} while (imap_parse_take(p, ' '));
+	} while (imap_parse_more(p));
 	return imap_parse_take(p, ')') ? ERR_OK : imap_parse_wrong(p, "Missing ')'");
 }
 
@@ -259,7 +259,7 @@ static enum err arguments_list(struct imap_parser *p, struct imap_command *c)
 		err = imap_parse_space(p);
 	if (!err)
 		err = imap_parse_list_mailbox(p, &c->pattern);
-	if (err || !imap_parse_take(p, ' ') || imap_parse_at_end(p))
+	if (err || !imap_parse_more(p))
 		return err;
 	return parse_list_return(p, c);
 }
@@ -428,7 +428,8 @@ static enum err parse_part(struct imap_parser *p, struct imap_append_part *out)
 		out->zone = date.zone;
 		err = imap_parse_space(p);
 	}
-	if (!err && (p->rest.n == 0 || p->rest.p[0] != '{'))
+	/* The literal is what the collector saw at the end of the line, and nothing else. */
+	if (!err && str_rfind_char(p->rest, '{') != 0)
 		return imap_parse_wrong(p, "Expected a message literal");
 	return err;
 }
@@ -446,6 +447,7 @@ enum err imap_parse_append_part(str text, bool is_first, struct arena *a,
 		/* tag SP "APPEND" SP mailbox */
 		str_cut(&p.rest, ' ');
 		str_cut(&p.rest, ' ');
+		p.rest = str_trim(p.rest);
 		err = imap_parse_mailbox(&p, &skipped, &is_valid);
 	}
 	if (!err)

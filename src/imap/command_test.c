@@ -165,6 +165,13 @@ static const char *const good[] = {
 	"A003 COPY 2:4 MEETING",
 	"a UID MOVE 42:69 foo",
 	"a APPEND saved {310}",
+	/* More spaces than the grammar has. */
+	"a FETCH  1  (UID  FLAGS )",
+	"a STORE 1 +FLAGS  (\\Seen  work )",
+	"a UID SEARCH  UNSEEN  (SEEN  1 ) ",
+	"a FETCH 1 BODY[HEADER.FIELDS (a  b )]",
+	"a STATUS  x (MESSAGES  UNSEEN )",
+	"a LIST  \"\"  *  ",
 };
 
 static const char *const bad[] = {
@@ -236,6 +243,24 @@ static void test_grammar(void)
 	for (size_t i = 0; i < ARRAY_LEN(bad); i++) {
 		tap_group(bad[i]);
 		EQ(parse(bad[i]), ERR_SYNTAX);
+	}
+}
+
+/* RFC 3501 9: no NUL, CR or LF in a quoted string, behind a backslash neither. */
+static void test_quoted(void)
+{
+	static const char bytes[] = { 0, '\r', '\n' };
+	char plain[] = "a LOGIN \"x_\" y", escaped[] = "a LOGIN \"x\\_\" y";
+	const char *wrong;
+
+	tap_group("quoted");
+	for (size_t i = 0; i < sizeof(bytes); i++) {
+		plain[10] = escaped[11] = bytes[i];
+		EQ(imap_command_parse(str_of(plain, sizeof(plain) - 1), arena, &command, &wrong),
+		   ERR_SYNTAX);
+		EQ(imap_command_parse(str_of(escaped, sizeof(escaped) - 1), arena, &command,
+				      &wrong),
+		   ERR_SYNTAX);
 	}
 }
 
@@ -315,6 +340,7 @@ static void test_append_part(void)
 	EQ(part.seconds, 759524400);
 	EQ(imap_parse_append_part(S(" {3+}"), false, arena, &part, &wrong), ERR_OK);
 	EQ(imap_parse_append_part(S("{3+}"), false, arena, &part, &wrong), ERR_SYNTAX);
+	EQ(imap_parse_append_part(S("a APPEND x {1}{3+}"), true, arena, &part, &wrong), ERR_SYNTAX);
 	EQ(imap_parse_append_part(S("a APPEND x \"nonsense\" {3}"), true, arena, &part, &wrong),
 	   ERR_SYNTAX);
 	EQ(imap_parse_append_part(S("a APPEND x (\\Seen){3}"), true, arena, &part, &wrong),
@@ -341,6 +367,7 @@ int main(void)
 	test_append_input();
 	test_limits();
 	test_grammar();
+	test_quoted();
 	test_values();
 	test_sets();
 	test_append_part();

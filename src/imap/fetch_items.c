@@ -71,7 +71,7 @@ static enum err parse_header_names(struct imap_parser *p, struct section *s)
 			return imap_parse_wrong(p, "Too many header names");
 		if ((err = imap_parse_astring(p, &names[s->field_count++])))
 			return err;
-	} while (imap_parse_take(p, ' '));
+	} while (imap_parse_more(p));
 	if (!imap_parse_take(p, ')'))
 		return imap_parse_wrong(p, "Missing ')'");
 	s->fields = names;
@@ -228,6 +228,6 @@ enum err imap_parse_fetch(struct imap_parser *p, struct imap_fetch *out)
 	do {
 		if ((err = parse_item(p, out, true)))
 			return err;
-	} while (imap_parse_take(p, ' '));
+	} while (imap_parse_more(p));
 	return imap_parse_take(p, ')') ? ERR_OK : imap_parse_wrong(p, "Missing ')'");
 }

@@ -85,7 +85,7 @@ static bool is_message(const struct imap_input *in, str text)
 		return true;
 	tag = str_cut(&head, ' ');
 	word = str_cut(&head, ' ');
-	return tag.n && str_case_eq(word, S("APPEND")) && head.n;
+	return tag.n && str_case_eq(word, S("APPEND")) && str_trim(head).n;
 }
 
 static str without_line_end(str line)

@@ -1,10 +1,10 @@
 /* The words of the grammar (RFC 3501 9).
  *
  * Strict where being lenient would change the meaning (numbers, sets, parentheses), lenient where
- * clients differ: 8-bit characters are let through in atoms and quoted strings (RFC 3501 allows
- * them in literals alone), because every server does. Mailbox names become what the store keeps:
- * UTF-8 in NFC. A name that cannot exist is no syntax error, so the parser goes on to the end of
- * the command before that is told.
+ * clients differ: more spaces than one separate words and end lists, and 8-bit characters are let
+ * through in atoms and quoted strings (RFC 3501 allows them in literals alone), because every
+ * server does. Mailbox names become what the store keeps: UTF-8 in NFC. A name that cannot exist is
+ * no syntax error, so the parser goes on to the end of the command before that is told.
  */
 #include "imap/parser.h"
 
@@ -35,7 +35,20 @@ enum err imap_parse_wrong(struct imap_parser *p, const char *what)
 
 enum err imap_parse_space(struct imap_parser *p)
 {
-	return imap_parse_take(p, ' ') ? ERR_OK : imap_parse_wrong(p, "Missing argument");
+	if (!imap_parse_take(p, ' '))
+		return imap_parse_wrong(p, "Missing argument");
+	while (imap_parse_take(p, ' '))
+		;
+	return ERR_OK;
+}
+
+bool imap_parse_more(struct imap_parser *p)
+{
+	bool is_spaced = false;
+
+	while (imap_parse_take(p, ' '))
+		is_spaced = true;
+	return is_spaced && p->rest.n && p->rest.p[0] != ')';
 }
 
 enum err imap_parse_end(struct imap_parser *p)
@@ -101,8 +114,6 @@ static enum err parse_quoted(struct imap_parser *p, str *out)
 	char *copy;
 
 	for (; i < all.n && all.p[i] != '"'; i++) {
-		if (all.p[i] == '\r' || all.p[i] == '\n' || all.p[i] == '\0')
-			return imap_parse_wrong(p, "Invalid character in a quoted string");
 		if (all.p[i] == '\\') {
 			escaped = true;
 			/* RFC 3501 9: only quoted-specials are escaped; others are taken as they
@@ -110,6 +121,8 @@ static enum err parse_quoted(struct imap_parser *p, str *out)
 			if (++i == all.n)
 				break;
 		}
+		if (all.p[i] == '\r' || all.p[i] == '\n' || all.p[i] == '\0')
+			return imap_parse_wrong(p, "Invalid character in a quoted string");
 	}
 	if (i >= all.n)
 		return imap_parse_wrong(p, "Missing '\"'");
@@ -376,7 +389,7 @@ enum err imap_parse_flags(struct imap_parser *p, bool bare, struct imap_flags *o
 	do {
 		if ((err = add_flag(p, out)))
 			return err;
-	} while (imap_parse_take(p, ' '));
+	} while (imap_parse_more(p));
 	if (in_list && !imap_parse_take(p, ')'))
 		return imap_parse_wrong(p, "Missing ')'");
 	return ERR_OK;

@@ -29,7 +29,11 @@ bool imap_parse_at_end(const struct imap_parser *p);
 /* Sets `wrong` (once) and returns ERR_SYNTAX. */
 MUST_USE enum err imap_parse_wrong(struct imap_parser *p, const char *what);
 
+/* Takes the space, or several, before an argument. */
 MUST_USE enum err imap_parse_space(struct imap_parser *p);
+/* Behind an element of a list: takes what separates it from the next one; false at the list's end.
+ */
+bool imap_parse_more(struct imap_parser *p);
 MUST_USE enum err imap_parse_end(struct imap_parser *p);
 MUST_USE enum err imap_parse_tag(struct imap_parser *p, str *out);
 MUST_USE enum err imap_parse_atom(struct imap_parser *p, str *out);

@@ -8,6 +8,7 @@
  *
  * Each connection is on a list of its front, so that stopping can close it.
  */
+#include "auth/sasl.h"
 #include "imap/command.h"
 #include "imap/input.h"
 #include "imap/prelogin.h"
@@ -220,33 +221,11 @@ static enum err read_raw(struct imap_prelogin *p, str *line)
 
 /* ---- SASL ---- */
 
-/* RFC 4959: "=" is an empty initial response. */
-static enum err decode(struct imap_prelogin *p, str text, str *out)
-{
-	struct buf b;
-	enum err err;
-
-	*out = STR_EMPTY;
-	if (str_eq(text, S("=")))
-		return ERR_OK;
-	buf_init(&b, IMAP_SASL_MAX);
-	err = base64_decode(text, &b);
-	if (!err) {
-		*out = arena_str(p->arena, buf_str(&b));
-		if (buf_len(&b) && !out->p)
-			err = ERR_NO_MEMORY;
-	}
-	if (b.p)
-		explicit_bzero(b.p, b.size);
-	buf_free(&b);
-	return err;
-}
-
 static void challenge(struct imap_prelogin *p, str bytes)
 {
 	struct buf b;
 
-	buf_init(&b, 2 * IMAP_SASL_MAX);
+	buf_init(&b, 2 * SASL_WIRE_MAX);
 	base64_encode(bytes, 0, &b);
 	conn_write(p->conn, S("+ "));
 	conn_write(p->conn, buf_str(&b));
@@ -269,7 +248,7 @@ static bool read_response(struct imap_prelogin *p, str tag, str *response)
 		return false;
 	}
 	/* RFC 3501 6.2.2: the client cancels. */
-	if (str_eq(line, S("*")) || decode(p, line, response)) {
+	if (str_eq(line, S("*")) || sasl_text_decode(line, false, p->arena, response)) {
 		bad(p, tag,
 		    str_eq(line, S("*")) ? "Authentication aborted by client."
 					 : "Invalid base64 data.");
@@ -306,9 +285,6 @@ static void login_failed(struct imap_prelogin *p, str tag, str user, enum err er
 	if (p->front->refused)
 		p->front->refused(p->front->arg, &p->client, r->address.n ? r->address : user,
 				  text);
-	/* auth says how long a guess has to wait (penalties). */
-	if (r->delay_ms && fiber_sleep(p->front->loop, MILLISECONDS(MIN(r->delay_ms, 60000u))))
-		p->is_ending = true;
 	reply(p, tag, "NO [AUTHENTICATIONFAILED] %.*s", STR_ARGS(text));
 	if (++p->failures >= IMAP_LOGIN_FAILURES_MAX) {
 		reply(p, STR_EMPTY, "BYE Too many failed logins.");
@@ -444,24 +420,13 @@ static void exchange(struct imap_prelogin *p, str tag, str user, enum err err,
 		login_failed(p, tag, user, err, r);
 		return;
 	}
-	/* RFC 4422 5.3: additional data with success is one more challenge; its answer is empty. */
-	if (r->challenge.n) {
-		challenge(p, r->challenge);
-		if (!read_response(p, tag, &response))
-			return;
-	}
 	logged_in(p, tag, r);
-}
-
-static bool mechanism_is_known(str m)
-{
-	return str_case_eq(m, S("PLAIN")) || str_case_eq(m, S("LOGIN")) ||
-	       str_case_eq(m, S("SCRAM-SHA-256"));
 }
 
 static void authenticate(struct imap_prelogin *p, const struct imap_command *c)
 {
 	struct msg_auth_sasl_reply r = { 0 };
+	enum sasl_mechanism known;
 	char text[ADDR_TEXT_MAX];
 	str initial, tag = arena_str(p->arena, c->tag),
 		     mechanism = arena_str(p->arena, c->mechanism);
@@ -471,11 +436,11 @@ static void authenticate(struct imap_prelogin *p, const struct imap_command *c)
 		reply(p, tag, "NO [PRIVACYREQUIRED] Authentication is allowed under TLS alone.");
 		return;
 	}
-	if (!mechanism_is_known(mechanism)) {
+	if (sasl_mechanism_find(mechanism, &known)) {
 		reply(p, tag, "NO Unsupported authentication mechanism.");
 		return;
 	}
-	if (c->initial.n && decode(p, c->initial, &initial)) {
+	if (c->initial.n && sasl_text_decode(c->initial, true, p->arena, &initial)) {
 		bad(p, tag, "Invalid base64 data.");
 		return;
 	}
@@ -500,7 +465,7 @@ static void login(struct imap_prelogin *p, const struct imap_command *c)
 		      "NO [PRIVACYREQUIRED] Plaintext authentication is disallowed without TLS.");
 		return;
 	}
-	if (n > IMAP_SASL_MAX || !(plain = arena_alloc(p->arena, n))) {
+	if (n > SASL_WIRE_MAX || !(plain = arena_alloc(p->arena, n))) {
 		reply(p, c->tag, "NO [AUTHENTICATIONFAILED] Authentication failed.");
 		return;
 	}
@@ -594,15 +559,13 @@ static enum err handle(struct imap_prelogin *p, enum imap_input_step step)
 		p->is_ending = true;
 		return ERR_OK;
 	}
-	if (step == IMAP_INPUT_MESSAGE && imap_input_refuse(&p->input)) {
+	if (step == IMAP_INPUT_MESSAGE) {
 		str rest = p->input.text;
 
 		bad(p, str_cut(&rest, ' '), "Not logged in.");
-	} else if (step == IMAP_INPUT_MESSAGE) {
-		return ERR_OK;
-	} else if (step == IMAP_INPUT_COMMAND && p->input.refused) {
-		bad(p, STR_EMPTY, "Not logged in.");
-	} else {
+		if (!imap_input_refuse(&p->input))
+			return ERR_OK; /* the message is on its way */
+	} else if (!p->input.refused) { /* otherwise it was answered already */
 		/* Of a line that is too long the beginning is there, for its tag. */
 		err = imap_command_parse(p->input.text, p->arena, c, &wrong);
 		if (step == IMAP_INPUT_TOO_LONG) {
@@ -614,7 +577,7 @@ static enum err handle(struct imap_prelogin *p, enum imap_input_step step)
 		else
 			err = do_command(p, c);
 	}
-	if (p->bad == before)
+	if (p->bad == before && !p->input.refused)
 		p->bad = 0;
 	if (!p->is_handed_over)
 		imap_input_next(&p->input);

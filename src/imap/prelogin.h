@@ -25,7 +25,6 @@ enum {
 	IMAP_LOGIN_SECONDS = 180,     /* a client has so long to log in, as with Dovecot */
 	IMAP_TLS_SECONDS = 60,	      /* and for its handshake */
 	IMAP_AUTH_SECONDS = 60,	      /* auth has so long for an answer */
-	IMAP_SASL_MAX = 12288,	      /* bytes of a response, decoded; messages.def */
 	IMAP_SASL_ROUNDS_MAX = 8,     /* no mechanism of ours needs more than three */
 	IMAP_LOGIN_FAILURES_MAX = 10, /* then the connection is closed */
 };

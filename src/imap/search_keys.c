@@ -164,7 +164,7 @@ static enum err parse_list(struct reader *r, struct imap_search_key *parent, uns
 		if ((err = parse_key(r, depth, &child)))
 			return err;
 		add_child(parent, child);
-	} while (imap_parse_take(r->p, ' '));
+	} while (imap_parse_more(r->p));
 	return ERR_OK;
 }
 

@@ -85,6 +85,20 @@ void imap_uids_free(struct imap_uids *u);
 MUST_USE enum err imap_commit_flags(struct imap_session *s, str uids, enum imap_flags_mode mode,
 				    const uint64_t flags[2]);
 
+/* Calls `act` with the UIDs of the messages of a set (sequence numbers) that have the flag (0:
+ * all), in pieces that one commit of the store takes. */
+typedef enum err (*imap_piece_fn)(struct imap_session *s, void *arg, str uids);
+MUST_USE enum err imap_for_pieces(struct imap_session *s, const struct imap_set *set,
+				  uint64_t wanted_flag, imap_piece_fn act, void *arg);
+/* Is the view exactly this one change behind? Then the caller applies it; otherwise it will be
+ * asked for again. */
+bool imap_follows(struct imap_session *s, const struct msg_st_commit_reply *reply);
+/* The messages are gone from the selected mailbox; its other connections are told. */
+void imap_apply_expunge(struct imap_session *s, str uids);
+/* The command's set in sequence numbers; false: it was answered with BAD or NO. */
+bool imap_resolve_set(struct imap_session *s, const struct imap_command *c, struct imap_set *set);
+/* True where the mailbox was opened with EXAMINE: it was answered with NO. */
+bool imap_refuse_read_only(struct imap_session *s);
 /* Expunges messages that this command has made, since it fails: all or none. */
 void imap_undo(struct imap_session *s, uint32_t mailbox, const struct imap_set *uids);
 

@@ -1,6 +1,7 @@
 /* IMAP sessions over the real store engine: the examples of RFC 3501 and what two connections see
  * of each other. */
 #include "imap/session_fake.h"
+#include "imap/session_priv.h"
 
 static bool has(str s, const char *what)
 {
@@ -173,6 +174,20 @@ static void messages(struct world *w)
 	HAS(talk(w, 0, "n UNSELECT"), "n OK ");
 }
 
+/* What is stored has CRLF and no NUL, however it came. */
+static void raw_append(struct world *w)
+{
+	tap_group("raw append");
+	fake_connect(w, 0);
+	buf_clear(&w->got);
+	fake_write(w, 0, S("a APPEND INBOX {14+}\r\n\nS: x\n\na\0b\r\nc\n\r\n"));
+	OK(fake_read_until(w, 0, "a OK "));
+	talk(w, 0, "b SELECT INBOX");
+	HAS(talk(w, 0, "c FETCH 1 (RFC822.SIZE BODY.PEEK[])"),
+	    "RFC822.SIZE 18 BODY[] {18}\n\r\nS: x\r\n\r\na\x80"
+	    "b\r\nc\r\n)");
+}
+
 static void multiappend(struct world *w)
 {
 	static const char text[] = "Subject: x\r\n\r\nbody\r\n";
@@ -271,7 +286,8 @@ static void two_connections(struct world *w)
 	OK(fake_read_until(w, 1, "* BYE "));
 }
 
-/* RFC 3501 6.3.4 says nothing of it; no mailbox is selected afterwards, and the connection lives. */
+/* RFC 3501 6.3.4 says nothing of it; no mailbox is selected afterwards, and the connection lives.
+ */
 static void deleted_by_us(struct world *w)
 {
 	tap_group("deleted by us");
@@ -333,6 +349,40 @@ static void came_and_went(struct world *w)
 	buf_free(&uids);
 	HAS(talk(w, 0, "c SELECT Sent"), "* 0 EXISTS");
 	HAS(buf_str(&w->got), "[UIDNEXT 2]");
+}
+
+/* RFC 3501 6.4.7: a COPY that fails leaves the target as it was, also when it took the store
+ * several commits and the last one failed. */
+static void copy_undone(struct world *w)
+{
+	enum { COPIED = IMAP_RANGES_MAX + 1, MESSAGES = 2 * COPIED };
+	enum err limited = ERR_IO;
+	uint64_t used, quota;
+	struct buf command;
+
+	tap_group("copy undone");
+	fake_connect(w, 0);
+	buf_init(&command, 1 << 20);
+	buf_add(&command, S("a APPEND INBOX"));
+	for (int i = 0; i < MESSAGES; i++)
+		buf_add(&command, S(" {8+}\r\nS: x\r\n\r\n"));
+	buf_add_char(&command, 0);
+	HAS(talk(w, 0, buf_str(&command).p), "a OK ");
+	HAS(talk(w, 0, "b SELECT INBOX"), "b OK ");
+	EQ(store_usage(w->store, 1, &used, &quota), ERR_OK);
+	EQ(store_set_quota(w->store, 1, used + used / MESSAGES * IMAP_RANGES_MAX, stored, &limited),
+	   ERR_OK);
+	EQ(store_settle(w->store), ERR_OK);
+	EQ(limited, ERR_OK);
+	buf_clear(&command);
+	buf_add(&command, S("c COPY 1"));
+	for (int i = 1; i < COPIED; i++)
+		buf_printf(&command, ",%d", 2 * i + 1);
+	buf_add(&command, S(" Sent"));
+	buf_add_char(&command, 0);
+	HAS(talk(w, 0, buf_str(&command).p), "c NO [OVERQUOTA] ");
+	HAS(talk(w, 0, "d STATUS Sent (MESSAGES UIDNEXT)"), "(MESSAGES 0 UIDNEXT 2001)");
+	buf_free(&command);
 }
 
 /* What a hint announces that came behind the counters is asked for with the next STATUS. */
@@ -463,11 +513,13 @@ int main(void)
 	fake_run(basics);
 	fake_run(mailboxes);
 	fake_run(messages);
+	fake_run(raw_append);
 	fake_run(multiappend);
 	fake_run(large_message);
 	fake_run(two_connections);
 	fake_run(deleted_by_us);
 	fake_run(came_and_went);
+	fake_run(copy_undone);
 	fake_run(late_hint);
 	fake_run(refused_literals);
 	fake_run(rubbish);

@@ -1,4 +1,4 @@
-/* STORE, EXPUNGE, CLOSE, COPY, MOVE (RFC 3501 6.4.2 to 6.4.7, RFC 4315, RFC 6851).
+/* STORE, EXPUNGE, CLOSE (RFC 3501 6.4.2, 6.4.3, 6.4.6, RFC 4315), and what they share with COPY.
  *
  * Each is one commit in the store (a set of very many ranges: a few), answered when it is durable.
  * The view follows: when the store's MODSEQ went on by exactly this change, it is applied to the
@@ -58,11 +58,8 @@ void imap_uids_free(struct imap_uids *u)
 	buf_free(&u->records);
 }
 
-/* Calls `act` for pieces of the set; `wanted` chooses messages (NULL: all). */
-typedef enum err (*piece_fn)(struct imap_session *s, void *arg, str uids);
-
-static enum err for_pieces(struct imap_session *s, const struct imap_set *set, uint64_t wanted_flag,
-			   piece_fn act, void *arg)
+enum err imap_for_pieces(struct imap_session *s, const struct imap_set *set, uint64_t wanted_flag,
+			 imap_piece_fn act, void *arg)
 {
 	struct imap_uids uids;
 	enum err err = ERR_OK;
@@ -90,9 +87,7 @@ static enum err for_pieces(struct imap_session *s, const struct imap_set *set, u
 
 /* ---- the view follows ---- */
 
-/* Is the view exactly this one change behind? Then the caller applies it; otherwise it is asked for
- * again. */
-static bool follows(struct imap_session *s, const struct msg_st_commit_reply *reply)
+bool imap_follows(struct imap_session *s, const struct msg_st_commit_reply *reply)
 {
 	struct imap_view *v;
 
@@ -121,19 +116,20 @@ static void apply_flags(struct imap_view *v, str uids, enum imap_flags_mode mode
 	}
 }
 
-static void apply_expunge(struct imap_view *v, str uids)
-{
-	struct rec_uid_range range;
-
-	while (!rec_uid_range_get(&uids, &range))
-		imap_view_expunge(v, range.first, range.last);
-}
-
 /* The other connections that watch this mailbox in IDLE. */
 static void tell_others(struct imap_session *s)
 {
 	if (s->account->on_change)
 		s->account->on_change(s->account->arg, s->selected.view);
+}
+
+void imap_apply_expunge(struct imap_session *s, str uids)
+{
+	struct rec_uid_range range;
+
+	while (!rec_uid_range_get(&uids, &range))
+		imap_view_expunge(s->selected.view, range.first, range.last);
+	tell_others(s);
 }
 
 enum err imap_commit_flags(struct imap_session *s, str uids, enum imap_flags_mode mode,
@@ -155,7 +151,7 @@ enum err imap_commit_flags(struct imap_session *s, str uids, enum imap_flags_mod
 	if (err)
 		return err;
 	s->own = reply.modseq;
-	if (!follows(s, &reply))
+	if (!imap_follows(s, &reply))
 		return imap_account_refresh(s->account, v);
 	apply_flags(v, uids, mode, flags, reply.modseq);
 	tell_others(s);
@@ -214,8 +210,7 @@ static enum err tell_flags(struct imap_session *s, const struct imap_set *set, b
 	return imap_send(s);
 }
 
-/* The command's set in sequence numbers; answers BAD or NO itself. */
-static bool resolve(struct imap_session *s, const struct imap_command *c, struct imap_set *set)
+bool imap_resolve_set(struct imap_session *s, const struct imap_command *c, struct imap_set *set)
 {
 	enum err err = imap_selected_set(&s->selected, &c->set, c->is_uid, s->arena, set);
 
@@ -226,7 +221,7 @@ static bool resolve(struct imap_session *s, const struct imap_command *c, struct
 	return !err;
 }
 
-static bool refuse_read_only(struct imap_session *s)
+bool imap_refuse_read_only(struct imap_session *s)
 {
 	if (!s->selected.is_read_only)
 		return false;
@@ -240,11 +235,11 @@ void imap_do_store(struct imap_session *s, const struct imap_command *c)
 	struct imap_set set;
 	enum err err;
 
-	if (refuse_read_only(s) || !resolve(s, c, &set))
+	if (imap_refuse_read_only(s) || !imap_resolve_set(s, c, &set))
 		return;
 	err = keywords_to_flags(s, c, store.flags);
 	if (!err)
-		err = for_pieces(s, &set, 0, store_piece, &store);
+		err = imap_for_pieces(s, &set, 0, store_piece, &store);
 	if (!err && !c->is_silent)
 		err = tell_flags(s, &set, c->is_uid);
 	if (err)
@@ -268,10 +263,9 @@ static enum err expunge_piece(struct imap_session *s, void *arg, str uids)
 						   .uids = uids,
 						   .expected = v->uidvalidity },
 			  &reply);
-	if (err || !follows(s, &reply))
+	if (err || !imap_follows(s, &reply))
 		return err;
-	apply_expunge(v, uids);
-	tell_others(s);
+	imap_apply_expunge(s, uids);
 	return ERR_OK;
 }
 
@@ -282,7 +276,7 @@ static enum err expunge(struct imap_session *s, const struct imap_set *set)
 	/* Flags that others set since are part of the decision. */
 	if ((err = imap_account_refresh(s->account, s->selected.view)))
 		return err;
-	return for_pieces(s, set, MSG_FLAG_DELETED, expunge_piece, NULL);
+	return imap_for_pieces(s, set, MSG_FLAG_DELETED, expunge_piece, NULL);
 }
 
 static struct imap_set all_messages(struct imap_session *s, struct imap_range *range)
@@ -297,7 +291,7 @@ void imap_do_expunge(struct imap_session *s, const struct imap_command *c)
 	struct imap_set set = all_messages(s, &range);
 	enum err err;
 
-	if (refuse_read_only(s) || (c->has_set && !resolve(s, c, &set)))
+	if (imap_refuse_read_only(s) || (c->has_set && !imap_resolve_set(s, c, &set)))
 		return;
 	if ((err = expunge(s, &set)))
 		imap_failed(s, err);
@@ -319,185 +313,4 @@ void imap_do_close(struct imap_session *s, const struct imap_command *c)
 	}
 	imap_session_close_mailbox(s);
 	imap_ok(s, "Close completed.");
-}
-
-/* ---- COPY, MOVE ---- */
-
-struct copy_command {
-	uint32_t target, target_uidvalidity;
-	enum store_op op;
-	struct imap_set_builder from, to;
-};
-
-static enum err collect_uids(struct imap_set_builder *b, str records)
-{
-	struct rec_uid_range range;
-	enum err err;
-
-	while (!(err = rec_uid_range_get(&records, &range)))
-		imap_set_add(b, range.first, range.last);
-	return err == ERR_EOF && !b->failed ? ERR_OK : ERR_PROTOCOL;
-}
-
-static enum err copy_piece(struct imap_session *s, void *arg, str uids)
-{
-	struct copy_command *copy = arg;
-	struct imap_view *v = s->selected.view;
-	struct msg_st_commit_reply reply;
-	enum err err;
-
-	err = imap_commit(s,
-			  &(struct msg_st_commit){ .op = (uint8_t)copy->op,
-						   .mailbox = v->mailbox,
-						   .target = copy->target,
-						   .uids = uids,
-						   .expected = v->uidvalidity },
-			  &reply);
-	if (err)
-		return err;
-	if ((err = collect_uids(&copy->from, reply.from)) ||
-	    (err = collect_uids(&copy->to, reply.to)))
-		return err;
-	copy->target_uidvalidity = reply.uidvalidity;
-	imap_account_touched(s->account, copy->target, reply.modseq);
-	if (copy->op == STORE_OP_MOVE && copy->target != v->mailbox && follows(s, &reply)) {
-		apply_expunge(v, reply.from);
-		tell_others(s);
-	} else if (copy->op == STORE_OP_MOVE || copy->target == v->mailbox || !follows(s, &reply)) {
-		/* A copy to elsewhere changes nothing here but the MODSEQ that the view is as of.
-		 */
-		imap_account_touched(s->account, v->mailbox, reply.modseq);
-	}
-	return ERR_OK;
-}
-
-static enum err undo_piece(struct imap_session *s, uint32_t mailbox, str uids)
-{
-	struct msg_st_commit_reply reply;
-	enum err err = imap_commit(
-		s,
-		&(struct msg_st_commit){ .op = STORE_OP_EXPUNGE, .mailbox = mailbox, .uids = uids },
-		&reply);
-
-	if (!err)
-		imap_account_touched(s->account, mailbox, reply.modseq);
-	return err;
-}
-
-void imap_undo(struct imap_session *s, uint32_t mailbox, const struct imap_set *uids)
-{
-	struct imap_uids piece;
-	enum err err = ERR_OK;
-
-	imap_uids_begin(&piece);
-	for (size_t i = 0; i < uids->count; i++) {
-		for (uint64_t uid = uids->ranges[i].first; uid <= uids->ranges[i].last && !err;
-		     uid++) {
-			imap_uids_add(&piece, (uint32_t)uid);
-			if (imap_uids_are_full(&piece)) {
-				err = undo_piece(s, mailbox, imap_uids_done(&piece));
-				imap_uids_clear(&piece);
-			}
-		}
-	}
-	if (!err && piece.ranges)
-		err = undo_piece(s, mailbox, imap_uids_done(&piece));
-	imap_uids_free(&piece);
-	if (err)
-		log_error(s->account->log, "imap-not-undone", "account=%llu mailbox=%u error=%s",
-			  (unsigned long long)s->account->id, mailbox, err_name(err));
-}
-
-static enum err find_target(struct imap_session *s, const struct imap_command *c, uint32_t *id)
-{
-	struct imap_mailbox *m;
-	enum err err;
-
-	if (!c->mailbox_is_valid)
-		return ERR_SYNTAX;
-	if ((err = imap_account_list(s->account)) ||
-	    (err = imap_account_mailbox(s->account, c->mailbox, &m)))
-		return err;
-	*id = m->record.id;
-	return ERR_OK;
-}
-
-/* RFC 4315 3: "[COPYUID 38505 304,319:320 3956:3958] " */
-static void write_copyuid(const struct copy_command *copy, struct buf *out)
-{
-	buf_printf(out, "[COPYUID %u ", copy->target_uidvalidity);
-	imap_set_write(&copy->from.set, out);
-	buf_add_char(out, ' ');
-	imap_set_write(&copy->to.set, out);
-	buf_add(out, S("] "));
-}
-
-static void finish_copy(struct imap_session *s, const struct copy_command *copy, enum err err)
-{
-	if (err) {
-		/* RFC 3501 6.4.7: the target is as it was before. */
-		imap_undo(s, copy->target, &copy->to.set);
-		imap_failed(s, err);
-		return;
-	}
-	if (copy->from.set.count)
-		write_copyuid(copy, &s->out);
-	buf_add(&s->out, S("Copy completed."));
-	s->result = "OK";
-	s->text = arena_str(s->arena, buf_str(&s->out));
-	/* RFC 4315 3: UIDs that would take too much memory need not be told. */
-	if (!s->text.p)
-		s->text = S("Copy completed.");
-	buf_clear(&s->out);
-}
-
-static void finish_move(struct imap_session *s, const struct copy_command *copy, enum err err)
-{
-	enum err sent;
-
-	/* RFC 6851 4.3: untagged, before the expunges; of those that were moved, if not all were.
-	 */
-	if (copy->from.set.count) {
-		buf_add(&s->out, S("* OK "));
-		write_copyuid(copy, &s->out);
-		buf_add(&s->out, S("Moved UIDs.\r\n"));
-		sent = imap_send(s);
-		err = err ? err : sent;
-	}
-	if (err)
-		imap_failed(s, err);
-	else
-		imap_ok(s, "Move completed.");
-}
-
-static void copy_or_move(struct imap_session *s, const struct imap_command *c, enum store_op op)
-{
-	struct copy_command copy = { .op = op, .from.arena = s->arena, .to.arena = s->arena };
-	struct imap_set set;
-	enum err err;
-
-	if (!resolve(s, c, &set))
-		return;
-	if ((err = find_target(s, c, &copy.target)) == ERR_NOT_FOUND) {
-		/* RFC 3501 6.4.7 */
-		imap_no(s, "[TRYCREATE] Mailbox doesn't exist.");
-		return;
-	}
-	if (!err)
-		err = for_pieces(s, &set, 0, copy_piece, &copy);
-	if (op == STORE_OP_MOVE)
-		finish_move(s, &copy, err);
-	else
-		finish_copy(s, &copy, err);
-}
-
-void imap_do_copy(struct imap_session *s, const struct imap_command *c)
-{
-	copy_or_move(s, c, STORE_OP_COPY);
-}
-
-void imap_do_move(struct imap_session *s, const struct imap_command *c)
-{
-	if (!refuse_read_only(s))
-		copy_or_move(s, c, STORE_OP_MOVE);
 }

@@ -107,6 +107,8 @@ static bool run_command(struct admin_command *c)
 		return forward(c, ROLE_AUTH);
 	if (str_eq(name, S("queue")))
 		return forward(c, ROLE_QUEUE);
+	if (str_eq(name, S("compact")) || str_eq(name, S("undelete")))
+		return forward(c, ROLE_STORE);
 	if (str_eq(name, S("status"))) {
 		admin_status(c);
 	} else if (str_eq(name, S("roles"))) {

@@ -150,12 +150,10 @@ static void login_failed(struct auth_conn *c, enum err err)
 	login_end(c, AUTH_SASL_FAILED, S("Authentication credentials invalid"));
 }
 
-static void login_succeeded(struct auth_conn *c, const struct directory_account *account,
-			    str additional)
+static void login_succeeded(struct auth_conn *c, const struct directory_account *account)
 {
 	struct auth_role *a = c->auth;
 	struct msg_auth_sasl_reply reply = { .state = AUTH_SASL_OK,
-					     .challenge = additional,
 					     .account = account->id,
 					     .address = account->address };
 	struct auth_caller caller = c->caller;
@@ -197,7 +195,7 @@ static void password_right(struct auth_conn *c)
 	if (err)
 		login_failed(c, err);
 	else
-		login_succeeded(c, &account, STR_EMPTY);
+		login_succeeded(c, &account);
 }
 
 static void verified(void *arg, enum err err, const struct msg_lookup_hash_reply *made UNUSED)
@@ -265,7 +263,7 @@ static void login_verify(struct auth_conn *c)
 		if (conf_bool(a->role->conf, CONF_login_cache) &&
 		    logincache_has(a->cache, os_monotonic_ns(), c->changes, account.id,
 				   account.hash, sasl_password(c->sasl))) {
-			login_succeeded(c, &account, STR_EMPTY);
+			login_succeeded(c, &account);
 			return;
 		}
 	}
@@ -341,8 +339,8 @@ static void login_penalty(struct auth_conn *c)
 	}
 }
 
-/* SCRAM's end: the proof was right, and `reply` is the server's own. */
-static void scram_done(struct auth_conn *c, str additional)
+/* SCRAM's end: the proof was right, and the client has seen ours. */
+static void scram_done(struct auth_conn *c)
 {
 	struct directory_account account;
 	enum err err = directory_account_find_id(c->auth->directory, c->candidate, c->auth->arena,
@@ -353,7 +351,7 @@ static void scram_done(struct auth_conn *c, str additional)
 	if (err)
 		login_failed(c, err == ERR_NOT_FOUND ? ERR_DENIED : err);
 	else
-		login_succeeded(c, &account, additional);
+		login_succeeded(c, &account);
 }
 
 static void exchange_step(struct auth_conn *c, enum err err, enum sasl_next next, struct buf *reply)
@@ -372,7 +370,7 @@ static void exchange_step(struct auth_conn *c, enum err err, enum sasl_next next
 		login_penalty(c);
 		break;
 	case SASL_DONE:
-		scram_done(c, buf_str(reply));
+		scram_done(c);
 		break;
 	}
 }

@@ -65,6 +65,29 @@ static void transactions(struct world *w)
 	STR_EQ(str_from_c(commit(w, FRONT0, t, STR_EMPTY)), S(""));
 	EQ(MAIL(w, FRONT0, .txn = t, .sender = S("not an address")), 501);
 	EQ(MAIL(w, FRONT0, .txn = t, .service = S("submission"), .sender = S("me@far.test")), 530);
+
+	tap_group("the first recipient comes with the sender");
+	EQ(MAIL(w, FRONT0, .txn = t, .sender = S("no address"), .rcpt = S("alice@example.test")),
+	   501);
+	OK(!last_verdict.begun);
+	EQ(MAIL(w, FRONT0, .txn = t, .service = S("submission"), .sender = S("me@far.test"),
+		.rcpt = S("alice@example.test")),
+	   530);
+	OK(!last_verdict.begun);
+	EQ(MAIL(w, FRONT0, .txn = t, .sender = S("me@far.test"), .rcpt = S("x@far.test")), 554);
+	OK(last_verdict.begun);
+	EQ(MAIL(w, FRONT0, .txn = t, .sender = S("me@far.test"), .rcpt = S("bob@example.test")),
+	   451); /* it is there already */
+	OK(!last_verdict.begun);
+	EQ(rcpt(w, FRONT0, t, "bob@example.test"), 250);
+	STR_EQ(str_from_c(commit(w, FRONT0, t, STR_EMPTY)), S("0:2:bob@example.test"));
+	EQ(MAIL(w, FRONT0, .txn = t, .sender = S("me@far.test"), .rcpt = S("team@example.test"),
+		.notify = NOTIFY_NEVER),
+	   250);
+	OK(last_verdict.begun && last_verdict.relays);
+	STR_EQ(last_verdict.status, S("2.1.5"));
+	STR_EQ(str_from_c(commit(w, FRONT0, t, STR_EMPTY)),
+	       S("0:1:alice@example.test 0:0:x@far.test"));
 }
 
 /* A front that was broken into. */

@@ -145,7 +145,7 @@ static void dns_message(struct role *r, struct chan *from, struct msg *m)
 	struct question *q;
 	enum err err;
 
-	if (m->type != MSG_dns_query)
+	if (!d || m->type != MSG_dns_query)
 		return;
 	d->asked++;
 	q = d->waiting < QUESTIONS_MAX ? calloc(1, sizeof(*q)) : NULL;
@@ -182,7 +182,8 @@ static void dns_peer_down(struct role *r, struct chan *peer)
 {
 	struct dns *d = r->state;
 
-	for (struct question *q = d->first; q; q = q->next)
+	/* None: we have stopped, in this turn of the loop. */
+	for (struct question *q = d ? d->first : NULL; q; q = q->next)
 		if (q->from == peer) {
 			q->from = NULL;
 			loop_timer_cancel(r->loop, &q->timer);
@@ -418,6 +419,8 @@ static void dns_status(struct role *r, struct buf *out)
 {
 	const struct dns *d = r->state;
 
+	if (!d)
+		return;
 	buf_printf(out, "\"questions\":%llu,\"failed\":%llu,\"waiting\":%u,\"dnssec\":%s",
 		   (unsigned long long)d->asked, (unsigned long long)d->failed, d->waiting,
 		   d->validating && !d->is_plain ? "true" : "false");

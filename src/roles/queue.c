@@ -40,6 +40,25 @@ int64_t queue_now(void)
 static void outcome_try(void *arg);
 static void lease_by(struct queue_role *q, int64_t due_us);
 
+/* The store was restarted and our lease with it is gone. If the record was leased anew meanwhile,
+ * the outcome is that lease's, which would otherwise last for hours with nobody at it. What was
+ * sent must be recorded in any case; anything else is void: the record will be leased anew, or the
+ * administrator changed it. */
+static bool outcome_renew(struct outcome *o)
+{
+	const struct sched_rcpt *x = sched_find(o->q->sched, o->m.id);
+
+	if (!o->m.token)
+		return false;
+	if (x && x->r.token != o->m.token)
+		o->m.token = x->r.token;
+	else if (o->m.state == QUEUE_SENT)
+		o->m.token = 0;
+	else
+		return false;
+	return true;
+}
+
 static void outcome_done(void *arg, enum err err, struct msg *reply)
 {
 	struct outcome *o = arg;
@@ -47,11 +66,7 @@ static void outcome_done(void *arg, enum err err, struct msg *reply)
 
 	if (!err && reply->type == MSG_failed)
 		err = reply->u.failed.err ? (enum err)reply->u.failed.err : ERR_PROTOCOL;
-	/* The store was restarted and our lease with it is gone. What was sent must be recorded all
-	 * the same; anything else is void, since the record is leased anew, or the administrator
-	 * changed it. */
-	if (err == ERR_STALE && o->m.token && o->m.state == QUEUE_SENT) {
-		o->m.token = 0;
+	if (err == ERR_STALE && outcome_renew(o)) {
 		outcome_try(o);
 		return;
 	}

@@ -25,6 +25,8 @@ struct world {
 	uint64_t busy; /* what out says it is still at */
 	bool out_is_mute;
 	uint16_t refusal; /* of the next notice */
+	bool restarts;	  /* store, when it is told the next outcome */
+	uint32_t stale;	  /* the call that it answers when it has handed the record out again */
 	/* What happened. */
 	struct buf notice;
 	unsigned deliveries, notices, begun, lates;
@@ -102,6 +104,9 @@ static void lease(struct world *w, struct chan *c, uint32_t id, const struct msg
 	}
 	must(REPLY(c, id, q_records, .records = buf_str(&b), .next_due_us = next));
 	buf_free(&b);
+	if (w->stale)
+		must(REPLY_FAILED(c, w->stale, ERR_STALE, STR_EMPTY));
+	w->stale = 0;
 }
 
 static void end(struct world *w, struct record *x)
@@ -117,6 +122,12 @@ static void outcome(struct world *w, struct chan *c, uint32_t id, const struct m
 
 		if (x->r.id != m->id || x->is_gone)
 			continue;
+		if (w->restarts) {
+			w->restarts = x->is_leased = false;
+			w->stale = id;
+			must(SEND(c, q_hint));
+			return;
+		}
 		if (m->token && m->token != x->r.token) {
 			must(REPLY_FAILED(c, id, ERR_STALE, STR_EMPTY));
 			return;
@@ -549,6 +560,25 @@ static void test_out_dies(void)
 	finish(&w);
 }
 
+/* The store hands a record out again while the outcome of its last life's lease is on the way: that
+ * is the new lease's too, for nobody else would end it. */
+static void test_store_restarts(void)
+{
+	struct world w;
+
+	tap_group("store is restarted");
+	begin(&w);
+	w.restarts = true;
+	add(&w, 1, 7, S("a@example.org"), S("later@example.net"), 0);
+	must(role_queue_ops.start(&w.role));
+	run(&w, 1);
+	EQ(w.deliveries, 1);
+	EQ(w.last.state, QUEUE_DEFERRED);
+	EQ(w.last.token, w.records[0].r.token);
+	OK(!w.records[0].is_leased);
+	finish(&w);
+}
+
 /* ---- commands ---- */
 
 static void answered(void *arg, enum err err, struct msg *reply)
@@ -619,6 +649,7 @@ int main(void)
 	test_delivered_here();
 	test_restarted();
 	test_out_dies();
+	test_store_restarts();
 	test_commands();
 	return tap_done();
 }

@@ -186,16 +186,19 @@ static void peer_is_down(void *arg, struct chan *c, enum err why)
 {
 	struct role_private *p = arg;
 
-	log_write(&p->role->log, why == ERR_PROTOCOL ? LOG_LEVEL_ERROR : LOG_LEVEL_INFO,
-		  why == ERR_PROTOCOL ? "peer-cut-off" : "peer-gone", "peer=%s.%u",
-		  role_name(chan_peer(c)), chan_peer_index(c));
-	/* Both live, but without a channel: the supervisor ends one of them, and its successor gets
-	 * a new one. */
-	if (why == ERR_PROTOCOL && SEND(p->control, sup_cut_off, .role = (uint8_t)chan_peer(c),
-					.index = (uint16_t)chan_peer_index(c)))
+	if (why == ERR_CLOSED)
+		log_info(&p->role->log, "peer-gone", "peer=%s.%u", role_name(chan_peer(c)),
+			 chan_peer_index(c));
+	else
+		log_error(&p->role->log, "peer-cut-off", "peer=%s.%u why=%s",
+			  role_name(chan_peer(c)), chan_peer_index(c), err_name(why));
+	/* It broke the rules, or the channel itself failed. Both live, but without a channel: the
+	 * supervisor ends one of them, and its successor gets a new one. */
+	if (why != ERR_CLOSED && SEND(p->control, sup_cut_off, .role = (uint8_t)chan_peer(c),
+				      .index = (uint16_t)chan_peer_index(c)))
 		log_error(&p->role->log, "cut-off-untold", "peer=%s.%u", role_name(chan_peer(c)),
 			  chan_peer_index(c));
-	if (p->role->ops->peer_down)
+	if (p->is_started && p->role->ops->peer_down)
 		p->role->ops->peer_down(p->role, c);
 }
 
@@ -282,6 +285,8 @@ static void control_message(void *arg, struct chan *c, struct msg *m)
 	struct role *r = p->role;
 
 	(void)c;
+	if (p->status)
+		return; /* it failed, and what the supervisor had sent by then finds only half of it */
 	switch ((unsigned)m->type) {
 	case MSG_sup_config:
 		on_config(p, &m->u.sup_config);
@@ -302,7 +307,7 @@ static void control_message(void *arg, struct chan *c, struct msg *m)
 		on_reload(p, &m->u.sup_reload);
 		break;
 	case MSG_sup_stop:
-		if (r->ops->stop)
+		if (p->is_started && r->ops->stop)
 			r->ops->stop(r, m->u.sup_stop.seconds);
 		else
 			loop_stop(r->loop);

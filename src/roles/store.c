@@ -12,6 +12,7 @@
  * Sandbox: files below the store's directory. Recovery runs before it is locked, because the syncer
  * is a thread.
  */
+#include "conf/conf.h"
 #include "roles/store_priv.h"
 
 #include <stdlib.h>
@@ -27,6 +28,7 @@ static enum err store_init(struct role *r)
 	s->role = r;
 	s->dir = -1;
 	store_reply_init(&s->reply);
+	buf_init(&s->blobs, 32 * 1024 * 1024);
 	r->state = s;
 	return ERR_OK;
 }
@@ -51,6 +53,24 @@ static void traced(void *arg, uint64_t message, unsigned event, str sender, str 
 	role_trace(s->role, message, event, sender, recipient, "%.*s", STR_ARGS(text));
 }
 
+static struct store_limits limits_of(const struct conf *conf)
+{
+	return (struct store_limits){
+		.percent = (unsigned)conf_u64(conf, CONF_compaction_percent),
+		.rate = conf_size(conf, CONF_compaction_rate),
+		.compress_us = conf_time_ns(conf, CONF_compress_after) / 1000,
+		.keep_us = conf_time_ns(conf, CONF_keep_expunged) / 1000,
+	};
+}
+
+static void store_reload(struct role *r)
+{
+	struct store_role *s = r->state;
+	struct store_limits limits = limits_of(r->conf);
+
+	store_set_limits(s->store, &limits);
+}
+
 static enum err store_prepare_role(struct role *r)
 {
 	struct store_role *s = r->state;
@@ -58,6 +78,7 @@ static enum err store_prepare_role(struct role *r)
 					 .path = s->path,
 					 .log = &r->log,
 					 .may_wait = true,
+					 .limits = limits_of(r->conf),
 					 .hooks = { s, store_role_changed, store_role_queued,
 						    traced } };
 	enum err err = s->dir < 0 ? ERR_CONFIG : store_prepare(&options);
@@ -67,19 +88,22 @@ static enum err store_prepare_role(struct role *r)
 
 /* ---- flushing ---- */
 
+static void stop_if_idle(struct store_role *s);
+
 static void flush_task(void *arg)
 {
 	struct store_role *s = arg;
 
 	store_flush(s->store);
+	if (store_wants_turn(s->store))
+		store_role_flush(s);
+	stop_if_idle(s);
 }
 
 void store_role_flush(struct store_role *s)
 {
 	loop_post(s->role->loop, &s->flush, flush_task, s);
 }
-
-static void stop_if_idle(struct store_role *s);
 
 /* What is pending is finished first: it needs no reads. Nothing more is served meanwhile
  * (ERR_DAMAGED). */
@@ -105,6 +129,7 @@ static void on_sync(void *arg, unsigned ready)
 
 	(void)ready;
 	store_sync_ready(s->store);
+	store_role_compact(s);
 	stop_if_idle(s);
 }
 
@@ -122,6 +147,7 @@ static void on_checkpoint(void *arg, enum err err, struct msg *reply)
 		log_debug(&s->role->log, "store-checkpoint", "position=%llx records=%llu",
 			  (unsigned long long)reply->u.cp_done.position,
 			  (unsigned long long)reply->u.cp_done.records);
+		store_role_checkpointed(s);
 	} else {
 		store_checkpoint_failed(s->store);
 		log_error(&s->role->log, "store-checkpoint-failed", "error=%s", err_name(err));
@@ -135,13 +161,18 @@ static void on_checkpoint(void *arg, enum err err, struct msg *reply)
 static void checkpoint_try(struct store_role *s)
 {
 	struct chan *helper = role_peer(s->role, ROLE_CHECKPOINT, 0);
+	bool forced = store_role_forces_checkpoint(s);
 	struct msg_cp_run run;
 	enum err err;
 
 	if (s->checkpoint_runs || !helper || !chan_is_up(helper) ||
-	    loop_now(s->role->loop) < s->checkpoint_after ||
-	    !store_checkpoint_due(s->store, false, &run.position))
+	    loop_now(s->role->loop) < s->checkpoint_after)
 		return;
+	if (!store_checkpoint_due(s->store, forced, &run.position)) {
+		if (forced && !store_checkpoint_is_behind(s->store))
+			store_role_checkpointed(s);
+		return;
+	}
 	s->checkpoint_runs = true;
 	err = chan_call_async(helper, MSG_cp_run, &run,
 			      loop_now(s->role->loop) + SECONDS(CHECKPOINT_SECONDS), on_checkpoint,
@@ -152,13 +183,25 @@ static void checkpoint_try(struct store_role *s)
 	}
 }
 
+static void kept_expire(struct store_role *s)
+{
+	enum err err = s->is_stopping ? ERR_OK : store_kept_expire(s->store);
+
+	if (err)
+		log_warn(&s->role->log, "store-expire-failed", "error=%s", err_name(err));
+	store_role_flush(s);
+}
+
 static void on_tick(void *arg)
 {
 	struct store_role *s = arg;
 
 	store_txn_expire(s->store);
 	store_role_binds_expire(s);
+	kept_expire(s);
 	checkpoint_try(s);
+	store_role_compact(s);
+	store_role_compact_tell(s);
 	if (!s->is_steady && loop_now(s->role->loop) > s->started + SECONDS(STEADY_SECONDS)) {
 		s->is_steady = true;
 		store_steady(s->store);
@@ -334,6 +377,18 @@ static void on_segment(struct store_role *s, struct chan *from, const struct msg
 	os_close(fd);
 }
 
+static void on_command(struct store_role *s, struct client *c, const struct msg *m)
+{
+	str args = m->u.command.args, name = str_cut(&args, '\0');
+
+	if (str_eq(name, S("compact")))
+		store_role_compact_command(s, c, m);
+	else if (str_eq(name, S("undelete")))
+		store_role_undelete(s, c, m);
+	else
+		store_role_refuse(s, c->chan, m->id, ERR_DENIED);
+}
+
 static void store_message(struct role *r, struct chan *from, struct msg *m)
 {
 	struct store_role *s = r->state;
@@ -393,6 +448,9 @@ static void store_message(struct role *r, struct chan *from, struct msg *m)
 	case MSG_st_segment:
 		on_segment(s, from, m);
 		break;
+	case MSG_command:
+		on_command(s, c, m);
+		break;
 	default:
 		/* Stored mail is asked for on an account's channel alone. */
 		store_role_refuse(s, from, m->id, ERR_DENIED);
@@ -414,6 +472,8 @@ static void store_peer_down(struct role *r, struct chan *peer)
 
 	if (chan_peer(peer) == ROLE_FRONT || chan_peer(peer) == ROLE_QUEUE)
 		store_txn_cancel_instance(s->store, role_peer_instance(r, peer));
+	if (chan_peer(peer) == ROLE_FILTER || chan_peer(peer) == ROLE_AUTH)
+		store_txn_part_lost(s->store, chan_peer(peer) == ROLE_FILTER);
 	if (!c)
 		return;
 	chan_set_user(peer, NULL);
@@ -427,6 +487,9 @@ static enum err store_start(struct role *r)
 	struct store_role *s = r->state;
 	enum err err = loop_watch_reader(r->loop, &s->sync, store_sync_fd(s->store), on_sync, s);
 
+	if (!err)
+		err = loop_watch_reader(r->loop, &s->body_sync, store_body_sync_fd(s->store),
+					on_sync, s);
 	s->started = loop_now(r->loop);
 	if (!err)
 		err = store_role_quota_start(s);
@@ -448,9 +511,11 @@ static void stop_if_idle(struct store_role *s)
 		os_exit(1);
 	store_steady(s->store);
 	loop_unwatch(r->loop, &s->sync);
+	loop_unwatch(r->loop, &s->body_sync);
 	loop_timer_cancel(r->loop, &s->tick);
 	loop_unpost(r->loop, &s->flush);
 	loop_unpost(r->loop, &s->tell);
+	store_role_compact_free(s);
 	store_role_sessions_free(s);
 	store_role_quota_free(s);
 	store_close(s->store);
@@ -489,6 +554,7 @@ const struct role_ops role_store_ops = {
 	.message = store_message,
 	.peer_up = store_peer_up,
 	.peer_down = store_peer_down,
+	.reload = store_reload,
 	.stop = store_stop,
 	.status = store_role_status,
 };

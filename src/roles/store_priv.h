@@ -53,7 +53,7 @@ struct store_role {
 	int dir;
 	char path[OS_FD_PATH_SIZE]; /* the same */
 	struct task flush, tell;
-	struct watch sync;
+	struct watch sync, body_sync;
 	struct timer tick;
 	struct store_reply reply;
 	struct bind *binds;
@@ -68,6 +68,21 @@ struct store_role {
 					      before */
 	unsigned sessions;
 	bool is_stopping, is_condemned; /* condemned: the index is damaged */
+	/* Compaction (store_compact.c). */
+	struct timer compact_timer;
+	bool compact_asks;			    /* the helper */
+	bool compact_forced;			    /* by the administrator: */
+	bool compact_checkpointed, compact_planned; /* the index is up to date; a pass was begun */
+	struct compact_command *compact_commands;
+	struct buf blobs;
+};
+
+/* posthorn compact, waiting for its answer. */
+struct compact_command {
+	struct compact_command *next;
+	struct waiting *waiting;
+	uint64_t freed; /* before it */
+	int64_t until;
 };
 
 /* A commit under way, and who asked. */
@@ -88,6 +103,15 @@ void store_role_flush(struct store_role *s);
 /* After anything was read: a damaged index ends the process, whose successor rebuilds it. */
 void store_role_index_look(struct store_role *s);
 void store_role_refuse(struct store_role *s, struct chan *c, uint32_t id, enum err err);
+
+/* Compaction: whatever is to be done next; at each tick, and after a sync. */
+void store_role_compact(struct store_role *s);
+bool store_role_forces_checkpoint(struct store_role *s);
+void store_role_checkpointed(struct store_role *s);
+void store_role_compact_command(struct store_role *s, struct client *from, const struct msg *m);
+void store_role_compact_tell(struct store_role *s);
+void store_role_compact_free(struct store_role *s);
+void store_role_undelete(struct store_role *s, struct client *from, const struct msg *m);
 
 /* Quota. */
 MUST_USE enum err store_role_quota_start(struct store_role *s);

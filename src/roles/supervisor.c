@@ -94,6 +94,22 @@ static void stop_phase(struct supervisor *s)
 	loop_stop(s->loop);
 }
 
+/* Another number than the process before it had: the ids that both make in one second begin
+ * anywhere in the same range, and two messages with one id would be taken for one by the queue. */
+static unsigned new_instance(struct supervisor *s, const struct child *c)
+{
+	for (unsigned tries = 0; tries < MSGID_INSTANCE_MAX; tries++) {
+		bool is_taken = false;
+
+		s->last_instance = s->last_instance % MSGID_INSTANCE_MAX + 1;
+		for (unsigned i = 0; i < s->n; i++)
+			is_taken = is_taken || s->children[i].instance == s->last_instance;
+		if (!is_taken)
+			return s->last_instance;
+	}
+	return c->instance;
+}
+
 static void restart_child(void *arg)
 {
 	struct child *c = arg;
@@ -102,11 +118,12 @@ static void restart_child(void *arg)
 
 	if (s->is_stopping)
 		return;
+	c->instance = new_instance(s, c);
 	err = supervisor_spawn(s, c);
-	if (!err) {
-		supervisor_link(s, c, false);
+	if (!err)
+		err = supervisor_link(s, c, false);
+	if (!err)
 		err = supervisor_hand_over(s, c);
-	}
 	if (err) {
 		log_error(&s->log, "restart-failed", "role=%s.%u error=%s", role_name(c->kind),
 			  c->index, err_name(err));
@@ -400,7 +417,8 @@ static enum err start_all(struct supervisor *s)
 		if ((err = supervisor_spawn(s, &s->children[i])))
 			return err;
 	for (unsigned i = 0; i < s->n; i++)
-		supervisor_link(s, &s->children[i], true);
+		if ((err = supervisor_link(s, &s->children[i], true)))
+			return err;
 	for (unsigned i = 0; i < s->n; i++)
 		if ((err = supervisor_hand_over(s, &s->children[i])))
 			return err;

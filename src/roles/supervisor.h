@@ -18,5 +18,7 @@ struct supervisor_options {
 /* The life of the server; the exit status. Complaints of the start go to standard error, a sentence
  * each. */
 int supervisor_main(const struct supervisor_options *o);
+/* fsync of a folder by name: what was made in it is there after a power cut. */
+MUST_USE enum err supervisor_folder_sync(str path);
 
 #endif

@@ -3,7 +3,10 @@
  * see of the file system is what it is handed here. */
 #include "roles/supervisor_priv.h"
 
+#include "base/mutant.h"
 #include <stdio.h>
+
+enum { FOLDER_PATH_MAX = 4096 };
 
 /* Folders below data_dir: DIR(name, role). */
 static const struct {
@@ -63,6 +66,36 @@ static enum err make_folder(struct supervisor *s, const char *name, enum role_ki
 	return err;
 }
 
+enum err supervisor_folder_sync(str path)
+{
+	char name[FOLDER_PATH_MAX];
+	int fd;
+	enum err err;
+
+	if (path.n >= sizeof(name))
+		return ERR_TOO_LONG;
+	snprintf(name, sizeof(name), "%.*s", STR_ARGS(path.n ? path : S("/")));
+	if ((err = os_open(-1, name, OS_READ | OS_DIRECTORY, &fd)))
+		return err;
+	err = MUTANT(folders_not_synced) ? ERR_OK : os_fsync(fd);
+	os_close(fd);
+	return err;
+}
+
+/* The names of new folders must survive a power cut, as what is in them does. */
+static enum err folders_sync(struct supervisor *s, bool is_new)
+{
+	size_t end = str_rfind_char(s->data_dir, '/');
+	enum err err = supervisor_folder_sync(s->data_dir);
+
+	if (!err && is_new && end != STR_NONE)
+		err = supervisor_folder_sync(str_head(s->data_dir, end));
+	if (err)
+		supervisor_complain("%.*s cannot be synced: %s", STR_ARGS(s->data_dir),
+				    err_text(err));
+	return err;
+}
+
 static enum err take_lock(struct supervisor *s)
 {
 	str path = data_path(s, "lock");
@@ -80,10 +113,12 @@ static enum err take_lock(struct supervisor *s)
 
 enum err supervisor_prepare_files(struct supervisor *s)
 {
+	bool is_new;
 	enum err err;
 
 	s->data_dir = conf_str(s->conf, CONF_data_dir);
 	err = os_mkdir(-1, s->data_dir.p, 0711);
+	is_new = !err;
 	if (err && err != ERR_EXISTS) {
 		supervisor_complain("the folder %.*s cannot be made: %s", STR_ARGS(s->data_dir),
 				    err_text(err));
@@ -94,7 +129,7 @@ enum err supervisor_prepare_files(struct supervisor *s)
 	for (unsigned i = 0; i < ARRAY_LEN(folders); i++)
 		if ((err = make_folder(s, folders[i].name, folders[i].role)))
 			return err;
-	return ERR_OK;
+	return folders_sync(s, is_new);
 }
 
 static enum err listen_one(struct supervisor *s, const struct conf_listen *l)

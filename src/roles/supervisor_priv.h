@@ -51,7 +51,7 @@ struct supervisor {
 	int lock_fd;
 	bool is_root, test_hooks;
 	struct child children[CHILDREN_MAX];
-	unsigned n;
+	unsigned n, last_instance; /* given to a process that was started again */
 	struct listener listeners[LISTENERS_MAX];
 	unsigned listeners_n;
 	struct watch signals;
@@ -75,7 +75,7 @@ MUST_USE enum err supervisor_spawn(struct supervisor *s, struct child *c);
 /* Everything it needs, and sup_start. */
 MUST_USE enum err supervisor_hand_over(struct supervisor *s, struct child *c);
 /* New channels between this role and all that live. */
-void supervisor_link(struct supervisor *s, struct child *c, bool only_later_ones);
+MUST_USE enum err supervisor_link(struct supervisor *s, struct child *c, bool only_later_ones);
 
 /* supervisor.c */
 void supervisor_message(void *arg, struct chan *chan, struct msg *m);

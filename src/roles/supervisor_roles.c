@@ -167,7 +167,9 @@ enum err supervisor_hand_over(struct supervisor *s, struct child *c)
 	return supervisor_send_start(s, c);
 }
 
-static void link_two(struct supervisor *s, struct child *a, struct child *b)
+/* An error when `a` has to do without: the other end may be dying, and is linked anew when it comes
+ * back. */
+static enum err link_two(struct supervisor *s, struct child *a, struct child *b)
 {
 	int fd[2];
 	enum err err = os_socketpair(true, fd);
@@ -186,17 +188,21 @@ static void link_two(struct supervisor *s, struct child *a, struct child *b)
 	if (err)
 		log_error(&s->log, "link-failed", "a=%s.%u b=%s.%u error=%s", role_name(a->kind),
 			  a->index, role_name(b->kind), b->index, err_name(err));
+	return err == ERR_CLOSED ? ERR_OK : err;
 }
 
-void supervisor_link(struct supervisor *s, struct child *c, bool only_later_ones)
+enum err supervisor_link(struct supervisor *s, struct child *c, bool only_later_ones)
 {
-	for (unsigned i = 0; i < s->n; i++) {
+	enum err err = ERR_OK;
+
+	for (unsigned i = 0; i < s->n && !err; i++) {
 		struct child *other = &s->children[i];
 
 		if (other == c || (only_later_ones && other->instance < c->instance))
 			continue;
 		if ((other->state == CHILD_STARTING || other->state == CHILD_READY) &&
 		    are_linked(c->kind, other->kind))
-			link_two(s, c, other);
+			err = link_two(s, c, other);
 	}
+	return err;
 }

@@ -42,6 +42,7 @@ struct trace_log {
 	size_t keys_n, keys_size;
 	struct buf pending;
 	uint64_t events;
+	uint64_t lost; /* bytes that could not be written, since the last that could */
 };
 
 static uint64_t key_of_message(uint64_t message)
@@ -350,8 +351,12 @@ void trace_log_add(struct trace_log *t, const struct msg_trace_event *m)
 	str body;
 
 	if (f->size + start + EVENT_HEAD + n > TRACE_FILE_SIZE) {
-		if (trace_log_flush(t) || close_last(t) || add_file(t, f->number + 1)) {
-			log_error(t->log, "trace-lost", "why=\"no new file\"");
+		/* Its index may be there already: a new file failed the last time. */
+		if (trace_log_flush(t) || (f->keys < 0 && close_last(t)) ||
+		    add_file(t, f->number + 1)) {
+			if (t->lost == 0)
+				log_error(t->log, "trace-lost", "why=\"no new file\"");
+			t->lost += n;
 			return;
 		}
 		prune(t);
@@ -381,17 +386,28 @@ void trace_log_add(struct trace_log *t, const struct msg_trace_event *m)
 		log_debug(t->log, "trace-flush", "events=%llu", (unsigned long long)t->events);
 }
 
+/* A full disk is told once, not for each event, and again when it is over. */
+static void count_lost(struct trace_log *t, enum err err)
+{
+	if (err && t->lost == 0)
+		log_error(t->log, "trace-lost", "bytes=%zu error=%s", buf_len(&t->pending),
+			  err_name(err));
+	if (!err && t->lost)
+		log_warn(t->log, "trace-resumed", "lost=%llu", (unsigned long long)t->lost);
+	t->lost = err ? t->lost + buf_len(&t->pending) : 0;
+}
+
 enum err trace_log_flush(struct trace_log *t)
 {
 	struct trace_file *f = last_file(t);
-	enum err err = ERR_OK;
+	enum err err;
 
-	if (buf_len(&t->pending) &&
-	    !(err = os_pwrite_all(f->events, buf_str(&t->pending), f->size)))
+	if (!buf_len(&t->pending))
+		return ERR_OK;
+	err = os_pwrite_all(f->events, buf_str(&t->pending), f->size);
+	count_lost(t, err);
+	if (!err)
 		f->size += (uint32_t)buf_len(&t->pending);
-	if (err)
-		log_error(t->log, "trace-lost", "bytes=%zu error=%s", buf_len(&t->pending),
-			  err_name(err));
 	buf_clear(&t->pending);
 	return err;
 }

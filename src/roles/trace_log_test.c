@@ -119,10 +119,24 @@ int main(void)
 	t = open_log(UINT64_MAX);
 	EQ(count_message(t, 11), 1);
 	trace_log_close(t);
+	tap_group("the next file cannot be made for a while");
+	t = open_log(UINT64_MAX);
+	snprintf(name, sizeof(name), "%s/%08zu.events", folder, size + 1);
+	EQ(os_mkdir(-1, name, 0700), ERR_OK);
+	for (uint64_t i = 500000; i < 700000; i++)
+		add(t, i, "sender@example.org", "recipient@example.test",
+		    "a text of the usual length: 250 2.0.0 Ok, queued as 0CW3Z9K2M4XQA");
+	EQ(rmdir(name), 0);
+	add(t, 800000, "x@y", "z@y", "after the while");
+	EQ(trace_log_counts(t).files, size + 1);
+	EQ(count_message(t, 800000), 1);
+	EQ(count_message(t, 300000), 1);
+	EQ(count_message(t, 500000), 1);
+	trace_log_close(t);
 	tap_group("the oldest goes");
 	t = open_log(TRACE_FILE_SIZE);
 	EQ(count_message(t, 11), 0);
-	EQ(count_message(t, 300000), 1);
+	EQ(count_message(t, 800000), 1);
 	trace_log_close(t);
 	arena_free(a);
 	for (unsigned i = 1; i <= 9; i++) {

@@ -53,8 +53,9 @@ static void must_equal(struct counting *c, const char *what, uint64_t account, u
 		       uint64_t said, uint64_t counted)
 {
 	if (said != counted)
-		world_violation(c->world, "on the disk: %s of %llu/%llu is %llu, a recount says %llu",
-				what, (unsigned long long)account, (unsigned long long)id,
+		world_violation(c->world,
+				"on the disk: %s of %llu/%llu is %llu, a recount says %llu", what,
+				(unsigned long long)account, (unsigned long long)id,
 				(unsigned long long)said, (unsigned long long)counted);
 }
 
@@ -143,7 +144,8 @@ static enum err on_row(struct counting *c, const uint64_t numbers[3], str value)
 	m->bytes += r.size;
 	a->bytes += r.size;
 	if (r.uid >= m->said.uidnext || r.modseq > a->modseq)
-		world_violation(c->world, "on the disk: row %u of %llu/%llu is above UIDNEXT or MODSEQ",
+		world_violation(c->world,
+				"on the disk: row %u of %llu/%llu is above UIDNEXT or MODSEQ",
 				r.uid, (unsigned long long)numbers[0],
 				(unsigned long long)numbers[1]);
 	b = body_of(c, r.body);
@@ -174,6 +176,24 @@ static enum err on_queue(struct counting *c, uint64_t id, str value)
 	return ERR_OK;
 }
 
+static enum err on_kept(struct counting *c, uint64_t account, str value)
+{
+	struct body_count *b;
+	struct row r;
+	str mailbox;
+	enum err err = kept_get(value, &r, &mailbox);
+
+	if (err)
+		return err;
+	b = body_of(c, r.body);
+	if (b)
+		b->references++;
+	else
+		world_violation(c->world, "on the disk: what account %llu expunged has no body",
+				(unsigned long long)account);
+	return ERR_OK;
+}
+
 static enum err on_record(struct counting *c, str key, str value)
 {
 	uint64_t n[3];
@@ -188,6 +208,8 @@ static enum err on_record(struct counting *c, str key, str value)
 		return on_row(c, n, value);
 	if (key_parse(key, KIND_QUEUE, 1, n))
 		return on_queue(c, n[0], value);
+	if (key_parse(key, KIND_KEPT, 2, n))
+		return on_kept(c, n[0], value);
 	if (key_parse(key, KIND_DUE, 2, n))
 		c->due++;
 	if (key_parse(key, KIND_BODY, 1, n)) {
@@ -214,7 +236,8 @@ static void totals_check(struct counting *c)
 	for (size_t i = 0; i < c->mailbox_n; i++) {
 		const struct mailbox_count *m = &c->mailboxes[i];
 
-		must_equal(c, "the messages", m->account, m->said.id, m->said.messages, m->messages);
+		must_equal(c, "the messages", m->account, m->said.id, m->said.messages,
+			   m->messages);
 		must_equal(c, "the unseen", m->account, m->said.id, m->said.unseen, m->unseen);
 		must_equal(c, "the deleted", m->account, m->said.id, m->said.deleted, m->deleted);
 		must_equal(c, "the bytes", m->account, m->said.id, m->said.bytes, m->bytes);

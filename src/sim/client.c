@@ -12,7 +12,6 @@ static void client_fiber(void *arg)
 	struct client *c = arg;
 
 	c->run(c);
-	c->world->running--;
 	/* What it put into the ledger lies in its memory: it stays. */
 	while (fiber_suspend(c->loop, LOOP_NEVER) == ERR_OK)
 		;
@@ -46,8 +45,8 @@ bool client_sleep(struct client *c, unsigned ms)
 struct conn *client_connect(struct client *c, const struct addr *to)
 {
 	struct conn *conn = NULL;
-	enum err err =
-		conn_connect(c->loop, to, NULL, loop_now(c->loop) + SECONDS(CONNECT_SECONDS), &conn);
+	enum err err = conn_connect(c->loop, to, NULL, loop_now(c->loop) + SECONDS(CONNECT_SECONDS),
+				    &conn);
 
 	if (err) {
 		(void)client_sleep(c, 50 + chance_below(&c->chance, 300));

@@ -1,92 +1,87 @@
 /* The administrator, at the control socket: accounts are added and must stay, the queue is listed,
  * flushed, and messages in it are deleted.
  *
+ * It is a process of the server's machine and dies with it; what it was told is in the ledger.
  * `queue list` is also how the end of a run knows that nothing is under way any more. */
-#include "base/msg.h"
+#include "base/chan.h"
 #include "sim/world.h"
 
 #include <stdio.h>
 
-enum { ANSWER_MS = 130 * 1000, OUTPUT_MAX = 4 * 1024 * 1024, USERS_MAX = 200 };
+enum {
+	ANSWER_SECONDS = 130,
+	OUTPUT_MAX = 4 * 1024 * 1024,
+	USERS_MAX = 200,
+	REPLY_MEMORY = 256 * 1024
+};
 
 struct admin {
 	struct client *client;
-	int fd;
-	uint32_t received;
 	struct buf out;
 	int exit;
-	unsigned users; /* added, and acknowledged: extra0 ... */
-	bool is_unsure; /* the last one had no answer */
 };
 
-static bool datagram_send(struct admin *a, const struct msg_command *m)
+static void on_message(void *arg, struct chan *c, struct msg *in)
 {
-	struct buf b;
-	struct iovec iov;
-	int fds[MSG_FDS_MAX];
-	unsigned nfds = 0;
-	enum err err;
-
-	buf_init(&b, MSG_MAX);
-	err = msg_encode(&b, MSG_command, 1, false, a->received, m, fds, &nfds);
-	iov = (struct iovec){ b.p, buf_len(&b) };
-	if (!err)
-		err = os_send_fds(a->fd, &iov, 1, NULL, 0);
-	a->received = 0;
-	buf_free(&b);
-	return !err;
+	(void)arg;
+	(void)c;
+	(void)in;
 }
 
-/* The next piece of output. *more: there is another. */
-static bool datagram_receive(struct admin *a, char *space, uint64_t *cursor, bool *more)
+static void on_down(void *arg, struct chan *c, enum err why)
 {
-	int fds[OS_FDS_MAX];
-	unsigned nfds = 0;
-	struct msg m = { .type = MSG_credit };
-	size_t n;
+	(void)arg;
+	(void)c;
+	(void)why;
+}
 
-	while (m.type == MSG_credit) {
-		if (os_wait_readable(a->fd, ANSWER_MS) ||
-		    os_recv_fds(a->fd, space, MSG_MAX, &n, fds, &nfds) ||
-		    msg_decode(str_of(space, n), ROLE_ADMIN, ROLE_TOOL, NULL, 0, &m))
-			return false;
-		a->received += m.type != MSG_credit;
+static const struct chan_ops chan_ops = { on_message, on_down };
+
+/* The next piece of output. */
+static enum err piece(struct admin *a, struct chan *c, str args, str input, uint64_t *cursor,
+		      bool *more)
+{
+	struct arena *arena = arena_new(REPLY_MEMORY);
+	struct msg_command_output m;
+	enum err err = !arena ? ERR_NO_MEMORY
+			      : CALL(c, command, command_output, &m, arena,
+				     loop_now(a->client->loop) + SECONDS(ANSWER_SECONDS),
+				     .args = args, .input = input, .cursor = *cursor);
+
+	if (!err) {
+		buf_add(&a->out, m.out);
+		buf_add(&a->out, m.err);
+		a->exit = m.exit;
+		*more = m.more;
+		*cursor = m.cursor;
 	}
-	*more = false;
-	a->exit = 1;
-	if (m.type != MSG_command_output)
-		return m.type == MSG_failed;
-	buf_add(&a->out, m.u.command_output.out);
-	buf_add(&a->out, m.u.command_output.err);
-	a->exit = m.u.command_output.exit;
-	*more = m.u.command_output.more;
-	*cursor = m.u.command_output.cursor;
-	return true;
+	arena_free(arena);
+	return err;
 }
 
 /* False: no answer. Words of `args` are NUL-ended. */
 static bool command(struct admin *a, str args, str input)
 {
-	char *space;
-	struct buf memory;
+	struct chan *c = NULL;
 	uint64_t cursor = 0;
-	bool more = true, good = true;
+	bool more = true;
+	int fd;
+	enum err err;
 
 	buf_clear(&a->out);
-	a->received = 0;
-	if (os_connect_datagrams(a->client->world->at.control, &a->fd))
+	a->exit = 1;
+	if (os_connect_datagrams(a->client->world->at.control, &fd))
 		return false;
-	buf_init(&memory, MSG_MAX);
-	space = buf_reserve(&memory, MSG_MAX);
-	while (good && more)
-		good = space &&
-		       datagram_send(a, &(struct msg_command){
-						.args = args, .input = input, .cursor = cursor }) &&
-		       datagram_receive(a, space, &cursor, &more);
-	os_close(a->fd);
-	buf_free(&memory);
-	a->client->world->counts.commands += good;
-	return good;
+	err = chan_new(a->client->loop, ROLE_TOOL, ROLE_ADMIN, 0, &chan_ops, a, &c);
+	if (!err)
+		err = chan_attach(c, fd);
+	if (err)
+		os_close(fd);
+	while (!err && more)
+		err = piece(a, c, args, input, &cursor, &more);
+	chan_free(c);
+	a->client->world->counts.commands += !err;
+	return !err;
 }
 
 /* Every account that was ever acknowledged is there. */
@@ -97,34 +92,36 @@ static void users_check(struct admin *a)
 
 	if (!command(a, S("user\0list\0"), STR_EMPTY) || a->exit)
 		return;
-	for (unsigned i = 0; i < a->users; i++) {
+	for (unsigned i = 0; i < w->users; i++) {
 		snprintf(name, sizeof(name), "extra%u@example.test", i);
 		if (str_find(buf_str(&a->out), str_from_c(name)) == STR_NONE)
-			world_violation(w, "account %s was added and is gone", name);
+			world_violation(w, "account %s was added and is gone: %.*s", name,
+					STR_ARGS(buf_str(&a->out)));
 	}
-	snprintf(name, sizeof(name), "extra%u@example.test", a->users);
-	if (a->is_unsure && str_find(buf_str(&a->out), str_from_c(name)) != STR_NONE)
-		a->users++; /* it happened; from now on it stays */
-	a->is_unsure = false;
+	snprintf(name, sizeof(name), "extra%u@example.test", w->users);
+	if (w->user_is_unsure && str_find(buf_str(&a->out), str_from_c(name)) != STR_NONE)
+		w->users++; /* it happened; from now on it stays */
+	w->user_is_unsure = false;
 }
 
 static void user_add(struct admin *a)
 {
+	struct world *w = a->client->world;
 	char args[100];
 	int n;
 
 	users_check(a);
-	if (a->users == USERS_MAX || a->is_unsure)
+	if (w->users == USERS_MAX || w->user_is_unsure)
 		return;
-	n = snprintf(args, sizeof(args), "user%cadd%cextra%u@example.test%c", 0, 0, a->users, 0);
-	a->is_unsure = true;
+	n = snprintf(args, sizeof(args), "user%cadd%cextra%u@example.test%c", 0, 0, w->users, 0);
+	w->user_is_unsure = true;
 	if (!command(a, str_of(args, (size_t)n), S("a-password")))
 		return;
-	world_note(a->client->world, a->client->name, "user add extra%u: %d %.*s", a->users, a->exit,
+	world_note(w, a->client->name, "user add extra%u: %d %.*s", w->users, a->exit,
 		   STR_ARGS(str_head(buf_str(&a->out), 200)));
 	if (a->exit == 0) {
-		a->is_unsure = false;
-		a->users++;
+		w->user_is_unsure = false;
+		w->users++;
 	}
 }
 

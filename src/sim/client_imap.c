@@ -7,10 +7,10 @@
 
 #include <stdio.h>
 
-enum { ROWS_WANTED = 14, BOXES_WANTED = 10, COMMANDS_MAX = 60 };
+enum { SET_SIZE = OP_UIDS_MAX * 11 + 1, ROWS_WANTED = 14, BOXES_WANTED = 10, COMMANDS_MAX = 60 };
 
 struct writer {
-	struct imap imap;
+	struct wire imap;
 	struct client *c;
 	struct world *w;
 	struct account_model *a;
@@ -27,15 +27,24 @@ static unsigned below(struct writer *x, unsigned n)
 }
 
 /* An answer to what changes something. False: the connection is no longer good for work. */
-static bool answered(struct writer *x, enum imap_result result)
+static bool answered(struct writer *x, enum wire_result result)
 {
 	struct op *op = &x->a->pending;
+	char set[2 * SET_SIZE + 1] = "";
+	size_t used = 0;
 
-	world_note(x->w, x->c->name, "%s op %d %s%s%s uid %u x%u: %.*s", x->a->address, (int)op->kind,
-		   op->box, op->target[0] ? " -> " : "", op->target, op->uids[0], op->n,
-		   result == IMAP_LOST ? 4 : (int)MIN(buf_len(&x->imap.response), (size_t)200),
-		   result == IMAP_LOST ? "lost" : buf_str(&x->imap.response).p);
-	if (result == IMAP_OK) {
+	for (unsigned i = 0; i < op->n; i++)
+		used += (size_t)snprintf(set + used, sizeof(set) - used, " %u>%u", op->uids[i],
+					 x->made_n == op->n ? x->made[i] : 0);
+	world_note(x->w, x->c->name, "%s op %d %s%s%s%s: %.*s", x->a->address, (int)op->kind,
+		   op->box, op->target[0] ? " -> " : "", op->target, set,
+		   result == WIRE_LOST ? 4 : (int)MIN(buf_len(&x->imap.response), (size_t)200),
+		   result == WIRE_LOST ? "lost" : buf_str(&x->imap.response).p);
+	if (result == WIRE_OK) {
+		if (x->made_n != op->n &&
+		    (op->kind == OP_APPEND || op->kind == OP_COPY || op->kind == OP_MOVE))
+			world_violation(x->w, "%s: OK, and %u UIDs of %u are told", x->a->address,
+					x->made_n, op->n);
 		for (unsigned i = 0; i < op->n; i++) {
 			if (x->made_n == op->n && op->made[i] && op->made[i] != x->made[i])
 				world_violation(x->w, "%s: told UID %u, and another client saw %u",
@@ -50,7 +59,7 @@ static bool answered(struct writer *x, enum imap_result result)
 		*op = (struct op){ .kind = OP_NONE };
 		return true;
 	}
-	if (result == IMAP_LOST || op->kills != x->w->kills)
+	if (result == WIRE_LOST || op->kills != x->w->kills)
 		return false;
 	/* NO, and nobody died: nothing happened. */
 	if (op->must)
@@ -74,10 +83,10 @@ static struct op *op_begin(struct writer *x, enum op_kind kind, const char *box,
 	return op;
 }
 
-static void on_made(void *arg, struct imap *i, str response)
+static void on_made(void *arg, struct wire *i, str response)
 {
 	struct writer *x = arg;
-	unsigned n = imap_made(response, x->made, OP_UIDS_MAX);
+	unsigned n = wire_made(response, x->made, OP_UIDS_MAX);
 
 	(void)i;
 	if (n)
@@ -86,13 +95,13 @@ static void on_made(void *arg, struct imap *i, str response)
 
 static bool finish(struct writer *x)
 {
-	enum imap_result result;
+	enum wire_result result;
 
 	x->imap.untagged = on_made;
 	x->imap.arg = x;
-	result = imap_finish(&x->imap);
+	result = wire_finish(&x->imap);
 	x->imap.untagged = NULL;
-	if (result == IMAP_OK)
+	if (result == WIRE_OK)
 		on_made(x, &x->imap, buf_str(&x->imap.response));
 	return answered(x, result);
 }
@@ -100,8 +109,9 @@ static bool finish(struct writer *x)
 static const char *flag_names(uint8_t flags, char out[80])
 {
 	snprintf(out, 80, "%s%s%s%s%s", flags & FLAG_SEEN ? "\\Seen " : "",
-		 flags & FLAG_ANSWERED ? "\\Answered " : "", flags & FLAG_FLAGGED ? "\\Flagged " : "",
-		 flags & FLAG_DELETED ? "\\Deleted " : "", flags & FLAG_DRAFT ? "\\Draft " : "");
+		 flags & FLAG_ANSWERED ? "\\Answered " : "",
+		 flags & FLAG_FLAGGED ? "\\Flagged " : "", flags & FLAG_DELETED ? "\\Deleted " : "",
+		 flags & FLAG_DRAFT ? "\\Draft " : "");
 	if (out[0])
 		out[strlen(out) - 1] = '\0';
 	return out;
@@ -112,18 +122,21 @@ static struct box_model *any_box(struct writer *x)
 	return below(x, 2) ? &x->a->boxes[below(x, x->a->n)] : model_box(x->a, "INBOX");
 }
 
-/* Up to n UIDs of a mailbox, ascending, and what they are called on the wire. */
-static unsigned pick(struct writer *x, const struct box_model *b, struct op *op, char set[80])
+/* Some UIDs of a mailbox, ascending, and what they are called on the wire. Only such as this
+ * connection was told of: what the watcher alone has seen yet is not there for us. */
+static unsigned pick(struct writer *x, const struct box_model *b, struct op *op, char set[SET_SIZE])
 {
 	size_t at = 0, used = 0;
 
 	set[0] = '\0';
 	op->n = 0;
-	for (at = below(x, (unsigned)b->n); at < b->n && op->n < OP_UIDS_MAX && (!op->n || below(x, 2));
+	for (at = below(x, (unsigned)b->n);
+	     at < b->n && b->rows[at].uid < b->uidnext && op->n < OP_UIDS_MAX &&
+	     (!op->n || below(x, b->n > 2 * ROWS_WANTED ? 12 : 2));
 	     at += 1 + below(x, 3)) {
 		op->uids[op->n] = b->rows[at].uid;
 		op->tokens[op->n] = b->rows[at].token;
-		used += (size_t)snprintf(set + used, 80 - used, "%s%u", op->n ? "," : "",
+		used += (size_t)snprintf(set + used, SET_SIZE - used, "%s%u", op->n ? "," : "",
 					 b->rows[at].uid);
 		op->n++;
 	}
@@ -136,14 +149,16 @@ static bool do_append(struct writer *x, struct box_model *b)
 	bool waits = below(x, 2);
 	char names[80];
 
-	op->flags = (uint8_t)(below(x, 2) ? below(x, 32) & (FLAG_SEEN | FLAG_ANSWERED | FLAG_FLAGGED | FLAG_DRAFT) : 0);
+	op->flags = (uint8_t)(below(x, 2) ? below(x, 32) & (FLAG_SEEN | FLAG_ANSWERED |
+							    FLAG_FLAGGED | FLAG_DRAFT)
+					  : 0);
 	op->tokens[0] = TOKEN('a', ++x->w->append_count);
 	op->n = 1;
 	x->w->counts.appends++;
-	text_append(&x->text, TOKEN_ID(op->tokens[0]));
-	imap_send(&x->imap, "APPEND %s (%s) {%zu%s}", b->name, flag_names(op->flags, names),
+	text_append(x->w, &x->text, TOKEN_ID(op->tokens[0]));
+	wire_send(&x->imap, "APPEND %s (%s) {%zu%s}", b->name, flag_names(op->flags, names),
 		  buf_len(&x->text), waits ? "" : "+");
-	if (waits && (!imap_read(&x->imap) || !str_starts(buf_str(&x->imap.response), S("+")))) {
+	if (waits && (!wire_read(&x->imap) || !str_starts(buf_str(&x->imap.response), S("+")))) {
 		/* No literal was asked for: nothing happened. */
 		op->kind = OP_NONE;
 		return false;
@@ -158,7 +173,7 @@ static bool do_flags(struct writer *x, struct box_model *b)
 {
 	static const char signs[] = { '+', '-', '=' };
 	struct op *op = op_begin(x, OP_FLAGS, b->name, "");
-	char set[80], names[80];
+	char set[SET_SIZE], names[80];
 
 	if (!pick(x, b, op, set)) {
 		op->kind = OP_NONE;
@@ -167,7 +182,7 @@ static bool do_flags(struct writer *x, struct box_model *b)
 	op->sign = signs[below(x, 3)];
 	op->flags = (uint8_t)(1u << below(x, 5) | (below(x, 2) ? 1u << below(x, 5) : 0));
 	x->w->counts.flags++;
-	imap_send(&x->imap, "UID STORE %s %sFLAGS%s (%s)", set,
+	wire_send(&x->imap, "UID STORE %s %sFLAGS%s (%s)", set,
 		  op->sign == '+'   ? "+"
 		  : op->sign == '-' ? "-"
 				    : "",
@@ -179,7 +194,7 @@ static bool do_flags(struct writer *x, struct box_model *b)
 static bool do_expunge(struct writer *x, struct box_model *b)
 {
 	struct op *op = op_begin(x, OP_FLAGS, b->name, ""), gone;
-	char set[80];
+	char set[SET_SIZE];
 
 	if (!pick(x, b, op, set)) {
 		op->kind = OP_NONE;
@@ -188,7 +203,7 @@ static bool do_expunge(struct writer *x, struct box_model *b)
 	gone = *op;
 	op->sign = '+';
 	op->flags = FLAG_DELETED;
-	imap_send(&x->imap, "UID STORE %s +FLAGS.SILENT (\\Deleted)", set);
+	wire_send(&x->imap, "UID STORE %s +FLAGS.SILENT (\\Deleted)", set);
 	if (!finish(x))
 		return false;
 	for (unsigned i = 0; i < gone.n; i++) {
@@ -201,7 +216,7 @@ static bool do_expunge(struct writer *x, struct box_model *b)
 	memcpy(op->uids, gone.uids, sizeof(op->uids));
 	op->n = gone.n;
 	x->w->counts.expunges++;
-	imap_send(&x->imap, "UID EXPUNGE %s", set); /* RFC 4315 2.1 */
+	wire_send(&x->imap, "UID EXPUNGE %s", set); /* RFC 4315 2.1 */
 	return finish(x);
 }
 
@@ -209,14 +224,14 @@ static bool do_copy(struct writer *x, struct box_model *b, bool moves)
 {
 	struct box_model *to = any_box(x);
 	struct op *op = op_begin(x, moves ? OP_MOVE : OP_COPY, b->name, to->name);
-	char set[80];
+	char set[SET_SIZE];
 
 	if ((moves && to == b) || !pick(x, b, op, set)) {
 		op->kind = OP_NONE;
 		return true;
 	}
 	*(moves ? &x->w->counts.moves : &x->w->counts.copies) += 1;
-	imap_send(&x->imap, "UID %s %s %s", moves ? "MOVE" : "COPY", set, to->name);
+	wire_send(&x->imap, "UID %s %s %s", moves ? "MOVE" : "COPY", set, to->name);
 	return finish(x);
 }
 
@@ -236,32 +251,33 @@ static bool do_mailbox(struct writer *x)
 		if (x->a->n >= BOXES_WANTED)
 			return true;
 		(void)op_begin(x, OP_CREATE, name, "");
-		imap_send(&x->imap, "CREATE %s", name);
+		wire_send(&x->imap, "CREATE %s", name);
 		return finish(x);
 	}
 	if (strcmp(b->name, x->selected) == 0) {
-		if (imap_command(&x->imap, "UNSELECT") != IMAP_OK)
+		if (wire_command(&x->imap, "UNSELECT") != WIRE_OK)
 			return false;
 		x->selected[0] = '\0';
 	}
 	if (below(x, 2)) {
 		(void)op_begin(x, OP_RENAME, b->name, name);
-		imap_send(&x->imap, "RENAME %s %s", b->name, name);
+		wire_send(&x->imap, "RENAME %s %s", b->name, name);
 	} else {
 		(void)op_begin(x, OP_DELETE, b->name, "");
-		imap_send(&x->imap, "DELETE %s", b->name);
+		wire_send(&x->imap, "DELETE %s", b->name);
 	}
 	return finish(x);
 }
 
-/* Flags as they are told now; what another session changed is not known here, so any that it had. */
-static void on_flags(void *arg, struct imap *i, str response)
+/* Flags as they are told now; what another session changed is not known here, so any that it had.
+ */
+static void on_flags(void *arg, struct wire *i, str response)
 {
 	struct writer *x = arg;
 	struct box_model *b = model_box(x->a, x->selected);
-	struct imap_row r;
+	struct wire_row r;
 
-	if (b && imap_row(i, response, &r) && r.has_flags)
+	if (b && wire_row(i, response, &r) && r.has_flags)
 		model_seen_flags(x->w, x->a, b->uidvalidity, r.uid, r.flags);
 }
 
@@ -270,16 +286,17 @@ static bool do_fetch(struct writer *x, struct box_model *b)
 	x->w->counts.fetches++;
 	x->imap.untagged = on_flags;
 	x->imap.arg = x;
-	return imap_command(&x->imap, "UID FETCH 1:* (UID FLAGS)") == IMAP_OK && imap_poll(&x->imap, b);
+	return wire_command(&x->imap, "UID FETCH 1:* (UID FLAGS)") == WIRE_OK &&
+	       wire_poll(&x->imap, b);
 }
 
-static void on_select(void *arg, struct imap *i, str response)
+static void on_select(void *arg, struct wire *i, str response)
 {
 	uint32_t *uidvalidity = arg;
 
 	(void)i;
 	if (str_starts(response, S("OK [UIDVALIDITY ")))
-		*uidvalidity = imap_number(response, "UIDVALIDITY ");
+		*uidvalidity = wire_number(response, "UIDVALIDITY ");
 }
 
 /* A mailbox that was just made shows its UIDVALIDITY for the first time. */
@@ -301,15 +318,15 @@ static bool selected(struct writer *x, struct box_model *b)
 	x->imap.untagged = on_select;
 	x->imap.arg = &uidvalidity;
 	x->selected[0] = '\0';
-	switch (imap_command(&x->imap, "SELECT %s", b->name)) {
-	case IMAP_OK:
+	switch (wire_command(&x->imap, "SELECT %s", b->name)) {
+	case WIRE_OK:
 		uidvalidity_take(x, b, uidvalidity);
 		snprintf(x->selected, sizeof(x->selected), "%s", b->name);
 		return true;
-	case IMAP_NO:
+	case WIRE_NO:
 		if (world_is_calm(x->w, loop_now(x->c->loop)))
-			world_violation(x->w, "%s: SELECT %s was refused: %.*s", x->a->address, b->name,
-					STR_ARGS(buf_str(&x->imap.response)));
+			world_violation(x->w, "%s: SELECT %s was refused: %.*s", x->a->address,
+					b->name, STR_ARGS(buf_str(&x->imap.response)));
 		return false;
 	default:
 		return false;
@@ -326,7 +343,7 @@ static bool one_command(struct writer *x)
 		return do_mailbox(x);
 	if (what < (is_rich ? 10u : 34u))
 		return do_append(x, b);
-	if (!selected(x, b) || !imap_poll(&x->imap, b))
+	if (!selected(x, b) || !wire_poll(&x->imap, b))
 		return false;
 	x->w->counts.operations++;
 	if (!b->n || what < 40)
@@ -352,7 +369,7 @@ static void work(struct writer *x)
 		if (below(x, 3) == 0)
 			(void)client_sleep(x->c, below(x, 200));
 	}
-	(void)imap_command(&x->imap, "LOGOUT");
+	(void)wire_command(&x->imap, "LOGOUT");
 }
 
 void client_imap_run(struct client *c)
@@ -365,16 +382,16 @@ void client_imap_run(struct client *c)
 	do {
 		if (x.a->pending.kind != OP_NONE && boots == x.w->boots)
 			client_wait(c, WORLD_SETTLE_SECONDS * 1000);
-		if (!imap_open(&x.imap, c, x.a))
+		if (!wire_open(&x.imap, c, x.a))
 			continue;
 		boots = x.w->boots;
 		is_sure = is_sure && x.a->pending.kind == OP_NONE && !x.w->is_kind && below(&x, 2);
 		if (!is_sure)
-			is_sure = imap_audit(&x.imap) && boots == x.w->boots;
+			is_sure = wire_audit(&x.imap) && boots == x.w->boots;
 		if (is_sure && !x.w->is_kind)
 			work(&x);
 		is_sure = is_sure && boots == x.w->boots;
-		imap_close(&x.imap);
+		wire_close(&x.imap);
 	} while (client_sleep(c, x.w->is_kind ? 1000 : below(&x, 300)));
 	buf_free(&x.text);
 }

@@ -40,7 +40,8 @@ static bool say(struct visit *v, str line)
 
 static bool take(struct visit *v, str *line)
 {
-	if (conn_read_line(v->conn, MESSAGE_MAX > CONN_IN_MAX - 2 ? CONN_IN_MAX - 2 : MESSAGE_MAX, line))
+	if (conn_read_line(v->conn, MESSAGE_MAX > CONN_IN_MAX - 2 ? CONN_IN_MAX - 2 : MESSAGE_MAX,
+			   line))
 		return false;
 	v->in_left -= (int64_t)line->n + 2;
 	return v->in_left >= 0;
@@ -129,8 +130,8 @@ static bool deliver(struct visit *v, int64_t dot)
 	bool told;
 
 	if (TOKEN_KIND(token) != 's')
-		world_violation(w, "remote: a message for %s: %s: %zu bytes, %.*s", v->rcpts[0], why,
-				buf_len(&v->data), STR_ARGS(str_head(buf_str(&v->data), 200)));
+		world_violation(w, "remote: a message for %s: %s: %zu bytes, %.*s", v->rcpts[0],
+				why, buf_len(&v->data), STR_ARGS(str_head(buf_str(&v->data), 200)));
 	for (unsigned i = 0; i < v->n; i++) {
 		struct send *s = send_of(v, str_from_c(v->rcpts[i]));
 
@@ -142,8 +143,8 @@ static bool deliver(struct visit *v, int64_t dot)
 	}
 	told = say(v, S("250 2.0.0 taken\r\n"));
 	for (unsigned i = 0; told && i < v->n; i++)
-		world_rcpt(send_of(v, str_from_c(v->rcpts[i])), str_from_c(v->rcpts[i]))->is_answered =
-			true;
+		world_rcpt(send_of(v, str_from_c(v->rcpts[i])), str_from_c(v->rcpts[i]))
+			->is_answered = true;
 	return told;
 }
 
@@ -176,9 +177,10 @@ static bool on_data(struct visit *v)
 static bool on_line(struct visit *v, str line)
 {
 	if (str_case_starts(line, S("EHLO")))
-		return say(v, chance_in(&v->client->chance, 2)
-				      ? S("250-remote.example\r\n250-PIPELINING\r\n250 8BITMIME\r\n")
-				      : S("250 remote.example\r\n"));
+		return say(v,
+			   chance_in(&v->client->chance, 2)
+				   ? S("250-remote.example\r\n250-PIPELINING\r\n250 8BITMIME\r\n")
+				   : S("250 remote.example\r\n"));
 	if (str_case_starts(line, S("HELO")))
 		return say(v, S("250 remote.example\r\n"));
 	if (str_case_starts(line, S("MAIL"))) {

@@ -113,7 +113,7 @@ static struct send *envelope(struct smtp *s, uint64_t again)
 
 	m->again = again;
 	m->is_lmtp = s->service == SERVICE_LMTP;
-	m->size = chance_in(&c->chance, 80) ? 60000 + chance_below(&c->chance, 90000)
+	m->size = chance_in(&c->chance, 80)  ? 60000 + chance_below(&c->chance, 90000)
 		  : chance_in(&c->chance, 4) ? 8000
 					     : 300 + chance_below(&c->chance, 1500);
 	if (s->login)
@@ -166,7 +166,7 @@ static bool content_send(struct smtp *s, struct send *m)
 	str last = S(".\r\n");
 	unsigned code;
 
-	text_send(&s->text, m);
+	text_send(c->world, &s->text, m);
 	buf_clear(&s->wire);
 	if (by_bdat) {
 		str text = buf_str(&s->text);
@@ -292,7 +292,9 @@ static void connection(struct smtp *s, uint64_t *again)
 		refused(s, "a connection", code);
 		return;
 	}
-	code = ask(s, s->service == SERVICE_LMTP ? "LHLO client.sim.example" : "EHLO client.sim.example",
+	code = ask(s,
+		   s->service == SERVICE_LMTP ? "LHLO client.sim.example"
+					      : "EHLO client.sim.example",
 		   NULL);
 	if (code != 250) {
 		refused(s, "EHLO", code);
@@ -315,7 +317,7 @@ void client_smtp_run(struct client *c)
 
 	buf_init(&s.text, BODY_MAX);
 	buf_init(&s.wire, BODY_MAX);
-	while (client_sleep(c, chance_below(&c->chance, 120))) {
+	while (client_sleep(c, chance_below(&c->chance, 400))) {
 		if (c->world->is_kind)
 			continue;
 		s.service = (enum service)chance_below(&c->chance, 3);

@@ -7,7 +7,7 @@
 enum { VIEW_MAX = 400, LOOKS_MAX = 12 };
 
 struct watcher {
-	struct imap imap;
+	struct wire imap;
 	struct client *c;
 	struct account_model *a;
 	uint32_t uidvalidity, exists;
@@ -27,12 +27,11 @@ static void on_expunge(struct watcher *x, uint32_t sequence)
 	if (sequence > x->n)
 		return;
 	model_seen_gone(x->c->world, x->a, x->uidvalidity, x->view[sequence - 1]);
-	memmove(&x->view[sequence - 1], &x->view[sequence],
-		(x->n - sequence) * sizeof(x->view[0]));
+	memmove(&x->view[sequence - 1], &x->view[sequence], (x->n - sequence) * sizeof(x->view[0]));
 	x->n--;
 }
 
-static void on_row(struct watcher *x, const struct imap_row *r)
+static void on_row(struct watcher *x, const struct wire_row *r)
 {
 	struct world *w = x->c->world;
 	const char *why = NULL;
@@ -54,21 +53,22 @@ static void on_row(struct watcher *x, const struct imap_row *r)
 	}
 }
 
-static void on_untagged(void *arg, struct imap *i, str response)
+static void on_untagged(void *arg, struct wire *i, str response)
 {
 	struct watcher *x = arg;
-	struct imap_row r;
-	uint32_t n = imap_number(response, "");
+	struct wire_row r;
+	uint32_t n = wire_number(response, "");
 
 	if (str_starts(response, S("OK [UIDVALIDITY ")))
-		x->uidvalidity = imap_number(response, "UIDVALIDITY ");
+		x->uidvalidity = wire_number(response, "UIDVALIDITY ");
 	if (!ascii_is_digit(response.n ? response.p[0] : ' '))
 		return;
-	if (imap_row(i, response, &r)) {
+	if (wire_row(i, response, &r)) {
 		on_row(x, &r);
 	} else if (str_ends(response, S(" EXISTS"))) {
 		if (n < x->exists)
-			world_violation(x->c->world, "%s: %u messages, and %u before without an "
+			world_violation(x->c->world,
+					"%s: %u messages, and %u before without an "
 					"EXPUNGE",
 					x->c->name, n, x->exists);
 		x->exists = n;
@@ -77,9 +77,10 @@ static void on_untagged(void *arg, struct imap *i, str response)
 		on_expunge(x, n);
 	} else if (!str_ends(response, S(" RECENT"))) {
 		/* FETCH without UID: flags by number. */
-		if (imap_number(response, "") <= x->n && imap_number(response, "") > 0 && r.has_flags)
+		if (wire_number(response, "") <= x->n && wire_number(response, "") > 0 &&
+		    r.has_flags)
 			model_seen_flags(x->c->world, x->a, x->uidvalidity,
-					 x->view[imap_number(response, "") - 1], r.flags);
+					 x->view[wire_number(response, "") - 1], r.flags);
 	}
 }
 
@@ -88,26 +89,27 @@ static bool news_fetch(struct watcher *x)
 	x->has_news = false;
 	if (x->exists <= x->n)
 		return true;
-	return imap_command(&x->imap, "FETCH %u:* (UID FLAGS BODY.PEEK[])", x->n + 1) == IMAP_OK;
+	return wire_command(&x->imap, "FETCH %u:* (UID FLAGS BODY.PEEK[])", x->n + 1) == WIRE_OK;
 }
 
 /* Until there is news, or for a while. */
 static bool idle(struct watcher *x)
 {
-	int64_t until = loop_now(x->c->loop) + MILLISECONDS(200 + chance_below(&x->c->chance, 4000));
+	int64_t until =
+		loop_now(x->c->loop) + MILLISECONDS(200 + chance_below(&x->c->chance, 4000));
 	bool good;
 
-	imap_send(&x->imap, "IDLE");
-	good = imap_read(&x->imap) && str_starts(buf_str(&x->imap.response), S("+"));
+	wire_send(&x->imap, "IDLE");
+	good = wire_read(&x->imap) && str_starts(buf_str(&x->imap.response), S("+"));
 	conn_set_deadline(x->imap.conn, until);
-	while (good && !x->has_news && imap_read(&x->imap))
+	while (good && !x->has_news && wire_read(&x->imap))
 		if (str_starts(buf_str(&x->imap.response), S("* ")))
 			on_untagged(x, &x->imap, str_from(buf_str(&x->imap.response), 2));
 	conn_set_deadline(x->imap.conn, loop_now(x->c->loop) + SECONDS(120));
 	if (!good || (!x->has_news && loop_now(x->c->loop) < until))
 		return false;
 	conn_write(x->imap.conn, S("DONE\r\n"));
-	return imap_finish(&x->imap) == IMAP_OK;
+	return wire_finish(&x->imap) == WIRE_OK;
 }
 
 static void watch(struct watcher *x)
@@ -119,14 +121,14 @@ static void watch(struct watcher *x)
 	x->n = x->exists = x->uidvalidity = 0;
 	x->imap.untagged = on_untagged;
 	x->imap.arg = x;
-	if (imap_command(&x->imap, "SELECT %s", name) != IMAP_OK)
+	if (wire_command(&x->imap, "SELECT %s", name) != WIRE_OK)
 		return;
 	while (looks-- && !x->c->world->is_kind) {
 		if (!news_fetch(x) || !idle(x))
 			return;
 		x->c->world->counts.operations++;
 	}
-	(void)imap_command(&x->imap, "LOGOUT");
+	(void)wire_command(&x->imap, "LOGOUT");
 }
 
 void client_watch_run(struct client *c)
@@ -134,9 +136,9 @@ void client_watch_run(struct client *c)
 	struct watcher x = { .c = c, .a = &c->world->accounts[c->number] };
 
 	while (client_sleep(c, 20 + chance_below(&c->chance, 500))) {
-		if (c->world->is_kind || !imap_open(&x.imap, c, x.a))
+		if (c->world->is_kind || !wire_open(&x.imap, c, x.a))
 			continue;
 		watch(&x);
-		imap_close(&x.imap);
+		wire_close(&x.imap);
 	}
 }

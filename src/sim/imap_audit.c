@@ -12,7 +12,7 @@ struct names {
 	unsigned n;
 };
 
-static void on_list(void *arg, struct imap *i, str response)
+static void on_list(void *arg, struct wire *i, str response)
 {
 	struct names *x = arg;
 	size_t at = str_rfind_char(response, ' ');
@@ -35,20 +35,20 @@ struct look {
 	uint32_t exists, uidvalidity, uidnext, from;
 };
 
-static void on_select(void *arg, struct imap *i, str response)
+static void on_select(void *arg, struct wire *i, str response)
 {
 	struct look *x = arg;
 
 	(void)i;
 	if (str_find(response, S(" EXISTS")) != STR_NONE && ascii_is_digit(response.p[0]))
-		x->exists = imap_number(response, "");
+		x->exists = wire_number(response, "");
 	if (str_starts(response, S("OK [UIDVALIDITY ")))
-		x->uidvalidity = imap_number(response, "UIDVALIDITY ");
+		x->uidvalidity = wire_number(response, "UIDVALIDITY ");
 	if (str_starts(response, S("OK [UIDNEXT ")))
-		x->uidnext = imap_number(response, "UIDNEXT ");
+		x->uidnext = wire_number(response, "UIDNEXT ");
 }
 
-static uint64_t token_of(struct imap *i, const struct look *x, const struct imap_row *r)
+static uint64_t token_of(struct wire *i, const struct look *x, const struct wire_row *r)
 {
 	const char *why = "the answer has no body";
 	uint64_t token = r->has_body ? text_token(i->client->world, r->body, &why) : 0;
@@ -59,12 +59,12 @@ static uint64_t token_of(struct imap *i, const struct look *x, const struct imap
 	return token;
 }
 
-static void on_fetch(void *arg, struct imap *i, str response)
+static void on_fetch(void *arg, struct wire *i, str response)
 {
 	struct look *x = arg;
-	struct imap_row r;
+	struct wire_row r;
 
-	if (!imap_row(i, response, &r) || !r.has_body || r.uid < x->from)
+	if (!wire_row(i, response, &r) || !r.has_body || r.uid < x->from)
 		return;
 	if (model_row(x->box, r.uid))
 		return; /* of another client's change: told twice */
@@ -72,18 +72,18 @@ static void on_fetch(void *arg, struct imap *i, str response)
 	model_row_add(x->box, r.uid, token_of(i, x, &r), r.flags);
 }
 
-static bool box_look(struct imap *i, struct account_model *seen, const char *name)
+static bool box_look(struct wire *i, struct account_model *seen, const char *name)
 {
 	struct look x = { .box = model_box_add(seen, name) };
 
 	x.box->looked_at = os_monotonic_ns();
 	i->untagged = on_select;
 	i->arg = &x;
-	if (imap_command(i, "EXAMINE %s", name) != IMAP_OK)
+	if (wire_command(i, "EXAMINE %s", name) != WIRE_OK)
 		return false;
 	x.box->uidvalidity = x.uidvalidity;
 	i->untagged = on_fetch;
-	if (imap_command(i, "UID FETCH 1:* (UID FLAGS BODY.PEEK[])") != IMAP_OK)
+	if (wire_command(i, "UID FETCH 1:* (UID FLAGS BODY.PEEK[])") != WIRE_OK)
 		return false;
 	if (x.box->n < x.exists)
 		world_violation(i->client->world, "%s %s: %u messages, and only %zu are told",
@@ -97,7 +97,7 @@ static bool box_look(struct imap *i, struct account_model *seen, const char *nam
 	return true;
 }
 
-bool imap_audit(struct imap *i)
+bool wire_audit(struct wire *i)
 {
 	struct world *w = i->client->world;
 	struct account_model *seen = calloc(1, sizeof(*seen));
@@ -109,7 +109,7 @@ bool imap_audit(struct imap *i)
 		panic("sim: no memory");
 	i->untagged = on_list;
 	i->arg = &names;
-	good = imap_command(i, "LIST \"\" *") == IMAP_OK;
+	good = wire_command(i, "LIST \"\" *") == WIRE_OK;
 	for (unsigned k = 0; good && k < names.n; k++)
 		good = box_look(i, seen, names.names[k]);
 	i->untagged = NULL;
@@ -124,12 +124,12 @@ bool imap_audit(struct imap *i)
 	return good;
 }
 
-static void on_poll(void *arg, struct imap *i, str response)
+static void on_poll(void *arg, struct wire *i, str response)
 {
 	struct look *x = arg;
-	struct imap_row r;
+	struct wire_row r;
 
-	if (!imap_row(i, response, &r) || !r.has_body)
+	if (!wire_row(i, response, &r) || !r.has_body)
 		return;
 	i->client->world->counts.rows++;
 	model_seen_row(i->client->world, i->account, x->box->uidvalidity, r.uid, token_of(i, x, &r),
@@ -137,16 +137,16 @@ static void on_poll(void *arg, struct imap *i, str response)
 	x->uidnext = MAX(x->uidnext, r.uid + 1);
 }
 
-bool imap_poll(struct imap *i, struct box_model *b)
+bool wire_poll(struct wire *i, struct box_model *b)
 {
 	struct look x = { .box = b, .from = b->uidnext, .uidnext = b->uidnext };
-	enum imap_result result;
+	enum wire_result result;
 
 	i->untagged = on_poll;
 	i->arg = &x;
-	result = imap_command(i, "UID FETCH %u:* (UID FLAGS BODY.PEEK[])", b->uidnext);
+	result = wire_command(i, "UID FETCH %u:* (UID FLAGS BODY.PEEK[])", b->uidnext);
 	i->untagged = NULL;
 	/* All below is known now. */
 	b->uidnext = MAX(b->uidnext, x.uidnext);
-	return result == IMAP_OK;
+	return result == WIRE_OK;
 }

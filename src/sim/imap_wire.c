@@ -7,7 +7,7 @@
 
 enum { LINE_MAX_ = 64 * 1024, RESPONSE_MAX = 8 * 1024 * 1024, PIECE = 16 * 1024 };
 
-static bool literal_read(struct imap *i, uint64_t n)
+static bool literal_read(struct wire *i, uint64_t n)
 {
 	size_t begin = buf_len(&i->response);
 	str piece;
@@ -32,7 +32,7 @@ static bool literal_size(str line, uint64_t *n)
 	return str_to_u64(str_sub(line, open + 1, line.n - open - 2), RESPONSE_MAX, n) == ERR_OK;
 }
 
-bool imap_read(struct imap *i)
+bool wire_read(struct wire *i)
 {
 	size_t literal_at = STR_NONE, literal_n = 0;
 	uint64_t n;
@@ -58,15 +58,16 @@ bool imap_read(struct imap *i)
 	return !buf_failed(&i->response);
 }
 
-static void send_args(struct imap *i, const char *fmt, va_list ap)
+static void send_args(struct wire *i, const char *fmt, va_list ap)
 {
 	char text[1000];
 
 	vsnprintf(text, sizeof(text), fmt, ap);
+	snprintf(i->sent, sizeof(i->sent), "%.*s", (int)sizeof(i->sent) - 1, text);
 	conn_printf(i->conn, "t%u %s\r\n", ++i->tag, text);
 }
 
-void imap_send(struct imap *i, const char *fmt, ...)
+void wire_send(struct wire *i, const char *fmt, ...)
 {
 	va_list ap;
 
@@ -75,81 +76,81 @@ void imap_send(struct imap *i, const char *fmt, ...)
 	va_end(ap);
 }
 
-static enum imap_result tagged(struct imap *i, str r)
+static enum wire_result tagged(struct wire *i, str r)
 {
 	str tag = str_cut(&r, ' ');
 	char want[16];
 
 	snprintf(want, sizeof(want), "t%u", i->tag);
 	if (str_eq(tag, str_from_c(want)) && str_starts(r, S("OK")))
-		return IMAP_OK;
+		return WIRE_OK;
 	if (str_eq(tag, str_from_c(want)) && str_starts(r, S("NO")))
-		return IMAP_NO;
-	world_violation(i->client->world, "%s: answered %.*s", i->client->name,
-			STR_ARGS(buf_str(&i->response)));
-	return IMAP_LOST;
+		return WIRE_NO;
+	world_violation(i->client->world, "%s: answered %.*s to %s", i->client->name,
+			STR_ARGS(buf_str(&i->response)), i->sent);
+	return WIRE_LOST;
 }
 
-enum imap_result imap_finish(struct imap *i)
+enum wire_result wire_finish(struct wire *i)
 {
-	while (imap_read(i)) {
+	while (wire_read(i)) {
 		str r = buf_str(&i->response);
 
 		if (str_starts(r, S("* BYE")))
-			return IMAP_LOST;
+			return WIRE_LOST;
 		if (!str_starts(r, S("* ")))
 			return tagged(i, r);
 		if (i->untagged)
 			i->untagged(i->arg, i, str_from(r, 2));
 	}
-	return IMAP_LOST;
+	return WIRE_LOST;
 }
 
-enum imap_result imap_command(struct imap *i, const char *fmt, ...)
+enum wire_result wire_command(struct wire *i, const char *fmt, ...)
 {
 	va_list ap;
 
 	va_start(ap, fmt);
 	send_args(i, fmt, ap);
 	va_end(ap);
-	return imap_finish(i);
+	return wire_finish(i);
 }
 
-bool imap_open(struct imap *i, struct client *c, struct account_model *a)
+bool wire_open(struct wire *i, struct client *c, struct account_model *a)
 {
-	*i = (struct imap){ .client = c, .account = a };
+	*i = (struct wire){ .client = c, .account = a };
 	buf_init(&i->response, RESPONSE_MAX);
 	i->conn = client_connect(c, &c->world->at.imap);
 	if (!i->conn)
 		return false;
-	if (imap_read(i) && str_starts(buf_str(&i->response), S("* OK"))) {
-		switch (imap_command(i, "LOGIN %s %s", a->address, a->password)) {
-		case IMAP_OK:
+	if (wire_read(i) && str_starts(buf_str(&i->response), S("* OK"))) {
+		switch (wire_command(i, "LOGIN %s %s", a->address, a->password)) {
+		case WIRE_OK:
 			c->world->counts.logins++;
 			return true;
-		case IMAP_NO:
+		case WIRE_NO:
 			if (world_is_calm(c->world, loop_now(c->loop)))
 				world_violation(c->world, "%s: the login of %s was refused: %.*s",
 						c->name, a->address,
 						STR_ARGS(buf_str(&i->response)));
 			break;
-		case IMAP_LOST:
+		case WIRE_LOST:
 			break;
 		}
 	}
-	imap_close(i);
+	wire_close(i);
 	(void)client_sleep(c, 100 + chance_below(&c->chance, 400));
 	return false;
 }
 
-void imap_close(struct imap *i)
+void wire_close(struct wire *i)
 {
 	conn_free(i->conn);
 	i->conn = NULL;
 	buf_free(&i->response);
 }
 
-uint32_t imap_number(str response, const char *what)
+uint32_t wire_number(str response, const char *what)
 {
 	size_t at = str_case_find(response, str_from_c(what));
 	uint32_t n = 0;
@@ -178,12 +179,12 @@ static uint8_t flags_of(str list)
 	return flags;
 }
 
-bool imap_row(struct imap *i, str response, struct imap_row *out)
+bool wire_row(struct wire *i, str response, struct wire_row *out)
 {
 	size_t flags = str_find(response, S("FLAGS (")), uid = str_find(response, S("UID "));
 	str rest;
 
-	*out = (struct imap_row){ .sequence = imap_number(response, "") };
+	*out = (struct wire_row){ .sequence = wire_number(response, "") };
 	if (str_find(str_head(response, 20), S(" FETCH (")) == STR_NONE)
 		return false;
 	/* What stands in the message is not ours to read. */
@@ -202,13 +203,14 @@ bool imap_row(struct imap *i, str response, struct imap_row *out)
 		out->flags = flags_of(str_cut(&rest, ')'));
 	}
 	if (uid != STR_NONE)
-		out->uid = imap_number(str_from(response, uid), "UID ");
+		out->uid = wire_number(str_from(response, uid), "UID ");
 	return out->uid != 0;
 }
 
-unsigned imap_made(str response, uint32_t *uids, unsigned max)
+unsigned wire_made(str response, uint32_t *uids, unsigned max)
 {
-	size_t copy = str_find(response, S("[COPYUID ")), append = str_find(response, S("[APPENDUID "));
+	size_t copy = str_find(response, S("[COPYUID ")),
+	       append = str_find(response, S("[APPENDUID "));
 	str rest = str_from(response, copy != STR_NONE ? copy + 9 : append + 11), set;
 	unsigned n = 0;
 
@@ -223,8 +225,8 @@ unsigned imap_made(str response, uint32_t *uids, unsigned max)
 		uint32_t from, to;
 
 		last = range;
-		from = imap_number(str_cut(&last, ':'), "");
-		to = last.n ? imap_number(last, "") : from;
+		from = wire_number(str_cut(&last, ':'), "");
+		to = last.n ? wire_number(last, "") : from;
 		for (; from && from <= to && n < max; from++)
 			uids[n++] = from;
 	}

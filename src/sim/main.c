@@ -181,7 +181,7 @@ static bool job_end(struct job *j)
 	j->result.violations = 1;
 	snprintf(j->result.first_violation, sizeof(j->result.first_violation),
 		 WIFSIGNALED(status) && WTERMSIG(status) == SIGALRM ? "it hangs"
-								      : "it crashed (status %d)",
+								    : "it crashed (status %d)",
 		 status);
 	return false;
 }
@@ -210,9 +210,9 @@ static void total(struct totals *t, const struct plan_result *r)
 static void failure_print(const struct arguments *a, const struct job *j, bool crashed)
 {
 	printf("# seed %llu: %s\n#   replay: posthorn-sim --seed %llu --cuts %llu --trace%s%s\n",
-	       (unsigned long long)j->seed, j->result.first_violation,
-	       (unsigned long long)j->seed, (unsigned long long)CUTS_PER_SEED,
-	       a->mutant ? " --mutants " : "", a->mutant ? a->mutant : "");
+	       (unsigned long long)j->seed, j->result.first_violation, (unsigned long long)j->seed,
+	       (unsigned long long)CUTS_PER_SEED, a->mutant ? " --mutants " : "",
+	       a->mutant ? a->mutant : "");
 	for (size_t i = 0, begin = 0; crashed && i < j->kept_n; i++)
 		if (j->kept[i] == '\n') {
 			printf("#   %.*s\n", (int)(i - begin), j->kept + begin);
@@ -227,24 +227,35 @@ static void totals_print(const struct totals *t, int64_t ms)
 	const struct world_counts *c = &t->counts;
 	const struct sim_counts *s = &t->sim;
 
-	printf("# %llu seeds, %llu power cuts, %u kills, %u other faults in %lld s (%llu s simulated)\n",
+	printf("# %llu seeds, %llu power cuts, %u kills, %u other faults in %lld s (%llu s "
+	       "simulated)\n",
 	       N(t->seeds), N(t->cuts), t->kills, t->faults, (long long)(ms / 1000),
 	       N(t->simulated_ns / 1000000000));
-	printf("# %llu operations: %llu deliveries, %llu relayed, %llu notices, %llu logins, %llu APPEND, "
-	       "%llu STORE, %llu COPY, %llu MOVE, %llu EXPUNGE, %llu mailboxes, %llu FETCH, %llu commands\n",
+	printf("# %llu operations: %llu deliveries, %llu relayed, %llu notices, %llu logins, %llu "
+	       "APPEND, "
+	       "%llu STORE, %llu COPY, %llu MOVE, %llu EXPUNGE, %llu mailboxes, %llu FETCH, %llu "
+	       "commands\n",
 	       N(c->operations), N(c->deliveries), N(c->relayed), N(c->notices), N(c->logins),
 	       N(c->appends), N(c->flags), N(c->copies), N(c->moves), N(c->expunges),
 	       N(c->mailboxes), N(c->fetches), N(c->commands));
 	printf("# checked: %llu accounts looked through, %llu messages byte for byte, %llu disks\n",
 	       N(c->audits), N(c->rows), N(c->offline));
 	printf("# windows: %llu sent again and both kept (RFC 1047), %llu relayed twice, %llu done "
-	       "although a role died and the answer was 4yz; %llu commands without an answer, %llu of "
+	       "although a role died and the answer was 4yz; %llu commands without an answer, %llu "
+	       "of "
 	       "them done\n",
 	       N(c->resent), N(c->relayed_twice), N(c->deferred_yet), N(c->unknown),
 	       N(c->unknown_done));
-	printf("# disk: %llu syncs; at the cuts %llu unsynced blocks, %llu kept, %llu torn, %llu names lost\n",
+	printf("# disk: %llu syncs; at the cuts %llu unsynced blocks, %llu kept, %llu torn, %llu "
+	       "names lost\n",
 	       N(s->syncs), N(s->dirty_blocks), N(s->kept_blocks), N(s->torn_blocks),
 	       N(s->names_lost));
+}
+
+/* Some seeds look for leaks instead. */
+static bool has_bursts(uint64_t seed)
+{
+	return seed % 16 == 0;
 }
 
 /* Seeds, until there were enough cuts or the time is over. */
@@ -260,6 +271,7 @@ static struct totals seeds_run(const struct arguments *a)
 		for (unsigned i = 0; i < a->jobs; i++) {
 			struct plan_options o = { .seed = seed,
 						  .cuts = CUTS_PER_SEED,
+						  .has_bursts = has_bursts(seed),
 						  .mutant = a->mutant };
 
 			if (jobs[i].pid || (planned >= a->cuts && t.cuts >= a->cuts) ||
@@ -289,11 +301,12 @@ static int check_run(const struct arguments *a)
 	struct totals t = seeds_run(a);
 
 	totals_print(&t, now_ms() - began);
-	printf("%sok 1 - nothing acknowledged is lost, nothing appears that a cut took back (seeds %llu "
+	printf("%sok 1 - nothing acknowledged is lost, nothing appears that a cut took back (seeds "
+	       "%llu "
 	       "to %llu)\n",
 	       t.failed ? "not " : "", N(a->seed), N(a->seed + t.seeds - 1));
-	printf("%sok 2 - %llu power cuts, of %llu wanted\n", t.cuts < a->cuts ? "not " : "", N(t.cuts),
-	       N(a->cuts));
+	printf("%sok 2 - %llu power cuts, of %llu wanted\n", t.cuts < a->cuts ? "not " : "",
+	       N(t.cuts), N(a->cuts));
 	printf("1..2\n");
 	return t.failed || t.cuts < a->cuts;
 }
@@ -304,6 +317,7 @@ static int trace_run(const struct arguments *a)
 	struct plan_options o = { .seed = a->seed,
 				  .cuts = a->cuts ? (unsigned)a->cuts : CUTS_PER_SEED,
 				  .trace = true,
+				  .has_bursts = !a->mutants && has_bursts(a->seed),
 				  .mutant = a->mutant };
 
 	job_start(&j, &o);
@@ -330,8 +344,6 @@ static unsigned mutant_run(const struct arguments *a, const char *name)
 
 			if (jobs[i].pid || caught || started == MUTANT_SEEDS)
 				continue;
-			/* Seeds without cuts find leaks, not mutants. */
-			o.seed += (o.seed % 16 == 0) * 1000003;
 			job_start(&jobs[i], &o);
 			started++;
 			running++;
@@ -339,7 +351,7 @@ static unsigned mutant_run(const struct arguments *a, const char *name)
 		if (!running)
 			return caught;
 		struct job *j = job_wait(jobs, a->jobs);
-		unsigned number = (unsigned)(j->seed % 1000003 - a->seed % 1000003) + 1;
+		unsigned number = (unsigned)(j->seed - a->seed) + 1;
 
 		(void)job_end(j);
 		running--;
@@ -371,13 +383,15 @@ static int mutants_run(const struct arguments *a)
 		if (caught)
 			seeds[n++] = caught;
 		printf("%sok %u - %s (%s): %s %u seeds\n", caught ? "" : "not ", ++number, m->name,
-		       m->text, caught ? "caught after" : "survived", caught ? caught : MUTANT_SEEDS);
+		       m->text, caught ? "caught after" : "survived",
+		       caught ? caught : MUTANT_SEEDS);
 		fflush(stdout);
 	}
 	printf("1..%u\n", number);
 	qsort(seeds, n, sizeof(seeds[0]), compare);
 	if (n)
-		printf("# %u mutants caught, %u survived; the median is caught after %u seeds, the last "
+		printf("# %u mutants caught, %u survived; the median is caught after %u seeds, the "
+		       "last "
 		       "after %u\n",
 		       n, missed, seeds[n / 2], seeds[n - 1]);
 	return missed || !number;
@@ -431,7 +445,8 @@ int main(int argc, char **argv)
 
 	signal(SIGPIPE, SIG_IGN);
 	if (!arguments_read(argc, argv, &a)) {
-		fprintf(stderr, "usage: posthorn-sim [--seed N] [--cuts N] [--seconds N] [--jobs N] [--trace] "
+		fprintf(stderr, "usage: posthorn-sim [--seed N] [--cuts N] [--seconds N] [--jobs "
+				"N] [--trace] "
 				"[--mutants [NAME]]\n");
 		return 2;
 	}

@@ -57,10 +57,9 @@ struct row_model *model_row_add(struct box_model *b, uint32_t uid, uint64_t toke
 	while (uid && at > 0 && (b->rows[at - 1].uid == 0 || b->rows[at - 1].uid > uid))
 		at--;
 	memmove(b->rows + at + 1, b->rows + at, (b->n - at) * sizeof(*b->rows));
-	b->rows[at] = (struct row_model){ .uid = uid,
-					  .flags = flags,
-					  .had = 1u << flags,
-					  .token = token };
+	b->rows[at] = (struct row_model){
+		.uid = uid, .flags = flags, .had = 1u << flags, .token = token
+	};
 	b->n++;
 	return &b->rows[at];
 }
@@ -216,7 +215,8 @@ static bool box_explains(struct world *w, struct account_model *cand, struct box
 				r = &c->rows[k];
 				r->uid = s->uid;
 			}
-		if (r && (r->token != s->token || (r->flags != s->flags && r->since <= seen->looked_at)))
+		if (r &&
+		    (r->token != s->token || (r->flags != s->flags && r->since <= seen->looked_at)))
 			reason = "it is another message, or has other flags";
 		else if (!r && (s->uid < c->uidnext || is_gone(c, s->uid)))
 			reason = "that UID was given before";
@@ -229,8 +229,8 @@ static bool box_explains(struct world *w, struct account_model *cand, struct box
 				 c->name, s->uid, TOKEN_KIND(s->token),
 				 (unsigned long long)TOKEN_ID(s->token), s->flags,
 				 r ? TOKEN_KIND(r->token) : '-',
-				 r ? (unsigned long long)TOKEN_ID(r->token) : 0,
-				 r ? r->flags : 0, reason);
+				 r ? (unsigned long long)TOKEN_ID(r->token) : 0, r ? r->flags : 0,
+				 reason);
 			return false;
 		}
 	}
@@ -243,8 +243,7 @@ static bool rows_present(const struct box_model *c, struct box_model *seen, char
 	for (size_t i = 0; i < c->n; i++) {
 		const struct row_model *r = &c->rows[i];
 
-		if ((r->uid && model_row(seen, r->uid)) ||
-		    (r->uid && r->since > seen->looked_at))
+		if ((r->uid && model_row(seen, r->uid)) || (r->uid && r->since > seen->looked_at))
 			continue;
 		snprintf(why, size, "%s: UID %u %c%llu is gone", c->name, r->uid,
 			 TOKEN_KIND(r->token), (unsigned long long)TOKEN_ID(r->token));
@@ -253,8 +252,8 @@ static bool rows_present(const struct box_model *c, struct box_model *seen, char
 	return true;
 }
 
-static bool explains(struct world *w, struct account_model *cand, struct account_model *seen, char *why,
-		     size_t size)
+static bool explains(struct world *w, struct account_model *cand, struct account_model *seen,
+		     char *why, size_t size)
 {
 	for (unsigned i = 0; i < cand->n; i++) {
 		struct box_model *s = model_box(seen, cand->boxes[i].name);
@@ -277,7 +276,8 @@ static bool explains(struct world *w, struct account_model *cand, struct account
 
 /* What was seen is the model from now on; what only the model knows is kept: which flags a row had,
  * and what another client saw after we looked. */
-static void adopt(struct world *w, struct account_model *a, struct account_model *cand, struct account_model *seen)
+static void adopt(struct world *w, struct account_model *a, struct account_model *cand,
+		  struct account_model *seen)
 {
 	for (unsigned i = 0; i < seen->n; i++) {
 		struct box_model *s = &seen->boxes[i], *c = model_box(cand, s->name);
@@ -305,8 +305,8 @@ static void adopt(struct world *w, struct account_model *a, struct account_model
 				*model_row_add(s, c->rows[k].uid, 0, 0) = c->rows[k];
 		for (size_t k = 0; k < c->gone_n; k++)
 			if (c->gone[k] >= s->uidnext) {
-				s->gone = grown(s->gone, s->gone_n, &s->gone_room,
-						sizeof(*s->gone));
+				s->gone =
+					grown(s->gone, s->gone_n, &s->gone_room, sizeof(*s->gone));
 				s->gone[s->gone_n++] = c->gone[k];
 			}
 	}
@@ -340,7 +340,8 @@ bool model_reconcile(struct world *w, struct account_model *a, struct account_mo
 		done = good && happened;
 	}
 	if (!good)
-		world_violation(w, "%s: what is there is not what was acknowledged: %s; with the "
+		world_violation(w,
+				"%s: what is there is not what was acknowledged: %s; with the "
 				"command that had no answer (%d): %s",
 				a->address, without, (int)a->pending.kind, with);
 	else

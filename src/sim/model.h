@@ -12,12 +12,12 @@
 
 struct world;
 
-enum { MODEL_NAME_MAX = 40, MODEL_BOXES_MAX = 16, OP_UIDS_MAX = 6 };
+enum { MODEL_NAME_MAX = 40, MODEL_BOXES_MAX = 16, OP_UIDS_MAX = 16 };
 
 /* A message's name: a letter (s: sent, a: appended, n: a notice) above a number. */
 #define TOKEN(kind, id) ((uint64_t)(kind) << 56 | (id))
 #define TOKEN_KIND(t)	((char)((t) >> 56))
-#define TOKEN_ID(t)	((t) & 0xffffffffffffffu)
+#define TOKEN_ID(t)	((t)&0xffffffffffffffu)
 
 enum {
 	FLAG_SEEN = 1,
@@ -90,7 +90,7 @@ struct row_model *model_row(struct box_model *b, uint32_t uid);
 struct row_model *model_row_add(struct box_model *b, uint32_t uid, uint64_t token, uint8_t flags);
 struct box_model *model_box_add(struct account_model *a, const char *name);
 void model_copy(struct account_model *to, const struct account_model *from); /* boxes alone */
-void model_free(struct account_model *a);				  /* boxes alone */
+void model_free(struct account_model *a);				     /* boxes alone */
 uint8_t model_flags(const struct op *op, uint8_t before);
 void model_apply(struct account_model *a, const struct op *op);
 
@@ -102,8 +102,8 @@ bool model_reconcile(struct world *w, struct account_model *a, struct account_mo
 void model_seen_row(struct world *w, struct account_model *a, uint32_t uidvalidity, uint32_t uid,
 		    uint64_t token, uint8_t flags);
 /* ... these flags of it; ... that it went. */
-void model_seen_flags(struct world *w, struct account_model *a, uint32_t uidvalidity,
-		      uint32_t uid, uint8_t flags);
+void model_seen_flags(struct world *w, struct account_model *a, uint32_t uidvalidity, uint32_t uid,
+		      uint8_t flags);
 void model_seen_gone(struct world *w, struct account_model *a, uint32_t uidvalidity, uint32_t uid);
 
 #endif

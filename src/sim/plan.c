@@ -17,14 +17,15 @@
 #include <string.h>
 
 enum {
-	SENDERS = 3,
-	CLIENTS_MAX = 2 + SENDERS + 2 * WORLD_ACCOUNTS,
+	SENDERS = 2,
+	CLIENTS_MAX = 1 + SENDERS + 2 * WORLD_ACCOUNTS,
 	SETTLE_SECONDS = 1800, /* simulated; back-off of the queue and of roles included */
 	BURSTS = 4,
 	BURST_SECONDS = 20,
 	USAGE_MAX = 256,
 	/* Between two silences a role may have grown by so much: a cache, a larger buffer. */
 	GROWTH_BYTES = 96 * 1024,
+	DESCRIPTORS_KEPT = 72, /* as many may be: the store keeps 32 segments open */
 	DISK_BYTES = 512 * 1024 * 1024,
 	PASSWORD_SIZE = 8,
 };
@@ -34,10 +35,11 @@ struct plan {
 	struct plan_result *result;
 	struct sim *sim;
 	struct world world;
-	struct client clients[CLIENTS_MAX];
+	struct client clients[CLIENTS_MAX], admin;
 	unsigned n;
 	struct chance chance;
 	bool is_low; /* the disk was made small */
+	uint64_t limit;
 };
 
 static const char password[PASSWORD_SIZE] = "secret1";
@@ -69,14 +71,25 @@ static void client_add(struct plan *p, const char *name, unsigned number,
 			      .chance = { p->options->seed * 1000003 + p->n },
 			      .run = run };
 	snprintf(c->name, sizeof(c->name), "%s-%u", name, number);
-	p->world.running++;
 	(void)sim_spawn(p->sim, SIM_OUTSIDE, c->name, client_main, c);
+}
+
+/* The administrator's machine is the server's: a new process after each start of it. */
+static void boot(struct plan *p)
+{
+	struct client *c = &p->admin;
+
+	sim_boot(p->sim);
+	*c = (struct client){ .world = &p->world,
+			      .chance = { chance_next(&p->chance) },
+			      .run = client_admin_run };
+	snprintf(c->name, sizeof(c->name), "administrator");
+	(void)sim_spawn(p->sim, SIM_SERVER, c->name, client_main, c);
 }
 
 static void clients_start(struct plan *p)
 {
 	client_add(p, "remote", 0, client_remote_run);
-	client_add(p, "admin", 0, client_admin_run);
 	for (unsigned i = 0; i < SENDERS; i++)
 		client_add(p, "sender", i, client_smtp_run);
 	for (unsigned i = 0; i < WORLD_ACCOUNTS; i++) {
@@ -129,7 +142,8 @@ static void role_kill(struct plan *p)
 static void disk_low(struct plan *p)
 {
 	/* So much is left that some things still fit. */
-	sim_disk_limit(p->sim, sim_disk_used(p->sim) + below(p, 4 * 1024 * 1024));
+	p->limit = sim_disk_used(p->sim) + below(p, 4 * 1024 * 1024);
+	sim_disk_limit(p->sim, p->limit);
 	p->world.is_full = p->is_low = true;
 	disturb(p, DISTURB_DISK);
 }
@@ -138,7 +152,8 @@ static void disk_high(struct plan *p)
 {
 	if (!p->is_low)
 		return;
-	sim_disk_limit(p->sim, DISK_BYTES);
+	p->limit = DISK_BYTES;
+	sim_disk_limit(p->sim, p->limit);
 	p->world.is_full = p->is_low = false;
 	disturb(p, DISTURB_DISK);
 }
@@ -176,10 +191,12 @@ static void disk_check(struct plan *p)
 {
 	struct sim_disk *disk = sim_disk_copy(p->sim);
 
+	sim_disk_limit(p->sim, DISK_BYTES); /* a rebuild needs room */
 	if (sim_do(p->sim, SIM_SERVER, "disk-check", check_disk_main, &p->world) != 0)
 		world_violation(&p->world, "the check of the disk did not end");
 	sim_disk_use(p->sim, disk);
 	sim_disk_free(disk);
+	sim_disk_limit(p->sim, p->limit);
 }
 
 static void cut(struct plan *p)
@@ -191,7 +208,7 @@ static void cut(struct plan *p)
 		disk_check(p);
 	if (below(p, 2))
 		disk_high(p);
-	sim_boot(p->sim);
+	boot(p);
 }
 
 static void work_until_cut(struct plan *p)
@@ -287,12 +304,14 @@ static void leaks_check(struct plan *p, const struct usages *a, const struct usa
 
 		if (z->where != SIM_SERVER || !x || !y)
 			continue;
-		if (z->descriptors > y->descriptors && y->descriptors > x->descriptors)
-			world_violation(&p->world, "%s leaks descriptors: %zu, %zu, %zu", c->names[i],
-					x->descriptors, y->descriptors, z->descriptors);
+		if (z->descriptors > y->descriptors && y->descriptors > x->descriptors &&
+		    z->descriptors > DESCRIPTORS_KEPT)
+			world_violation(&p->world, "%s leaks descriptors: %zu, %zu, %zu",
+					c->names[i], x->descriptors, y->descriptors,
+					z->descriptors);
 		if (z->bytes > y->bytes + GROWTH_BYTES && y->bytes > x->bytes + GROWTH_BYTES)
-			world_violation(&p->world, "%s leaks memory: %zu, %zu, %zu bytes", c->names[i],
-					x->bytes, y->bytes, z->bytes);
+			world_violation(&p->world, "%s leaks memory: %zu, %zu, %zu bytes",
+					c->names[i], x->bytes, y->bytes, z->bytes);
 	}
 }
 
@@ -314,9 +333,9 @@ static void bursts(struct plan *p)
 
 static void run(struct plan *p)
 {
-	sim_boot(p->sim);
+	boot(p);
 	clients_start(p);
-	if (p->options->seed % 16 == 0) {
+	if (p->options->has_bursts) {
 		bursts(p);
 	} else {
 		for (unsigned i = 0; i < p->options->cuts && !p->world.violations; i++)
@@ -340,7 +359,9 @@ void plan_run(const struct plan_options *o, struct plan_result *out)
 				  .disk_bytes = DISK_BYTES };
 
 	*out = (struct plan_result){ .seed = o->seed };
-	p = (struct plan){ .options = o, .result = out, .chance = { ~o->seed } };
+	p = (struct plan){
+		.options = o, .result = out, .chance = { ~o->seed }, .limit = DISK_BYTES
+	};
 	world_start(&p);
 	for (unsigned i = 0; i < WORLD_ACCOUNTS; i++)
 		addresses[i] = p.world.accounts[i].address;

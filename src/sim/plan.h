@@ -9,6 +9,7 @@ struct plan_options {
 	uint64_t seed;
 	unsigned cuts;
 	bool trace;
+	bool has_bursts;    /* no cuts, but a look for leaks */
 	const char *mutant; /* or NULL */
 };
 

@@ -4,6 +4,7 @@
 #include "auth/directory.h"
 #include "conf/conf.h"
 #include "roles/supervisor.h"
+#include "text/charset.h"
 
 #include <sqlite3.h>
 #include <stdio.h>
@@ -34,6 +35,8 @@ enum err sim_new(const struct sim_options *o, struct sim **out)
 	if (sqlite3_config(SQLITE_CONFIG_SINGLETHREAD) != SQLITE_OK ||
 	    sqlite3_initialize() != SQLITE_OK)
 		panic("SQLite does not begin");
+	/* The modules that convert charsets stay loaded; each boot would load them again. */
+	s->charsets = charset_preload();
 	s->options = *o;
 	s->options.interrupt = chance_or(o->interrupt, INTERRUPT);
 	s->options.network_cut = chance_or(o->network_cut, NETWORK_CUT);
@@ -64,6 +67,7 @@ void sim_free(struct sim *s)
 	object_drop(s->ready);
 	while (s->events_n)
 		object_drop(s->events[--s->events_n].object);
+	charset_preload_free(s->charsets);
 	sim_fs_free(s->fs);
 	while (s->free_stacks_n)
 		sim_pages_free(s->free_stacks[--s->free_stacks_n], SIM_STACK);
@@ -158,8 +162,7 @@ static enum err account_add(struct directory *d, const struct sim_options *o, st
 	char stored[PASSWORD_STORED_MAX];
 	struct password_record record = { .hash = STR_EMPTY };
 	uint64_t id;
-	enum err err =
-		directory_domain_add(d, str_from(address, str_rfind_char(address, '@') + 1));
+	enum err err = directory_domain_add(d, str_from(address, str_rfind_char(address, '@') + 1));
 
 	/* No hash: what a login costs is not what is looked for here. */
 	snprintf(stored, sizeof(stored), "{PLAIN}%s", o->password);

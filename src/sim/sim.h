@@ -108,7 +108,8 @@ uint64_t sim_file_operations(const struct sim *s); /* counted since sim_new */
  * arbitrary subset. */
 void sim_power_cut(struct sim *s);
 /* The next fdatasync or fsync of a file fails, and what it should have written is gone although
- * reads still see it; later ones say ERR_OK. `name`: a part of the path that is meant, NULL: any. */
+ * reads still see it; later ones say ERR_OK. `name`: a part of the path that is meant, NULL: any.
+ */
 void sim_fail_sync(struct sim *s, const char *name);
 /* The size of the disk, in bytes, from now on. ERR_FULL when it is full. */
 void sim_disk_limit(struct sim *s, uint64_t bytes);

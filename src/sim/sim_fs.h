@@ -6,8 +6,8 @@
  * synced; a file's sync does not cover its name.
  *
  * sim_fs_cut makes the present be what a power cut leaves: of each file an arbitrary subset of the
- * blocks that were not synced, some of them torn, and a size between the old and the new one; of each
- * directory an arbitrary subset of the changes, in their order. A rename is one change: both
+ * blocks that were not synced, some of them torn, and a size between the old and the new one; of
+ * each directory an arbitrary subset of the changes, in their order. A rename is one change: both
  * names move or neither does. What was synced stays, always.
  *
  * Inodes are counted: whoever keeps a pointer holds it (sim_inode_hold) and drops it.

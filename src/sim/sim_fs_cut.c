@@ -2,8 +2,8 @@
  *
  * A disk and its file system promise only what was synced. Of all else anything may have got there:
  * the kernel writes back when it likes, in what order it likes. So each file draws a way of losing:
- * nothing of what is new got there, all of it, a beginning, an end, or block by block by chance; and
- * one more chance for each block that it stopped in the middle (SIM_INODE_TORN: other files are
+ * nothing of what is new got there, all of it, a beginning, an end, or block by block by chance;
+ * and one more chance for each block that it stopped in the middle (SIM_INODE_TORN: other files are
  * those of LMDB and SQLite, which count on sectors being whole, as disks make them). The size is
  * metadata, and arrives on its own. Directories draw the same of their changes; these keep their
  * order, as the journals of file systems do.

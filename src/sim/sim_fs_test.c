@@ -184,8 +184,8 @@ static void test_behind_the_end(void)
 		size = sim_inode_facts(i).size;
 		if (sim_inode_truncate(i, size + SIZE))
 			panic("truncate");
-		for (uint64_t b = (size + SIM_BLOCK - 1) / SIM_BLOCK; (b + 1) * SIM_BLOCK <= size + SIZE;
-		     b++)
+		for (uint64_t b = (size + SIM_BLOCK - 1) / SIM_BLOCK;
+		     (b + 1) * SIM_BLOCK <= size + SIZE; b++)
 			sound = sound && holds(i, b, 0);
 		sim_fs_free(fs);
 	}

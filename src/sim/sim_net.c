@@ -254,8 +254,8 @@ enum err stream_send(struct sim_object *o, const char *p, size_t n, size_t *done
 		return ERR_AGAIN;
 	*done = n;
 	while (n) {
-		bool is_cut = k->is_remote &&
-			      sim_random_chance(&s->network, s->options.network_cut);
+		bool is_cut =
+			k->is_remote && sim_random_chance(&s->network, s->options.network_cut);
 		size_t part = is_cut ? 1 + (size_t)sim_random_below(&s->network, n) : n;
 		int64_t at = arrival(k->peer);
 
@@ -443,24 +443,29 @@ void connect_begin(struct sim_object *o)
 	event_at(s, arrival(o), connect_arrives, o);
 }
 
-/* Whatever waited for an event of a machine that is off. */
+static bool is_of_server(const struct sim_object *o)
+{
+	if (o && (o->kind == SIM_STREAM || o->kind == SIM_DATAGRAMS))
+		return o->socket.where == SIM_SERVER;
+	return o && o->kind == SIM_SYNCER;
+}
+
+/* What waits for an event of a machine that is off. Objects that go may make new events: so first
+ * all are taken out. */
 void net_forget_server(struct sim *s)
 {
-	size_t kept = 0;
+	struct sim_object **gone = sim_alloc(s->events_n * sizeof(*gone));
+	size_t kept = 0, n = 0;
 
-	for (size_t i = 0; i < s->events_n; i++) {
-		struct sim_event *e = &s->events[i];
-		bool is_socket = e->object && (e->object->kind == SIM_STREAM ||
-					       e->object->kind == SIM_DATAGRAMS);
-		bool is_server = is_socket ? e->object->socket.where == SIM_SERVER
-					   : e->object && e->object->kind == SIM_SYNCER;
-
-		if (is_server)
-			object_drop(e->object);
+	for (size_t i = 0; i < s->events_n; i++)
+		if (is_of_server(s->events[i].object))
+			gone[n++] = s->events[i].object;
 		else
-			s->events[kept++] = *e;
-	}
+			s->events[kept++] = s->events[i];
 	s->events_n = kept;
+	while (n)
+		object_drop(gone[--n]);
+	sim_release(gone);
 }
 
 void net_reset_all(struct sim *s)

@@ -121,8 +121,7 @@ enum err file_find(struct sim_process *p, int dir, const char *path, struct sim_
 	return err ? err : sim_fs_find(p->sim->fs, base, path, out);
 }
 
-struct sim_object *file_new(struct sim *s, struct sim_inode *i, const char *path,
-				   unsigned flags)
+struct sim_object *file_new(struct sim *s, struct sim_inode *i, const char *path, unsigned flags)
 {
 	struct sim_object *o = object_new(s, SIM_FILE);
 

@@ -1,7 +1,7 @@
 /* base/os.h over the simulator: processes, signals, users, terminals.
  *
- * os_spawn of "role NAME" makes a process that runs role_main; a copy (os_fork) gets the descriptors
- * of its origin, and shares its memory, which stays until both are gone. */
+ * os_spawn of "role NAME" makes a process that runs role_main; a copy (os_fork) gets the
+ * descriptors of its origin, and shares its memory, which stays until both are gone. */
 #include "sim/sim_priv.h"
 
 #include "roles/role.h"

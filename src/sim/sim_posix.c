@@ -2,9 +2,9 @@
  * (both libraries are linked statically here), so that they too run on the simulated disk: their
  * files are torn by power cuts, their syncs fail, their locks are seen by other processes.
  *
- * LMDB may be interrupted at each of its calls, and killed there. SQLite keeps state in variables of
- * the whole real process, so it is never interrupted within a call: a power cut falls between two
- * calls of sqlite3_step, and finds what was not synced until then. When a process dies, its
+ * LMDB may be interrupted at each of its calls, and killed there. SQLite keeps state in variables
+ * of the whole real process, so it is never interrupted within a call: a power cut falls between
+ * two calls of sqlite3_step, and finds what was not synced until then. When a process dies, its
  * databases are closed with every write refused, which gives back that state and changes nothing.
  *
  * Memory that is mapped from a file is the file's own contents, so a read of a page that was
@@ -18,6 +18,9 @@
 #include <fcntl.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#ifdef __SANITIZE_ADDRESS__
+#include <sanitizer/asan_interface.h>
+#endif
 
 struct sim_process *posix_here(void)
 {
@@ -53,10 +56,10 @@ int posix_result(enum err err)
 	return -1;
 }
 
-/* SQLite's files: what is done to them is not interrupted. */
+/* All but LMDB's files are SQLite's, and folders that it syncs. */
 static bool is_database(const char *path)
 {
-	return strstr(path, ".db") != NULL;
+	return strstr(path, ".mdb") == NULL;
 }
 
 /* False: a process that ends changes nothing any more. */
@@ -378,6 +381,10 @@ static void mapping_free(struct sim_mapping *m)
 		sim_inode_unmap(m->inode);
 		sim_inode_drop(m->inode);
 	} else {
+#ifdef __SANITIZE_ADDRESS__
+		/* A fiber's stack: what comes to lie there next has nothing to do with it. */
+		__asan_unpoison_memory_region(m->at, m->n);
+#endif
 		__real_munmap(m->at, m->n);
 	}
 	sim_release(m);
@@ -442,7 +449,7 @@ void posix_process_ends(struct sim_process *p)
 
 	p->sim->current = p;
 	p->is_dying = true;
-	databases_end(p);
+	handles_end(p);
 	while (p->mappings) {
 		struct sim_mapping *m = p->mappings;
 

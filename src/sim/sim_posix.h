@@ -18,8 +18,8 @@ enum { FILE_AT_ONCE = 0x10000 };
 struct sim_process *posix_here(void); /* NULL: the driver runs */
 /* 0, or -1 with errno set. */
 int posix_result(enum err err);
-/* Closes what a dying process has of SQLite. */
-void databases_end(struct sim_process *p);
+/* Closes what a dying process has open in libraries. */
+void handles_end(struct sim_process *p);
 MUST_USE enum err file_sync_range(struct sim *s, struct sim_file *f, uint64_t at, size_t n);
 
 int __real_open(const char *path, int how, ...);

@@ -7,7 +7,7 @@
  *	sim_locks.c       locks of files
  *	sim_trace.c       the trace and its hash
  *	sim_os_*.c        base/os.h
- *	sim_posix.c       the calls of LMDB and SQLite, wrapped at link time
+ *	sim_posix*.c      the calls of LMDB and SQLite, wrapped at link time
  *	sim_stand_ins.c   the sandbox, the resolver, mutants
  */
 #ifndef SIM_SIM_PRIV_H
@@ -23,8 +23,8 @@ enum {
 	SIM_FDS_MAX = 1024,
 	SIM_PROCESS_NAME = 40,
 	SIM_PATH_MAX = 256,
-	SIM_STREAM_WINDOW = 64 * 1024,	    /* bytes on their way in one direction */
-	SIM_DATAGRAM_WINDOW = 1024 * 1024,  /* bytes queued at one end of a pair */
+	SIM_STREAM_WINDOW = 64 * 1024,	   /* bytes on their way in one direction */
+	SIM_DATAGRAM_WINDOW = 1024 * 1024, /* bytes queued at one end of a pair */
 	SIM_BACKLOG_MAX = 4096,
 	SIM_STEP_NS = 2000, /* what a step of a process takes */
 };
@@ -32,7 +32,7 @@ enum {
 #define SIM_EPOCH_US ((int64_t)1767225600 * 1000000) /* the wall clock at the beginning: 2026 */
 
 struct sim_process;
-struct sim_database;
+struct sim_handle;
 
 /* ---- objects: what descriptors point to ---- */
 
@@ -73,7 +73,7 @@ struct sim_socket {
 	struct sim_parcel *first, **end;
 	size_t queued;
 	enum sim_machine where;
-	bool is_remote;	    /* its peer is on the other machine */
+	bool is_remote; /* its peer is on the other machine */
 	bool is_connecting, is_refused, is_reset, is_shut;
 	bool has_ended;	    /* read to the end */
 	int64_t full_until; /* the network takes nothing until then */
@@ -165,7 +165,7 @@ struct sim_process {
 	struct sim_object *signals_object;
 	int status;
 	struct sim_mapping *mappings;
-	struct sim_database *databases;
+	struct sim_handle *handles;
 };
 
 struct sim_event {
@@ -190,7 +190,9 @@ struct sim {
 	uint64_t next_order;
 	struct sim_fs *fs;
 	struct sim_object *listeners;
+	struct charset_preload *charsets;
 	uint16_t next_port;
+	int bio_index; /* OpenSSL's number for our kind of BIO */
 	bool is_prepared;
 	struct sim_object *ready; /* our end of the socket on which the server says so */
 	uint64_t stop_at_file;
@@ -208,8 +210,8 @@ extern struct sim *sim_here;
 
 /* The process that runs; panics when the driver does. */
 struct sim_process *process_here(void);
-struct sim_process *process_new(struct sim *s, enum sim_machine where, const char *name,
-				int parent, int (*main)(void *arg), void *arg);
+struct sim_process *process_new(struct sim *s, enum sim_machine where, const char *name, int parent,
+				int (*main)(void *arg), void *arg);
 struct sim_process *process_find(const struct sim *s, int number);
 /* Kills it, or (the running one) says that it shall end; then process_wait does not return. */
 void process_kill(struct sim_process *p, int status);

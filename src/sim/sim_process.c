@@ -67,7 +67,7 @@ static void *stack_prepare(struct sim_process *p, char *top)
 	void **sp = (void **)(void *)(top - 160);
 
 	memset(sp, 0, 160);
-	sp[0] = p;				    /* x19 */
+	sp[0] = p;				     /* x19 */
 	sp[11] = (void *)(uintptr_t)coroutine_entry; /* x30 */
 	return sp;
 }
@@ -155,8 +155,8 @@ struct sim_process *process_find(const struct sim *s, int number)
 	return p;
 }
 
-struct sim_process *process_new(struct sim *s, enum sim_machine where, const char *name,
-				int parent, int (*main)(void *arg), void *arg)
+struct sim_process *process_new(struct sim *s, enum sim_machine where, const char *name, int parent,
+				int (*main)(void *arg), void *arg)
 {
 	struct sim_process *p = sim_alloc(sizeof(*p));
 	struct sim_object *log = object_new(s, SIM_LOG);

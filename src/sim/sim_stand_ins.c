@@ -188,9 +188,12 @@ enum err dns_resolver_ask(struct dns_resolver *r, str name, uint16_t type, dns_r
 
 	if (!q)
 		return ERR_SYNTAX;
-	*q = (struct question){
-		.resolver = r, .next = r->first, .link = &r->first, .fn = fn, .arg = arg, .type = type
-	};
+	*q = (struct question){ .resolver = r,
+				.next = r->first,
+				.link = &r->first,
+				.fn = fn,
+				.arg = arg,
+				.type = type };
 	if (q->next)
 		q->next->link = &q->next;
 	r->first = q;

@@ -1,5 +1,5 @@
-/* The whole server in the simulator: it boots, takes a mail, loses power, and has it afterwards; and
- * one seed is one run. */
+/* The whole server in the simulator: it boots, takes a mail, loses power, and has it afterwards;
+ * and one seed is one run. */
 #include "sim/sim.h"
 
 #include "base/os.h"
@@ -49,8 +49,23 @@ static void expect(struct talk *t, str wanted)
 		t->is_bad = err != ERR_OK;
 	}
 	if (t->is_bad)
-		printf("# wanted %.*s, got: %.*s\n", STR_ARGS(wanted),
-		       STR_ARGS(buf_str(&t->got)));
+		printf("# wanted %.*s, got: %.*s\n", STR_ARGS(wanted), STR_ARGS(buf_str(&t->got)));
+}
+
+/* Until the connection takes something, or a second has gone. */
+static enum err wait_writable(int fd)
+{
+	struct os_event event;
+	unsigned n;
+	int poll;
+	enum err err = os_poll_new(&poll);
+
+	if (!err)
+		err = os_poll_add(poll, fd, NULL);
+	if (!err)
+		err = os_poll_wait(poll, &event, 1, SIM_SECOND, &n);
+	os_close(poll);
+	return err;
 }
 
 static void say(struct talk *t, str line, str wanted)
@@ -63,7 +78,7 @@ static void say(struct talk *t, str line, str wanted)
 
 		line = str_from(line, n);
 		if (err == ERR_AGAIN)
-			err = os_wait_readable(t->fd, 1) == ERR_CLOSED ? ERR_CLOSED : ERR_OK;
+			err = wait_writable(t->fd);
 		t->is_bad = err != ERR_OK;
 	}
 	expect(t, wanted);
@@ -82,8 +97,8 @@ static int deliver(void *arg)
 	say(&t, S("MAIL FROM:<ann@client.example>\r\n"), S("250 "));
 	say(&t, S("RCPT TO:<alice@example.test>\r\n"), S("250 "));
 	say(&t, S("DATA\r\n"), S("354 "));
-	snprintf(message, sizeof(message), "From: ann@client.example\r\nSubject: %s\r\n\r\n%s\r\n.\r\n",
-		 text, text);
+	snprintf(message, sizeof(message),
+		 "From: ann@client.example\r\nSubject: %s\r\n\r\n%s\r\n.\r\n", text, text);
 	say(&t, str_from_c(message), S("\r\n"));
 	if (!str_starts(buf_str(&t.got), S("250 ")))
 		t.is_bad = true;
@@ -160,6 +175,71 @@ static uint64_t life(uint64_t seed)
 	return hash;
 }
 
+static int delivered(struct sim *s, const char *text)
+{
+	return sim_do(s, SIM_OUTSIDE, "client", deliver, (void *)(uintptr_t)text);
+}
+
+/* Until the role that was killed has a successor. */
+static bool delivered_soon(struct sim *s, const char *text)
+{
+	for (int tries = 0; tries < 10; tries++) {
+		if (delivered(s, text) == 0)
+			return true;
+		sim_run(s, SIM_SECOND, NULL, NULL);
+	}
+	return false;
+}
+
+static bool is_there(struct sim *s, const char *text)
+{
+	struct reader r = { .text = text };
+
+	return sim_do(s, SIM_OUTSIDE, "reader", read_mail, &r) == 0 && r.found;
+}
+
+static void test_faults(void)
+{
+	enum { FULL_MOST = 1000 };
+	struct sim_options options = options_of(7);
+	unsigned full = 0;
+	struct sim *s;
+
+	if (sim_new(&options, &s))
+		panic("no simulator");
+	OK(boot(s));
+	OK(delivered_soon(s, "before all faults"));
+	tap_group("a sync fails");
+	sim_fail_sync(s, "log");
+	OK(delivered(s, "not acknowledged") != 0);
+	OK(delivered_soon(s, "after the failed sync"));
+	tap_group("the disk is full");
+	sim_disk_limit(s, sim_disk_used(s) + 1024 * 1024);
+	/* What room the log's segment has is used up first. */
+	while (full < FULL_MOST && delivered(s, "while there is room") == 0)
+		full++;
+	OK(full < FULL_MOST);
+	OK(is_there(s, "after the failed sync"));
+	sim_disk_limit(s, 1024 * 1024 * 1024);
+	OK(delivered_soon(s, "with room again"));
+	tap_group("roles die");
+	OK(sim_kill(s, "store", 0));
+	OK(delivered_soon(s, "after the store died"));
+	OK(sim_kill(s, "auth", 0));
+	OK(sim_kill(s, "front", 0));
+	OK(delivered_soon(s, "after auth and front died"));
+	tap_group("the network");
+	sim_partition(s, 2ll * SIM_SECOND);
+	OK(delivered_soon(s, "after the partition"));
+	sim_power_cut(s);
+	OK(boot(s));
+	OK(is_there(s, "before all faults"));
+	OK(is_there(s, "with room again"));
+	OK(is_there(s, "after the store died"));
+	OK(is_there(s, "after the partition"));
+	sim_free(s);
+}
+
 int main(void)
 {
 	uint64_t first;
@@ -170,5 +250,6 @@ int main(void)
 	EQ(life(1), first);
 	tap_group("another seed is another run");
 	OK(life(2) != first);
+	test_faults();
 	return tap_done();
 }

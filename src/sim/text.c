@@ -8,9 +8,17 @@
  */
 #include "sim/world.h"
 
-static void line_add(struct buf *out, struct chance *c)
+void text_pool_fill(char *pool, size_t n)
 {
-	unsigned kind = chance_below(c, 24), n = chance_below(c, 72);
+	struct chance c = { n };
+
+	for (size_t i = 0; i < n; i++)
+		pool[i] = (char)(' ' + 1 + chance_below(&c, 94));
+}
+
+static void line_add(const struct world *w, struct buf *out, struct chance *c)
+{
+	unsigned kind = chance_below(c, 24), n = chance_below(c, 76);
 
 	if (kind == 0)
 		n = 0;
@@ -22,21 +30,21 @@ static void line_add(struct buf *out, struct chance *c)
 		buf_add(out, S("..dot "));
 	else if (kind == 4)
 		buf_add(out, S("From x"));
-	for (unsigned i = 0; kind != 2 && i < n; i++)
-		buf_add_char(out, (char)(' ' + 1 + chance_below(c, 94)));
+	if (kind != 2)
+		buf_add(out, str_of(w->pool + chance_below(c, sizeof(w->pool) - n), n));
 	buf_add(out, S("\r\n"));
 }
 
-static void body_add(struct buf *out, uint64_t seed, size_t size)
+static void body_add(const struct world *w, struct buf *out, uint64_t seed, size_t size)
 {
 	struct chance c = { seed };
 
 	buf_add(out, S("\r\n"));
 	while (buf_len(out) < size && !buf_failed(out))
-		line_add(out, &c);
+		line_add(w, out, &c);
 }
 
-void text_send(struct buf *out, const struct send *s)
+void text_send(const struct world *w, struct buf *out, const struct send *s)
 {
 	buf_clear(out);
 	buf_printf(out,
@@ -44,11 +52,11 @@ void text_send(struct buf *out, const struct send *s)
 		   "Date: Thu, 01 Jan 2026 00:00:00 +0000\r\nMessage-ID: <s%llu@sim.example>\r\n",
 		   (unsigned long long)s->id, s->sender[0] ? s->sender : "nobody@remote.example",
 		   (unsigned long long)s->id, (unsigned long long)s->id);
-	body_add(out, s->id, s->size);
+	body_add(w, out, s->id, s->size);
 }
 
 /* The size is a function of the name too: whoever finds it knows no more. */
-void text_append(struct buf *out, uint64_t id)
+void text_append(const struct world *w, struct buf *out, uint64_t id)
 {
 	struct chance c = { ~id };
 	unsigned size = chance_in(&c, 60) ? 70000 : 200 + chance_below(&c, 3000);
@@ -56,7 +64,7 @@ void text_append(struct buf *out, uint64_t id)
 	buf_clear(out);
 	buf_printf(out, "X-Sim: a%llu\r\nSubject: appended %llu\r\n", (unsigned long long)id,
 		   (unsigned long long)id);
-	body_add(out, id << 20, size);
+	body_add(w, out, id << 20, size);
 }
 
 /* What servers put before a message. */
@@ -134,9 +142,9 @@ uint64_t text_token(struct world *w, str message, const char **why)
 		return 0;
 	buf_init(&want, 16 * 1024 * 1024);
 	if (is_sent)
-		text_send(&want, s);
+		text_send(w, &want, s);
 	else
-		text_append(&want, id);
+		text_append(w, &want, id);
 	*why = NULL;
 	if (!str_eq(str_from(message, at), buf_str(&want)))
 		*why = "its bytes are not those that were given";

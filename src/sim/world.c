@@ -41,6 +41,7 @@ static void *grown(void *p, size_t n, size_t *room, size_t size)
 void world_init(struct world *w, uint64_t seed)
 {
 	*w = (struct world){ .seed = seed };
+	text_pool_fill(w->pool, sizeof(w->pool));
 	for (unsigned i = 0; i < WORLD_ACCOUNTS; i++) {
 		struct account_model *a = &w->accounts[i];
 
@@ -156,13 +157,15 @@ void world_answered(struct world *w, struct send *s, unsigned rcpt, enum send_st
 		    int64_t now)
 {
 	struct send_rcpt *r = &s->rcpts[rcpt];
+	const char *reason;
 
 	r->state = state;
 	s->answered_at = now;
-	s->is_definite = state == SEND_DEFERRED && s->kills == w->kills;
-	if (must_not(s, r) && (r->delivered || r->accepted || r->bounced))
-		world_violation(w, "s%llu to %s: %s, and it had arrived",
-				(unsigned long long)s->id, r->address, must_not(s, r));
+	s->is_definite = s->kills == w->kills;
+	reason = must_not(s, r);
+	if (reason && (r->delivered || r->accepted || r->bounced))
+		world_violation(w, "s%llu to %s: %s, and it had arrived", (unsigned long long)s->id,
+				r->address, reason);
 	if (state == SEND_ACKED && r->is_local && !r->delivered) {
 		struct account_model *a = &w->accounts[r->account];
 
@@ -180,7 +183,8 @@ static void owed_remove(struct account_model *a, uint64_t id)
 		}
 }
 
-static const char *sent_delivery(struct world *w, struct account_model *a, struct send *s, bool adopt)
+static const char *sent_delivery(struct world *w, struct account_model *a, struct send *s,
+				 bool adopt)
 {
 	struct send_rcpt *r = world_rcpt(s, str_from_c(w->accounts[a->number].address));
 	const struct send *before = world_send(w, s->again);
@@ -235,6 +239,38 @@ uint64_t world_notice(struct world *w, str message, uint64_t send, const str *ad
 	return token;
 }
 
+static bool breaks_connections(const struct disturbance *d)
+{
+	return d->kind == DISTURB_CUT || d->kind == DISTURB_KILL_OUT || d->kind == DISTURB_NETWORK;
+}
+
+/* Could the outcome of what was accepted have been lost? */
+static bool outcome_may_be_lost(const struct world *w, const struct send_rcpt *r)
+{
+	int64_t until = r->accepted_at + SECONDS(RECORD_SECONDS);
+
+	for (size_t i = 0; i < w->disturbance_count; i++) {
+		const struct disturbance *d = &w->disturbances[i];
+
+		if (d->at < r->accepted_from - SECONDS(1) || d->at > until)
+			continue;
+		if (breaks_connections(d))
+			return true;
+		until = MAX(until, d->at + SECONDS(RECORD_LATE_SECONDS));
+	}
+	return !r->is_answered;
+}
+
+/* Is this a message whose sender has gone since its dot, and which was sent again meanwhile? */
+static bool is_left_over(const struct world *w, int64_t dot)
+{
+	for (size_t i = w->disturbance_count;
+	     i > 0 && w->disturbances[i - 1].at >= dot - SECONDS(1); i--)
+		if (breaks_connections(&w->disturbances[i - 1]))
+			return true;
+	return false;
+}
+
 const char *world_notice_arrived(struct world *w, uint64_t token, const char *at, bool adopt)
 {
 	struct notice *x = notice_find(w, token);
@@ -255,7 +291,7 @@ const char *world_notice_arrived(struct world *w, uint64_t token, const char *at
 			return "a notice of failure, and nobody had refused it";
 		if (r->bounced)
 			return "a second notice about one recipient";
-		if (r->accepted && r->is_answered)
+		if (r->accepted && !outcome_may_be_lost(w, r))
 			return "a notice of failure after it was taken";
 		if (must_not(s, r))
 			return must_not(s, r);
@@ -268,42 +304,28 @@ const char *world_notice_arrived(struct world *w, uint64_t token, const char *at
 	return NULL;
 }
 
-/* Could the outcome of what was accepted have been lost? */
-static bool outcome_may_be_lost(const struct world *w, const struct send_rcpt *r)
-{
-	int64_t until = r->accepted_at + SECONDS(RECORD_SECONDS);
-
-	for (size_t i = 0; i < w->disturbance_count; i++) {
-		const struct disturbance *d = &w->disturbances[i];
-
-		if (d->at < r->accepted_from - SECONDS(1) || d->at > until)
-			continue;
-		if (d->kind == DISTURB_CUT || d->kind == DISTURB_KILL_OUT ||
-		    d->kind == DISTURB_NETWORK)
-			return true;
-		until = MAX(until, d->at + SECONDS(RECORD_LATE_SECONDS));
-	}
-	return false;
-}
-
 void world_relayed(struct world *w, struct send *s, str address, int64_t dot, int64_t now)
 {
 	struct send_rcpt *r = world_rcpt(s, address);
+	const char *reason;
 
 	if (!r || r->is_local) {
 		world_violation(w, "s%llu was relayed to %.*s, to whom it was not sent",
 				(unsigned long long)s->id, STR_ARGS(address));
 		return;
 	}
-	if (must_not(s, r))
+	reason = must_not(s, r);
+	if (reason)
 		world_violation(w, "s%llu was relayed to %s: %s", (unsigned long long)s->id,
-				r->address, must_not(s, r));
-	if (r->bounced)
-		world_violation(w, "s%llu was relayed to %s after the sender was told that it "
+				r->address, reason);
+	if (r->bounced && !is_left_over(w, dot))
+		world_violation(w,
+				"s%llu was relayed to %s after the sender was told that it "
 				"failed",
 				(unsigned long long)s->id, r->address);
-	if (r->accepted && r->is_answered && !outcome_may_be_lost(w, r))
-		world_violation(w, "s%llu was relayed to %s twice, and nothing had gone wrong "
+	if (r->accepted && !outcome_may_be_lost(w, r) && !is_left_over(w, dot))
+		world_violation(w,
+				"s%llu was relayed to %s twice, and nothing had gone wrong "
 				"between (first at %lld ms)",
 				(unsigned long long)s->id, r->address,
 				(long long)(r->accepted_at / 1000000));

@@ -40,15 +40,15 @@ enum send_state {
 
 struct send_rcpt {
 	bool is_local;
-	unsigned account;	     /* local: whose INBOX */
-	char address[64];	     /* as given at RCPT */
-	enum send_state state;	     /* LMTP answers each; SMTP all alike */
-	unsigned delivered;	     /* local: times that it came to the INBOX */
-	unsigned accepted;	     /* remote: times that it took it */
-	unsigned refused;	     /* remote: times that it answered 5yz */
-	unsigned bounced;	     /* notices that name it */
-	bool is_answered;	     /* our last acceptance was told whole */
-	bool is_deleted;	     /* by the administrator */
+	unsigned account;		    /* local: whose INBOX */
+	char address[64];		    /* as given at RCPT */
+	enum send_state state;		    /* LMTP answers each; SMTP all alike */
+	unsigned delivered;		    /* local: times that it came to the INBOX */
+	unsigned accepted;		    /* remote: times that it took it */
+	unsigned refused;		    /* remote: times that it answered 5yz */
+	unsigned bounced;		    /* notices that name it */
+	bool is_answered;		    /* our last acceptance was told whole */
+	bool is_deleted;		    /* by the administrator */
 	int64_t accepted_from, accepted_at; /* the last time: the dot was read, it was taken */
 };
 
@@ -96,9 +96,9 @@ struct world_counts {
 	uint64_t operations, deliveries, logins, appends, flags, copies, moves, expunges, mailboxes,
 		fetches, audits, rows, commands, relayed, notices, offline;
 	/* The protocols' own windows, counted. */
-	uint64_t resent;	 /* RFC 1047: no answer was read, sent again, and both arrived */
-	uint64_t relayed_twice;	 /* the remote host took it twice, in a stated window */
-	uint64_t deferred_yet;	 /* 4yz or NO, a role had died, and it was done all the same */
+	uint64_t resent;	/* RFC 1047: no answer was read, sent again, and both arrived */
+	uint64_t relayed_twice; /* the remote host took it twice, in a stated window */
+	uint64_t deferred_yet;	/* 4yz or NO, a role had died, and it was done all the same */
 	uint64_t unknown, unknown_done;
 };
 
@@ -119,12 +119,14 @@ struct world {
 	bool is_full;	       /* the disk is, or was a moment ago */
 	bool is_kind;	       /* the remote host and the clients make no trouble any more */
 	bool is_over;	       /* clients end when they are done with what they do */
-	unsigned running;      /* clients that have not ended */
 	unsigned audited;      /* accounts that were looked through since is_kind */
+	unsigned users;	       /* accounts extra0 ... that were added, and that was acknowledged */
+	bool user_is_unsure;   /* the next one had no answer */
 	bool queue_is_empty;   /* as the admin client saw last */
 	unsigned violations;
 	char first_violation[400];
 	struct world_counts counts;
+	char pool[8192]; /* what lines are cut from */
 	void (*trace)(void *arg, const char *line);
 	void *trace_arg;
 };
@@ -145,7 +147,8 @@ struct send *world_send(struct world *w, uint64_t id); /* NULL: never sent */
 /* A message in an INBOX: may it be there? With `adopt`, it is counted. The reason, or NULL. */
 const char *world_delivery(struct world *w, struct account_model *a, uint64_t token, bool adopt);
 /* A notice as it was read; the same one again changes nothing. */
-uint64_t world_notice(struct world *w, str message, uint64_t send, const str *addresses, unsigned n);
+uint64_t world_notice(struct world *w, str message, uint64_t send, const str *addresses,
+		      unsigned n);
 /* It arrived at the sender. The reason why it must not, or NULL. */
 const char *world_notice_arrived(struct world *w, uint64_t token, const char *at, bool adopt);
 /* What its client was told, of one recipient. */
@@ -163,10 +166,11 @@ MUST_USE bool world_uidvalidity_is_new(const struct world *w, uint32_t uidvalidi
 void world_uidvalidity_note(struct world *w, uint32_t uidvalidity);
 
 /* text.c: the bytes of a message. */
-void text_send(struct buf *out, const struct send *s);
-void text_append(struct buf *out, uint64_t id);
-/* What a message is, from its bytes: its token, checked to the byte; 0 and the reason when it is not
- * what it says. */
+void text_send(const struct world *w, struct buf *out, const struct send *s);
+void text_append(const struct world *w, struct buf *out, uint64_t id);
+void text_pool_fill(char *pool, size_t n);
+/* What a message is, from its bytes: its token, checked to the byte; 0 and the reason when it is
+ * not what it says. */
 uint64_t text_token(struct world *w, str message, const char **why);
 
 /* The clients. Each is the main function of a process; arg: struct client. */

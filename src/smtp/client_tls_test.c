@@ -14,6 +14,10 @@ struct world {
 	struct conn *server_end, *client_end;
 	enum err accepted;
 	bool server_has_tls;
+	const char *mechanisms;	  /* the server's AUTH line; "": none */
+	const char *login_answer; /* its last */
+	unsigned questions;	  /* 334s before it */
+	const char *user, *password;
 	struct buf clear, heard; /* the client's lines, before and after TLS */
 	enum smtp_open open;
 	struct smtp_result why;
@@ -69,13 +73,31 @@ static void end_of_fiber(struct world *w)
 
 /* ---- the server ---- */
 
+/* The lines of a login; true when this was one. */
+static bool answer_login(struct world *w, str line)
+{
+	bool is_login = str_starts(line, S("AUTH ")) || w->questions;
+
+	if (str_eq(line, S("AUTH LOGIN")))
+		w->questions = 3;
+	if (is_login && w->questions && --w->questions)
+		conn_write(w->server_end, S("334 dGVsbCBtZQ==\r\n"));
+	else if (is_login)
+		conn_printf(w->server_end, "%s\r\n", w->login_answer);
+	return is_login;
+}
+
 static void answer(struct world *w, str line)
 {
-	if (str_starts(line, S("EHLO ")))
+	if (answer_login(w, line))
+		return;
+	if (str_starts(line, S("EHLO ")) && !w->server_has_tls)
 		conn_write(w->server_end,
-			   w->server_has_tls
-				   ? S("250-mx.example.net\r\n250 PIPELINING\r\n")
-				   : S("250-mx.example.net\r\n250-SIZE 10\r\n250 STARTTLS\r\n"));
+			   S("250-mx.example.net\r\n250-SIZE 10\r\n250-AUTH PLAIN\r\n250 "
+			     "STARTTLS\r\n"));
+	else if (str_starts(line, S("EHLO ")))
+		conn_printf(w->server_end, "250-mx.example.net\r\n%s250 PIPELINING\r\n",
+			    w->mechanisms);
 	else if (str_eq(line, S("DATA")))
 		conn_write(w->server_end, S("354 go on\r\n"));
 	else if (str_eq(line, S("STARTTLS")))
@@ -133,6 +155,8 @@ static void deliver(void *arg)
 		.hostname = S("me.example.org"),
 		.server = S("mx.example.net[192.0.2.1]:25"),
 		.tls_name = S("mx.example.net"),
+		.user = str_from_c(w->user),
+		.password = str_from_c(w->password),
 		.tls = SMTP_TLS_ENCRYPT,
 		.tls_context = w->client,
 		.times = smtp_client_times(SECONDS(20)),
@@ -163,7 +187,7 @@ static void world_make(struct world *w)
 	const char *why;
 	int fd[2];
 
-	*w = (struct world){ .left = 2 };
+	*w = (struct world){ .left = 2, .mechanisms = "", .login_answer = "250 no", .user = "" };
 	log_init(&w->log, LOG_TO_STDERR, LOG_LEVEL_ERROR, "test");
 	buf_init(&w->clear, 65536);
 	buf_init(&w->heard, 65536);
@@ -195,15 +219,66 @@ static void world_free(struct world *w)
 	loop_free(w->loop);
 }
 
+static void world_run(struct world *w)
+{
+	must(fiber_spawn(w->loop, serve, w));
+	must(fiber_spawn(w->loop, deliver, w));
+	must(loop_run(w->loop));
+}
+
+/* RFC 4954: under TLS alone, by the mechanisms told there; whatever goes wrong is a deferral. */
+static void test_login(void)
+{
+	static const struct {
+		const char *mechanisms, *answer, *said;
+		enum smtp_open open;
+		const char *status;
+	} cases[] = {
+		{ "250-AUTH LOGIN PLAIN\r\n", "235 2.7.0 Ok", "AUTH PLAIN AGFsaWNlAHNlY3JldA==\n",
+		  SMTP_OPEN_OK, "" },
+		{ "250-AUTH CRAM-MD5 LOGIN\r\n", "235 2.7.0 Ok", "AUTH LOGIN\nYWxpY2U=\nc2VjcmV0\n",
+		  SMTP_OPEN_OK, "" },
+		{ "250-AUTH PLAIN\r\n", "535 5.7.8 No", "AUTH PLAIN AGFsaWNlAHNlY3JldA==\n",
+		  SMTP_OPEN_NEXT, "4.7.8" },
+		{ "250-AUTH LOGIN\r\n", "334 more", "AUTH LOGIN\nYWxpY2U=\nc2VjcmV0\n",
+		  SMTP_OPEN_NEXT, "4.5.0" },
+		/* What was offered in clear counts for nothing. */
+		{ "", "", "", SMTP_OPEN_NEXT, "4.7.0" },
+		{ "250-AUTH GSSAPI\r\n", "", "", SMTP_OPEN_NEXT, "4.7.0" },
+	};
+	struct world w;
+
+	for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+		str heard;
+
+		tap_group(cases[i].mechanisms);
+		world_make(&w);
+		w.user = "alice";
+		w.password = "secret";
+		w.mechanisms = cases[i].mechanisms;
+		w.login_answer = cases[i].answer;
+		world_run(&w);
+		EQ(w.open, cases[i].open);
+		heard = str_from(buf_str(&w.heard), strlen("EHLO me.example.org\n"));
+		STR_EQ(str_head(heard, strlen(cases[i].said)), str_from_c(cases[i].said));
+		OK(str_find(buf_str(&w.clear), S("AUTH")) == STR_NONE);
+		if (w.open) {
+			EQ(w.why.state, QUEUE_DEFERRED);
+			STR_EQ(smtp_result_status(&w.why), str_from_c(cases[i].status));
+			OK(str_find(heard, S("MAIL")) == STR_NONE);
+		}
+		world_free(&w);
+	}
+}
+
 int main(void)
 {
 	struct world w;
 
+	test_login();
 	tap_group("STARTTLS");
 	world_make(&w);
-	must(fiber_spawn(w.loop, serve, &w));
-	must(fiber_spawn(w.loop, deliver, &w));
-	must(loop_run(w.loop));
+	world_run(&w);
 	EQ(w.open, SMTP_OPEN_OK);
 	EQ(w.accepted, ERR_OK);
 	OK(w.server_has_tls);

@@ -4,18 +4,16 @@
  * services alone: a server that relays to others for whoever logs in on port 25 is guessed at by
  * every bot that scans it, and no client needs it there.
  *
- * SCRAM's last words come with the success. SMTP has no place for them in the 235, so they go out
- * as one more challenge, to which the client answers with an empty line (RFC 4954 4).
+ * SCRAM's last words are one more challenge, to which the client answers with an empty line (RFC
+ * 4954 4): it may still find that the server is not who it claims to be, and cancel.
  */
 #include "smtp/session_priv.h"
 
+#include "auth/sasl.h"
 #include "store/types.h"
 #include "text/base64.h"
 
-enum {
-	AUTH_DATA_MAX = 12288, /* as in messages.def */
-	AUTH_ROUNDS_MAX = 8,   /* no mechanism of ours needs more than three */
-};
+enum { AUTH_ROUNDS_MAX = 8 }; /* no mechanism of ours needs more than three */
 
 bool smtp_auth_is_possible(const struct smtp_session *s)
 {
@@ -28,22 +26,18 @@ bool smtp_auth_is_offered(const struct smtp_session *s)
 	       (conn_is_tls(s->conn) || !conf_bool(s->server->conf, CONF_disable_plaintext_auth));
 }
 
-static bool mechanism_is_known(str m)
-{
-	return str_case_eq(m, S("PLAIN")) || str_case_eq(m, S("LOGIN")) ||
-	       str_case_eq(m, S("SCRAM-SHA-256"));
-}
-
 /* False when AUTH cannot be had now, which has been answered. */
 static bool may_authenticate(struct smtp_session *s, str mechanism)
 {
+	enum sasl_mechanism known;
+
 	if (s->is_authenticated)
 		smtp_refuse(s, 503, "5.5.1", "Authenticated already"); /* RFC 4954 4 */
 	else if (!smtp_auth_is_possible(s))
 		smtp_refuse(s, 502, "5.5.1", "Authentication is not available on this port");
 	else if (!smtp_auth_is_offered(s))
 		smtp_refuse(s, 538, "5.7.11", "Must issue a STARTTLS command first");
-	else if (!mechanism_is_known(mechanism))
+	else if (sasl_mechanism_find(mechanism, &known))
 		smtp_refuse(s, 504, "5.5.4", "Unknown authentication mechanism");
 	else
 		return true;
@@ -54,33 +48,10 @@ static void write_challenge(struct smtp_session *s, str challenge)
 {
 	struct buf b;
 
-	buf_init(&b, 2 * AUTH_DATA_MAX);
+	buf_init(&b, 2 * SASL_WIRE_MAX);
 	base64_encode(challenge, 0, &b);
 	conn_printf(s->conn, "334 %.*s\r\n", STR_ARGS(buf_str(&b)));
 	buf_free(&b);
-}
-
-/* Base64 as SASL has it in SMTP: "=" is an empty initial response (RFC 4954 4). In the command's
- * arena. */
-static enum err decode(struct smtp_session *s, str text, bool is_initial, str *out)
-{
-	struct buf b;
-	enum err err;
-
-	*out = STR_EMPTY;
-	if (is_initial && str_eq(text, S("=")))
-		return ERR_OK;
-	buf_init(&b, AUTH_DATA_MAX);
-	err = base64_decode(text, &b);
-	if (!err) {
-		*out = arena_str(s->work, buf_str(&b));
-		if (buf_len(&b) && !out->p)
-			err = ERR_NO_MEMORY;
-	}
-	if (b.p)
-		explicit_bzero(b.p, b.size);
-	buf_free(&b);
-	return err;
 }
 
 /* The client's next line, decoded. False: the exchange is over and answered, or the connection
@@ -106,7 +77,7 @@ static bool read_response(struct smtp_session *s, str *response)
 		smtp_refuse(s, 501, "5.7.0", "Authentication cancelled");
 		return false;
 	}
-	if (decode(s, line, false, response)) {
+	if (sasl_text_decode(line, false, s->work, response)) {
 		smtp_refuse(s, 501, "5.5.2", "Not base64");
 		return false;
 	}
@@ -158,9 +129,6 @@ static void refused(struct smtp_session *s, enum err err, const struct msg_auth_
 	}
 	smtp_trace(s, 0, TRACE_LOGIN_REFUSED, r->address, STR_EMPTY, "%.*s on %s: %.*s",
 		   STR_ARGS(smtp_client(s, client)), smtp_service_name(s->service), STR_ARGS(text));
-	/* auth says how long a guess has to wait (penalties). */
-	if (r->delay_ms && fiber_sleep(s->server->loop, MILLISECONDS(MIN(r->delay_ms, 60000))))
-		s->is_closing = true;
 	smtp_refuse(s, 535, "5.7.8", "%.*s", STR_ARGS(text));
 }
 
@@ -172,7 +140,7 @@ void smtp_do_auth(struct smtp_session *s, const struct smtp_command *c)
 
 	if (!may_authenticate(s, c->argument))
 		return;
-	if (c->has_initial && decode(s, c->initial, true, &response)) {
+	if (c->has_initial && sasl_text_decode(c->initial, true, s->work, &response)) {
 		smtp_refuse(s, 501, "5.5.2", "Not base64");
 		return;
 	}
@@ -193,15 +161,6 @@ void smtp_do_auth(struct smtp_session *s, const struct smtp_command *c)
 		smtp_logout(s);
 		refused(s, err, &r);
 		return;
-	}
-	if (r.challenge.n) {
-		write_challenge(s, r.challenge);
-		/* The client may still find that the server is not who it claims to be, and cancel.
-		 */
-		if (!read_response(s, &response)) {
-			smtp_logout(s);
-			return;
-		}
 	}
 	logged_in(s, &r);
 }

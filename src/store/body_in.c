@@ -1,13 +1,14 @@
 /* Bodies on the way in: hashed and sealed in one pass as they arrive, so that a transaction that
  * waits for its verdict holds ciphertext alone, and a commit only takes over memory.
  *
- * Large ones go to a file at once, under a temporary name, synced; the commit that refers to them
- * gives them their final name and syncs the directory before its frame is written. If that commit
- * fails, the file goes; if we are killed in between, it is found by its number at the next start:
- * one that was never given away.
+ * Large ones (body_job.c) go to a file, under a temporary name, synced; the commit that refers to
+ * them gives them their final name and syncs the directory before its frame is written. If that
+ * commit fails, the file goes; if we are killed in between, it is found by its number at the next
+ * start: one that was never given away.
  */
 #include "store/store_priv.h"
 
+#include "base/mutant.h"
 #include <openssl/evp.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -55,79 +56,97 @@ static uint64_t large_min(const struct store *s)
 	return MIN((uint64_t)LARGE_BODY_MIN, s->kv->options.segment_size / 8);
 }
 
-/* One pass over the chunks of the body; `fd`: where plain bytes come from when `inline_body` has
- * none; `to`: a file, or -1 for b->blob. */
-static enum err chunks_seal(struct store *s, str inline_body, int fd, bool hash, struct sealed *b,
-			    int to)
+bool body_is_large(const struct store *s, uint64_t size)
 {
-	uint64_t chunks = b->size ? (b->size + BODY_CHUNK - 1) / BODY_CHUNK : 1, at = 0;
-	char *plain = inline_body.n || !b->size ? NULL : malloc(BODY_CHUNK);
-	char *sealed = to >= 0 ? malloc(BODY_CHUNK + BODY_TAG) : NULL;
-	enum err err = (b->size && !inline_body.n && !plain) || (to >= 0 && !sealed) ? ERR_NO_MEMORY
-										     : ERR_OK;
-
-	for (uint64_t i = 0; i < chunks && !err; i++) {
-		size_t n = (size_t)MIN((uint64_t)BODY_CHUNK, b->size - i * BODY_CHUNK);
-		str piece = plain ? str_of(plain, n)
-				  : str_sub(inline_body, (size_t)(i * BODY_CHUNK), n);
-		char *out = to >= 0 ? sealed : b->blob + at;
-
-		if (plain && (err = os_pread_all(fd, plain, n, i * BODY_CHUNK)))
-			break;
-		if (hash && EVP_DigestUpdate(s->hasher->context, piece.p, piece.n) != 1)
-			err = ERR_NO_MEMORY;
-		body_seal_chunk(s->bodies, b->key, (uint32_t)i, i + 1 == chunks, piece, out);
-		if (!err && to >= 0)
-			err = os_pwrite_all(to, str_of(sealed, n + BODY_TAG), at);
-		at += n + BODY_TAG;
-	}
-	free(plain);
-	free(sealed);
-	return err == ERR_EOF ? ERR_PROTOCOL : err;
+	return size > BODY_AT_ONCE_MAX || size >= large_min(s);
 }
 
-static enum err file_seal(struct store *s, str inline_body, int fd, bool hash, struct sealed *b)
+static enum err room_make(struct store *s, struct sealed *b, struct sealing *x)
 {
 	char name[40];
-	int to;
-	enum err err;
 
+	if (x->from.size < large_min(s)) {
+		b->blob = malloc((size_t)b->stored);
+		return b->blob ? ERR_OK : ERR_NO_MEMORY;
+	}
+	if (!(x->sealed = malloc(BODY_CHUNK + BODY_TAG)))
+		return ERR_NO_MEMORY;
 	b->file = ++s->file_number;
 	file_temporary_name(name, b->file);
-	if ((err = os_open(s->options.dir, name, OS_WRITE | OS_CREATE | OS_TRUNCATE, &to)))
-		return err;
-	err = chunks_seal(s, inline_body, fd, hash, b, to);
-	if (!err)
-		err = os_fsync(to);
-	os_close(to);
-	return err;
+	return os_open(s->options.dir, name, OS_WRITE | OS_CREATE | OS_TRUNCATE, &x->to);
 }
 
-enum err body_take(struct store *s, str inline_body, int fd, uint64_t size, bool hash,
-		   struct sealed *out)
+enum err sealing_begin(struct store *s, const struct body_source *from, struct hasher *hasher,
+		       struct sealed *b, struct sealing *x)
 {
-	uint64_t actual = inline_body.n;
-	unsigned n = sizeof(out->hash);
+	uint64_t actual = from->inline_body.n;
 	enum err err;
 
-	*out = (struct sealed){ .size = size, .stored = body_stored_size(size) };
-	if (!inline_body.n && fd > 0 && (err = os_memfd_check(fd, &actual)))
+	*b = (struct sealed){ .size = from->size, .stored = body_stored_size(from->size) };
+	*x = (struct sealing){ .from = *from, .hasher = hasher, .to = -1 };
+	if (!actual && from->fd > 0 && (err = os_memfd_check(from->fd, &actual)))
 		return err;
-	if (actual != size)
+	if (actual != from->size)
 		return ERR_PROTOCOL;
-	if (size > BODY_SIZE_MAX)
+	if (from->size > BODY_SIZE_MAX)
 		return ERR_TOO_LONG;
-	os_random(out->key, sizeof(out->key));
-	if (hash && EVP_DigestInit_ex2(s->hasher->context, s->hasher->algorithm, NULL) != 1)
+	if (!from->inline_body.n && from->size && !(x->plain = malloc(BODY_CHUNK)))
 		return ERR_NO_MEMORY;
-	if (size >= large_min(s)) {
-		err = file_seal(s, inline_body, fd, hash, out);
-	} else {
-		out->blob = malloc((size_t)out->stored);
-		err = out->blob ? chunks_seal(s, inline_body, fd, hash, out, -1) : ERR_NO_MEMORY;
-	}
-	if (!err && hash && EVP_DigestFinal_ex(s->hasher->context, out->hash, &n) != 1)
-		err = ERR_NO_MEMORY;
+	os_random(b->key, sizeof(b->key));
+	return room_make(s, b, x);
+}
+
+void sealing_end(struct sealing *x)
+{
+	free(x->plain);
+	free(x->sealed);
+	x->plain = x->sealed = NULL;
+	os_close(x->to);
+	x->to = -1;
+}
+
+static enum err hash_more(struct sealing *x, str piece, bool is_last, struct sealed *b)
+{
+	struct hasher *h = x->hasher;
+	unsigned n = sizeof(b->hash);
+
+	if (!h)
+		return ERR_OK;
+	if ((x->next == 0 && EVP_DigestInit_ex2(h->context, h->algorithm, NULL) != 1) ||
+	    EVP_DigestUpdate(h->context, piece.p, piece.n) != 1 ||
+	    (is_last && EVP_DigestFinal_ex(h->context, b->hash, &n) != 1))
+		return ERR_NO_MEMORY;
+	return ERR_OK;
+}
+
+enum err sealing_step(struct store *s, struct sealing *x, struct sealed *b)
+{
+	uint64_t at = x->next * BODY_CHUNK, place = x->next * (BODY_CHUNK + BODY_TAG);
+	size_t n = (size_t)MIN((uint64_t)BODY_CHUNK, x->from.size - at);
+	bool is_last = at + n == x->from.size;
+	str piece = x->plain ? str_of(x->plain, n) : str_sub(x->from.inline_body, (size_t)at, n);
+	char *out = x->sealed ? x->sealed : b->blob + place;
+	enum err err = x->plain ? os_pread_all(x->from.fd, x->plain, n, at) : ERR_OK;
+
+	if (!err)
+		err = hash_more(x, piece, is_last, b);
+	if (err)
+		return err == ERR_EOF ? ERR_PROTOCOL : err;
+	body_seal_chunk(s->bodies, b->key, (uint32_t)x->next, is_last, piece, out);
+	if (x->sealed && (err = os_pwrite_all(x->to, str_of(out, n + BODY_TAG), place)))
+		return err;
+	x->next++;
+	return is_last ? ERR_OK : ERR_AGAIN;
+}
+
+enum err body_take(struct store *s, const struct body_source *from, bool hash, struct sealed *out)
+{
+	struct sealing x;
+	enum err err = sealing_begin(s, from, hash ? s->hasher : NULL, out, &x);
+
+	while (!err && (err = sealing_step(s, &x, out)) == ERR_AGAIN)
+		err = ERR_OK;
+	sealing_end(&x);
 	if (err)
 		sealed_drop(s, out);
 	return err;
@@ -199,7 +218,7 @@ static enum err directory_sync(struct store *s)
 
 	if (err)
 		return err;
-	err = os_fsync(fd);
+	err = MUTANT(body_file_not_synced) ? ERR_OK : os_fsync(fd);
 	os_close(fd);
 	return err;
 }
@@ -288,30 +307,81 @@ static enum err append_row(struct change *c, const struct msg_st_append *in, str
 	return ERR_OK;
 }
 
-enum err store_append(struct store *s, uint64_t account, const struct msg_st_append *in,
-		      store_done *done, void *arg)
+static enum err append_commit(struct store *s, uint64_t account, const struct msg_st_append *in,
+			      struct sealed *b, store_done *done, void *arg)
 {
-	struct pending *p;
-	struct sealed b;
+	struct pending *p = pending_new(s, done, arg);
 	struct change c;
-	enum err err = body_take(s, in->inline_body, in->body, in->size, false, &b);
+	enum err err = p ? kv_begin(s->kv, false) : ERR_NO_MEMORY;
 
-	if (err)
-		return err;
-	p = pending_new(s, done, arg);
-	err = p ? kv_begin(s->kv, false) : ERR_NO_MEMORY;
 	if (!err) {
 		err = change_begin(s, p, account, false, &c);
 		if (!err)
-			err = append_row(&c, in, &b);
+			err = append_row(&c, in, b);
 		if (err)
 			kv_cancel(s->kv);
 	}
-	sealed_drop(s, &b);
+	sealed_drop(s, b);
 	if (err) {
 		pending_free(p);
 		return err;
 	}
 	change_end(&c);
 	return pending_end(p);
+}
+
+/* An APPEND whose body is being sealed. */
+struct append_later {
+	struct store *store;
+	uint64_t account;
+	struct msg_st_append in;
+	store_done *done;
+	void *arg;
+	char text[]; /* envelope, structure */
+};
+
+static void append_sealed(void *arg, enum err err, struct sealed *b)
+{
+	struct append_later *l = arg;
+
+	if (!err)
+		err = append_commit(l->store, l->account, &l->in, b, l->done, l->arg);
+	if (err)
+		l->done(l->arg, err, &(struct msg_st_commit_reply){ .changed = false });
+	free(l);
+}
+
+static enum err append_later(struct store *s, uint64_t account, const struct msg_st_append *in,
+			     const struct body_source *from, store_done *done, void *arg)
+{
+	struct append_later *l = malloc(sizeof(*l) + in->envelope.n + in->structure.n);
+	struct body_job *job;
+	enum err err;
+
+	if (!l)
+		return ERR_NO_MEMORY;
+	*l = (struct append_later){ s, account, *in, done, arg };
+	l->in.envelope.p = l->text;
+	l->in.structure.p = l->text + in->envelope.n;
+	if (in->envelope.n)
+		memcpy(l->text, in->envelope.p, in->envelope.n);
+	if (in->structure.n)
+		memcpy(l->text + in->envelope.n, in->structure.p, in->structure.n);
+	err = body_job_start(s, from, false, append_sealed, l, &job);
+	if (err)
+		free(l);
+	return err;
+}
+
+enum err store_append(struct store *s, uint64_t account, const struct msg_st_append *in,
+		      store_done *done, void *arg)
+{
+	const struct body_source from = { in->inline_body, in->body, in->size };
+	struct sealed b;
+	enum err err;
+
+	if (body_is_large(s, in->size))
+		return append_later(s, account, in, &from, done, arg);
+	err = body_take(s, &from, false, &b);
+	return err ? err : append_commit(s, account, in, &b, done, arg);
 }

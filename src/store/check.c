@@ -15,17 +15,35 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-enum { DETAIL_SIZE = 600, PATH_SIZE = 4096 };
+enum { DETAIL_SIZE = 600, PATH_SIZE = 4096, ONLINE_TRIES = 5 };
 
 /* ---- telling ---- */
 
-void check_found(struct check *c, const struct check_finding *f)
+static void found_tell(struct check *c, const struct check_finding *f)
 {
 	c->result->notes += f->level == CHECK_NOTE;
 	c->result->damages += f->level == CHECK_DAMAGE;
 	c->result->losses += f->level == CHECK_LOSS;
 	if (c->options->found)
 		c->options->found(c->options->arg, f);
+}
+
+void check_found(struct check *c, const struct check_finding *f)
+{
+	struct held *h = c->options->is_online ? arena_alloc(c->arena, sizeof(*h)) : NULL;
+
+	if (!h) {
+		found_tell(c, f);
+		return;
+	}
+	h->finding = *f;
+	h->finding.file = arena_str(c->arena, f->file);
+	h->finding.address = arena_str(c->arena, f->address);
+	h->finding.mailbox = arena_str(c->arena, f->mailbox);
+	h->finding.detail = arena_str(c->arena, f->detail);
+	h->next = NULL;
+	*c->held_last = h;
+	c->held_last = &h->next;
 }
 
 void check_tell(struct check *c, struct check_finding f, const char *fmt, ...)
@@ -113,7 +131,8 @@ static void lost_tell(struct check *c, str key, uint64_t position, uint8_t op)
 {
 	struct check_finding f = { .level = CHECK_LOSS, .what = "record-lost" };
 	struct unpack u = { .rest = str_from(key, 1) };
-	const char *verb = op == RECORD_DELETE ? "the deletion" : "the last state", *of = "a record";
+	const char *verb = op == RECORD_DELETE ? "the deletion" : "the last state",
+		   *of = "a record";
 	uint64_t first = unpack_key_number(&u), second = unpack_key_number(&u);
 	uint64_t third = unpack_key_number(&u);
 	char name[SEGMENT_NAME_SIZE];
@@ -122,27 +141,43 @@ static void lost_tell(struct check *c, str key, uint64_t position, uint8_t op)
 	f.file = str_from_c(name);
 	f.from = position_offset(position);
 	switch (key.p[0]) {
-	case KIND_ACCOUNT: of = "an account"; break;
-	case KIND_KEYWORD: of = "a keyword"; break;
-	case KIND_MAILBOX: of = "a mailbox"; break;
-	case KIND_ROW: of = "a message"; break;
-	case KIND_TOMBSTONE: of = "what was expunged"; break;
-	case KIND_KEPT: of = "an expunged message"; break;
-	case KIND_BODY: of = "the place of a text"; break;
-	case KIND_QUEUE: of = "mail in the queue"; break;
-	default: break;
+	case KIND_ACCOUNT:
+		of = "an account";
+		break;
+	case KIND_KEYWORD:
+		of = "a keyword";
+		break;
+	case KIND_MAILBOX:
+		of = "a mailbox";
+		break;
+	case KIND_ROW:
+		of = "a message";
+		break;
+	case KIND_TOMBSTONE:
+		of = "what was expunged";
+		break;
+	case KIND_KEPT:
+		of = "an expunged message";
+		break;
+	case KIND_BODY:
+		of = "the place of a text";
+		break;
+	case KIND_QUEUE:
+		of = "mail in the queue";
+		break;
+	default:
+		break;
 	}
 	if (key.p[0] == KIND_BODY) {
 		f.body = first;
 	} else if (key.p[0] == KIND_QUEUE) {
 		f.queue = first;
-	} else if (key.p[0] != KIND_COUNTERS && key.p[0] != KIND_DUE &&
-		   key.p[0] != KIND_KEPT_DAY) {
+	} else if (key.p[0] != KIND_COUNTERS && key.p[0] != KIND_DUE && key.p[0] != KIND_KEPT_DAY) {
 		f.account = first;
 		f.uid = key.p[0] == KIND_ROW ? (uint32_t)third : 0;
-		address_find(c, &f, key.p[0] == KIND_ACCOUNT || key.p[0] == KIND_KEPT
-					    ? 0
-					    : (uint32_t)second);
+		address_find(c, &f,
+			     key.p[0] == KIND_ACCOUNT || key.p[0] == KIND_KEPT ? 0
+									       : (uint32_t)second);
 		suspect(c, first);
 	}
 	c->store_is_suspect = true;
@@ -166,27 +201,34 @@ static void range_tell(struct check *c, const struct check_range *r)
 					    [RANGE_BLOBS] = "blobs",
 					    [RANGE_CHAIN] = "chain",
 					    [RANGE_HEADER] = "segment-header",
-					    [RANGE_MISSING] = "segment-missing" };
+					    [RANGE_MISSING] = "segment-missing",
+					    [RANGE_SHORT] = "segment-short" };
 	char name[SEGMENT_NAME_SIZE];
-	struct check_finding f = { .level = CHECK_DAMAGE,
-				   .what = what[r->kind],
-				   .file = str_from_c(name),
-				   .from = r->from,
-				   .to = r->to };
-	bool loses = r->kind == RANGE_FRAMES || r->kind == RANGE_CHAIN || r->kind == RANGE_MISSING;
+	struct check_finding f = {
+		.level = CHECK_DAMAGE, .what = what[r->kind], .from = r->from, .to = r->to
+	};
+	uint32_t last = c->segment_count ? c->segments[c->segment_count - 1].number : 0;
 
 	segment_name(name, r->segment);
+	f.file = str_from_c(name);
 	if (r->kind == RANGE_HEADER) {
 		check_tell(c, f, "the segment's header is damaged; it can be made again");
 	} else if (r->kind == RANGE_BLOBS) {
-		check_tell(c, f, "texts in this frame are damaged; the messages are named below, "
-				 "unless all are expunged");
+		check_tell(c, f,
+			   "texts in this frame are damaged; the messages are named below, "
+			   "unless all are expunged");
+	} else if (r->kind == RANGE_SHORT && r->segment != last) {
+		check_tell(c, f, "the file was cut");
+	} else if (r->kind == RANGE_SHORT) {
+		f.level = CHECK_LOSS;
+		check_tell(c, f, "the file was cut: what was written there last cannot be named");
+		c->all_is_suspect = true;
 	} else if (is_in_index(c, position_of(r->segment, r->from))) {
 		check_tell(c, f, "the index still has the records that were here");
 	} else if (r->is_attributed) {
 		check_tell(c, f, "%u records were here; those that no later one replaces are named",
 			   r->records);
-	} else if (loses) {
+	} else {
 		f.level = CHECK_LOSS;
 		check_tell(c, f, "records were here that cannot be named; %u can be guessed at",
 			   r->records);
@@ -237,12 +279,13 @@ static enum err identity_check(struct check *c)
 						       : "is damaged");
 	}
 	if (err)
-		check_tell(c,
-			   (struct check_finding){ .level = CHECK_LOSS,
-						   .what = "identity-lost",
-						   .file = S("identity") },
-			   "no copy of the store's key is left: without it nothing can be read. Put a "
-			   "backup of the file identity in its place");
+		check_tell(
+			c,
+			(struct check_finding){ .level = CHECK_LOSS,
+						.what = "identity-lost",
+						.file = S("identity") },
+			"no copy of the store's key is left: without it nothing can be read. Put a "
+			"backup of the file identity in its place");
 	return err;
 }
 
@@ -275,17 +318,47 @@ static enum err index_open(struct check *c)
 	return err == ERR_DAMAGED ? ERR_OK : err;
 }
 
-static enum err looks(struct check *c)
+/* What the index knows of damaged frames, and what good ones behind the index have replaced. */
+static void kept_filter(struct check *c)
+{
+	str rest = buf_str(&c->fixes);
+	struct record r;
+	struct buf kept;
+
+	buf_init(&kept, CHECK_FIXES_MAX);
+	c->fix_count = 0;
+	while (!record_get(&rest, &r)) {
+		if (overlay_find(c->view->young, r.key))
+			continue;
+		record_put(&kept, r.op, r.key, r.value);
+		c->fix_count++;
+	}
+	buf_free(&c->fixes);
+	c->fixes = kept;
+}
+
+static void unfinished_check(struct check *c)
+{
+	struct os_stat st;
+
+	if (os_stat(c->dir, CHECK_UNFINISHED, &st))
+		return;
+	check_tell(c,
+		   (struct check_finding){ .level = CHECK_LOSS,
+					   .what = "repair-unfinished",
+					   .file = S(CHECK_UNFINISHED) },
+		   "a repair was cut off; what it had to give up cannot be told any more");
+	c->all_is_suspect = true;
+}
+
+static enum err looks_from(struct check *c)
 {
 	char view_path[PATH_SIZE];
-	enum err err = identity_check(c);
+	enum err err = ERR_OK;
 
-	if (!err && !(c->cipher = log_cipher_new(c->id.key)))
-		err = ERR_NO_MEMORY;
-	if (!err)
-		err = index_open(c);
-	if (!err)
-		err = check_log(c);
+	if (!(c->cipher = log_cipher_new(c->id.key)))
+		return ERR_NO_MEMORY;
+	err = check_log(c);
 	if (!err)
 		err = check_index(c, view_path);
 	if (!err)
@@ -294,8 +367,19 @@ static enum err looks(struct check *c)
 				   &c->view);
 	if (err)
 		return err;
+	kept_filter(c);
+	unfinished_check(c);
 	check_ranges_tell(c);
 	return check_state(c);
+}
+
+static enum err looks(struct check *c)
+{
+	enum err err = identity_check(c);
+
+	if (!err)
+		err = index_open(c);
+	return err ? err : looks_from(c);
 }
 
 static enum err lock_take(struct check *c, int *lock)
@@ -303,8 +387,6 @@ static enum err lock_take(struct check *c, int *lock)
 	enum err err;
 
 	*lock = -1;
-	if (c->options->is_online)
-		return ERR_OK;
 	err = os_open(c->dir, "lock", OS_READ | OS_WRITE, lock);
 	if (err == ERR_NOT_FOUND)
 		return ERR_OK;
@@ -341,12 +423,75 @@ static void check_end(struct check *c)
 	buf_free(&c->plain);
 }
 
+/* ---- while the server runs ---- */
+
+/* Which segments there are, and how long: compaction empties and removes what is old. */
+static enum err segments_mark(struct check *c, uint64_t *mark)
+{
+	uint32_t *numbers;
+	size_t count;
+	enum err err = segment_list(c->dir, c->arena, &numbers, &count);
+
+	*mark = 0;
+	for (size_t i = 0; i < count && !err; i++) {
+		char name[SEGMENT_NAME_SIZE];
+		struct os_stat st;
+
+		if (c->covered.position && numbers[i] > position_segment(c->covered.position))
+			break;
+		segment_name(name, numbers[i]);
+		err = os_stat(c->dir, name, &st);
+		*mark = (*mark + numbers[i]) * 0x9e3779b97f4a7c15u + st.size + st.inode;
+	}
+	return err == ERR_NOT_FOUND ? ERR_AGAIN : err;
+}
+
+/* What was found counts if no segment was taken away meanwhile. ERR_AGAIN: one was. */
+static enum err look_online(const struct check_options *options, struct check_result *out)
+{
+	struct check c = { .options = options, .result = out, .dir = options->dir };
+	uint64_t before = 0, after = 0;
+	enum err err = check_begin(&c), looked = ERR_OK;
+
+	*out = (struct check_result){ 0 };
+	c.held_last = &c.held;
+	if (!err)
+		err = identity_check(&c);
+	if (!err)
+		err = index_open(&c);
+	if (!err)
+		err = segments_mark(&c, &before);
+	if (!err)
+		looked = looks_from(&c);
+	if (!err)
+		err = segments_mark(&c, &after);
+	if (!err && before != after && (c.held || looked))
+		err = ERR_AGAIN;
+	for (const struct held *h = c.held; h && err != ERR_AGAIN; h = h->next)
+		found_tell(&c, &h->finding);
+	check_scratch_remove(&c);
+	check_end(&c);
+	return err ? err : looked;
+}
+
+static enum err check_online(const struct check_options *options, struct check_result *out)
+{
+	enum err err = ERR_AGAIN;
+
+	for (unsigned i = 0; i < ONLINE_TRIES && err == ERR_AGAIN; i++)
+		err = look_online(options, out);
+	return err;
+}
+
 enum err store_check(const struct check_options *options, struct check_result *out)
 {
 	struct check c = { .options = options, .result = out, .dir = options->dir };
 	int lock = -1;
-	enum err err = check_begin(&c);
+	enum err err;
 
+	if (options->is_online)
+		return check_online(options, out);
+	err = check_begin(&c);
 	*out = (struct check_result){ 0 };
 	if (!err)
 		err = lock_take(&c, &lock);

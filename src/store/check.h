@@ -3,8 +3,8 @@
  * Reads all of the log, the body files, the copies of the identity and the index, and tells each
  * thing that is not right, by where it lies and by whose it is. What the store would serve is taken
  * from the same code that serves it (kv_view_open), every message is opened with its own key, and
- * every counter is counted again. With `repair`, what was damaged is put aside, and the rest is made
- * a store without a flaw (repair.c).
+ * every counter is counted again. With `repair`, what was damaged is put aside, and the rest is
+ * made a store without a flaw (repair.c).
  *
  * Who calls it holds nothing of that store open. Unless is_online, the store's lock is taken:
  * ERR_BUSY when a server runs. is_online sees the state of the last checkpoint and repairs nothing.
@@ -52,7 +52,7 @@ struct check_result {
 	unsigned notes, damages, losses;
 	bool has_index, index_is_sound, index_matches; /* matches: equals its rebuild */
 	char aside[CHECK_ASIDE_SIZE]; /* where what was damaged lies now; empty: nothing does */
-	uint64_t rewritten; /* records that the repair wrote */
+	uint64_t rewritten;	      /* records that the repair wrote */
 };
 
 /* LMDB maps its file, and a bad page can kill the process that reads it. So this is called in a
@@ -61,7 +61,8 @@ struct check_result {
 MUST_USE enum err store_check_index(int dir, const char *path, struct buf *identity);
 
 /* ERR_NOT_FOUND: there is no store. ERR_BUSY: see above. ERR_DAMAGED: so much is lost that nothing
- * could be read (that was told). ERR_UNSUPPORTED: a later version made it. */
+ * could be read (that was told). ERR_UNSUPPORTED: a later version made it. ERR_AGAIN: online, and
+ * compaction took segments away each time. */
 MUST_USE enum err store_check(const struct check_options *options, struct check_result *out);
 
 #endif

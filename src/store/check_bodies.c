@@ -1,10 +1,11 @@
 /* fsck's look at bodies: each is opened whole, with the key that a row gives for it, once.
  *
- * A tag of AES-GCM is right or the chunk is damaged: there is no third. The table of bodies that were
- * seen holds how many refer to each, which is what the body's own record must say too, as a body
- * whose count is too low would go while somebody still wants it.
+ * A tag of AES-GCM is right or the chunk is damaged: there is no third. The table of bodies that
+ * were seen holds how many refer to each, which is what the body's own record must say too, as a
+ * body whose count is too low would go while somebody still wants it.
  *
- * What is left of a damaged one is written aside chunk by chunk, with a line where bytes are missing.
+ * What is left of a damaged one is written aside chunk by chunk, with a line where bytes are
+ * missing.
  */
 #include "store/check_priv.h"
 
@@ -126,6 +127,23 @@ static enum err chunks_read(struct check *c, const struct body *d, uint64_t id,
 	return err;
 }
 
+/* Online: a file goes as soon as its message was expunged, and the index says so later. */
+static bool has_gone_since(struct check *c, const struct body *d, uint64_t id)
+{
+	int fd = -1;
+
+	if (!c->options->is_online || !place_is_file(d->place))
+		return false;
+	if (body_open(c, d, id, &fd) != ERR_NOT_FOUND) {
+		os_close(fd);
+		return false;
+	}
+	check_tell(c,
+		   (struct check_finding){ .level = CHECK_NOTE, .what = "body-gone", .body = id },
+		   "its file is not there: expunged since the last checkpoint, or lost");
+	return true;
+}
+
 enum err check_body(struct check *c, uint64_t id, const uint8_t key[BODY_KEY_SIZE], struct body *d,
 		    enum body_state *state)
 {
@@ -149,13 +167,13 @@ enum err check_body(struct check *c, uint64_t id, const uint8_t key[BODY_KEY_SIZ
 		c->seen_count++;
 		c->result->bodies++;
 	}
-	s->references++;
 	if (s->state == BODY_UNSEEN || s->key_crc != crc) {
 		if ((err = chunks_read(c, d, id, key, -1, &bad)))
 			return err;
-		s->state = bad ? BODY_BAD : BODY_GOOD;
+		s->state = bad && !has_gone_since(c, d, id) ? BODY_BAD : BODY_GOOD;
 		s->key_crc = crc;
 	}
+	s->references += s->state == BODY_GOOD;
 	*state = s->state;
 	return ERR_OK;
 }
@@ -246,9 +264,10 @@ static void record_check(struct check *c, uint64_t id, struct body *d)
 	if (s && s->references == d->references)
 		return;
 	buf_init(&value, RECORD_VALUE_MAX);
-	if (!s) {
+	if (!s || !s->references) {
 		f.what = "body-unused";
-		check_tell(c, f, "nobody refers to it any more");
+		if (!s)
+			check_tell(c, f, "nobody refers to it any more");
 		check_fix_number(c, RECORD_DELETE, &k, &value);
 	} else {
 		check_tell(c, f, "its record says %llu references, and there are %u",
@@ -309,7 +328,7 @@ static enum err files_check(struct check *c, uint64_t *next_body)
 			continue;
 		*next_body = MAX(*next_body, id + 1);
 		s = check_body_seen(c, id);
-		if (s && s->state == BODY_GOOD)
+		if (s && s->references)
 			continue;
 		snprintf(file, sizeof(file), "body/%.*s", STR_ARGS(names[i]));
 		if (!s)
@@ -332,8 +351,8 @@ enum err check_body_records(struct check *c, uint64_t *next_body)
 	uint64_t numbers[3];
 	struct body d;
 	str key, value;
-	enum err err = kv_cursor_open(c->view, KV_DURABLE, key_str(&prefix), key_str(&prefix), false,
-				      &cursor);
+	enum err err = kv_cursor_open(c->view, KV_DURABLE, key_str(&prefix), key_str(&prefix),
+				      false, &cursor);
 
 	while (!err && !(err = kv_cursor_next(&cursor, &key, &value))) {
 		if (!key_parse(key, KIND_BODY, 1, numbers) || body_get(value, &d)) {

@@ -1,9 +1,9 @@
 /* fsck's look at the index: does it hold what a rebuild from the log would hold?
  *
  * A second index is made from the log in index/check, up to the position that the first one covers,
- * and the two are compared key by key. Where nothing is damaged they are equal, and if they are not,
- * the log is right: it is what was synced before anybody was answered. Where frames were lost, the
- * index may know what they said (it was made while they were good): then it is right about what
+ * and the two are compared key by key. Where nothing is damaged they are equal, and if they are
+ * not, the log is right: it is what was synced before anybody was answered. Where frames were lost,
+ * the index may know what they said (it was made while they were good): then it is right about what
  * can have been in them, and a repair writes that into the log again.
  *
  * The index is believed only as a whole: one whose pages are damaged may show an old page in place
@@ -239,6 +239,7 @@ enum err check_index(struct check *c, char view_path[4096])
 	snprintf(scratch, sizeof(scratch), "%s/" SCRATCH, c->options->path);
 	snprintf(view_path, PATH_SIZE, "%s", c->options->path);
 	check_scratch_remove(c);
+	c->result->index_matches = c->has_index; /* one that covers nothing yet has nothing wrong */
 	if (c->has_index && c->covered.position) {
 		err = rebuild(c, c->covered.position, scratch);
 		if (!err)

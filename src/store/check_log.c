@@ -53,7 +53,8 @@ bool check_was_damaged(const struct check *c, uint32_t segment, bool or_behind)
 		if (loses && (r->segment == segment || (or_behind && r->segment > segment)))
 			return true;
 	}
-	/* One that compaction emptied holds nothing: whoever says so was right before it was cut. */
+	/* One that compaction emptied holds nothing: whoever says so was right before it was cut.
+	 */
 	for (size_t i = 0; i < c->segment_count && !or_behind; i++)
 		if (c->segments[i].number == segment)
 			return segment_is_emptied(c->segments[i].size);
@@ -79,9 +80,10 @@ static bool key_is_known(str key)
 		enum record_kind kind;
 		unsigned numbers;
 	} kinds[] = {
-		{ KIND_COUNTERS, 0 }, { KIND_ACCOUNT, 1 },   { KIND_KEYWORD, 2 }, { KIND_MAILBOX, 2 },
-		{ KIND_ROW, 3 },      { KIND_TOMBSTONE, 4 }, { KIND_BODY, 1 },	  { KIND_QUEUE, 1 },
-		{ KIND_DUE, 2 },      { KIND_KEPT, 2 },	     { KIND_KEPT_DAY, 2 },
+		{ KIND_COUNTERS, 0 }, { KIND_ACCOUNT, 1 },  { KIND_KEYWORD, 2 },
+		{ KIND_MAILBOX, 2 },  { KIND_ROW, 3 },	    { KIND_TOMBSTONE, 4 },
+		{ KIND_BODY, 1 },     { KIND_QUEUE, 1 },    { KIND_DUE, 2 },
+		{ KIND_KEPT, 2 },     { KIND_KEPT_DAY, 2 },
 	};
 	struct unpack u = { .rest = str_from(key, 1) };
 
@@ -224,8 +226,9 @@ static enum err frame_search(struct check *c, int fd, const struct check_segment
 			if (frame_header_get(str_of(p + i, FRAME_HEADER_SIZE), h) ||
 			    h->number <= c->place.number)
 				continue;
-			err = frame_load(fd, store_mark(c), position_of(s->number, (uint32_t)(at + i)),
-					 bound, &c->records, h);
+			err = frame_load(fd, store_mark(c),
+					 position_of(s->number, (uint32_t)(at + i)), bound,
+					 &c->records, h);
 			if (err != ERR_DAMAGED)
 				return err;
 			err = ERR_OK;
@@ -242,7 +245,7 @@ struct walk {
 	struct check_segment *s;
 	int fd;
 	uint32_t offset, bound;
-	uint32_t certain;	 /* frames go up to here, if not further */
+	uint32_t certain; /* frames go up to here, if not further */
 	uint32_t certain_chain;
 	uint64_t certain_number;
 	bool is_last;
@@ -286,8 +289,7 @@ static enum err gap_pass(struct check *c, struct walk *w)
 	struct frame_header h;
 	enum err err = frame_search(c, w->fd, w->s, w->bound, w->offset + LOG_BLOCK, &h);
 
-	if (!err && (w->offset < w->certain ||
-		     h.durable > position_of(w->s->number, w->offset))) {
+	if (!err && (w->offset < w->certain || h.durable > position_of(w->s->number, w->offset))) {
 		frames_are_damaged(c, w, position_offset(h.position), h.chain, h.number - 1);
 		return ERR_OK;
 	}
@@ -314,7 +316,8 @@ static enum err blobs_judge(struct check *c, struct walk *w, const struct frame_
 	if (!w->is_last || end <= w->certain)
 		return ERR_OK;
 	err = frame_search(c, w->fd, w->s, w->bound, (uint32_t)end, &next);
-	if (err == ERR_NOT_FOUND || (!err && next.durable < position_of(w->s->number, (uint32_t)end)))
+	if (err == ERR_NOT_FOUND ||
+	    (!err && next.durable < position_of(w->s->number, (uint32_t)end)))
 		return ERR_EOF;
 	if (err)
 		return err;
@@ -326,6 +329,8 @@ static bool segment_ends_here(const struct check *c, const struct walk *w)
 {
 	const struct check_segment *next = w->s + 1;
 
+	if (c->options->is_online && w->certain && w->offset >= w->certain)
+		return true;
 	if (w->s->end)
 		return w->offset >= w->s->end;
 	return !w->is_last && next->has_first && c->place.chain == next->first_chain &&
@@ -339,8 +344,8 @@ static enum err segment_walk(struct check *c, struct walk *w)
 	enum err err = ERR_OK;
 
 	while (!err && !segment_ends_here(c, w)) {
-		err = frame_load(w->fd, store_mark(c), position_of(w->s->number, w->offset), w->bound,
-				 &c->records, &h);
+		err = frame_load(w->fd, store_mark(c), position_of(w->s->number, w->offset),
+				 w->bound, &c->records, &h);
 		if (err == ERR_DAMAGED) {
 			err = gap_pass(c, w);
 			continue;
@@ -360,12 +365,13 @@ static enum err segment_walk(struct check *c, struct walk *w)
 static enum err segment_check(struct check *c, size_t i)
 {
 	struct check_segment *s = &c->segments[i];
-	struct walk w = { .s = s, .offset = SEGMENT_HEADER_SIZE, .is_last = i + 1 == c->segment_count };
+	struct walk w = { .s = s,
+			  .offset = SEGMENT_HEADER_SIZE,
+			  .is_last = i + 1 == c->segment_count };
 	char name[SEGMENT_NAME_SIZE];
 	enum err err;
 
-	if (i == 0 || c->segments[i - 1].number + 1 != s->number ||
-	    segment_is_emptied(s[-1].size))
+	if (i == 0 || c->segments[i - 1].number + 1 != s->number || segment_is_emptied(s[-1].size))
 		c->is_chained = false;
 	if (c->place.position < position_of(s->number, SEGMENT_HEADER_SIZE))
 		c->place.position = position_of(s->number, SEGMENT_HEADER_SIZE);
@@ -394,6 +400,21 @@ static enum err segment_check(struct check *c, size_t i)
 }
 
 /* ---- all of them ---- */
+
+/* A repair makes it long before anything is read: the cut may have gone through nothing but the
+ * padding of a frame, which is then good. */
+static enum err segment_is_short(struct check *c, struct check_segment *s)
+{
+	const struct check_range *r = range_add(c, (struct check_range){ .kind = RANGE_SHORT,
+									 .segment = s->number,
+									 .from = u32_of(s->size),
+									 .to = s->header.size });
+	enum err err = check_repairs(c) ? check_segment_lengthen(c, r) : ERR_OK;
+
+	if (!err && check_repairs(c))
+		s->size = s->header.size;
+	return err;
+}
 
 static enum err segment_load(struct check *c, uint32_t number, struct check_segment *s)
 {
@@ -439,6 +460,8 @@ static enum err segment_load(struct check *c, uint32_t number, struct check_segm
 						   .segment = number,
 						   .to = SEGMENT_HEADER_SIZE,
 						   .is_attributed = true });
+	if (!err && !s->state && s->size < s->header.size && !segment_is_emptied(s->size))
+		err = segment_is_short(c, s);
 	c->result->log_bytes += s->size;
 	return err;
 }
@@ -514,6 +537,9 @@ enum err check_log(struct check *c)
 		c->segment_count = 0;
 	else if (err)
 		return err;
+	/* What is written while we read is not looked at. */
+	while (c->options->is_online && c->segment_count && numbers[c->segment_count - 1] > covered)
+		c->segment_count--;
 	c->result->segments = c->segment_count;
 	c->segments = arena_array(c->arena, c->segment_count + 1, sizeof(*c->segments));
 	if (!c->segments)

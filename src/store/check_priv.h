@@ -16,15 +16,18 @@ enum {
 	CHECK_GAP = 1 << 20,
 };
 
+/* A repair was begun that could not bring everything back. */
+#define CHECK_UNFINISHED "repair-unfinished"
+
 struct check_segment {
 	uint32_t number;
 	uint64_t size;
 	enum err state; /* of the header */
 	struct segment_header header;
-	uint32_t end;		 /* where its frames end for certain; 0: unknown */
-	uint32_t end_chain;	 /* the CRC of the frame before that end */
-	uint64_t end_number;	 /* and its number */
-	bool has_first;		 /* a good frame at its beginning: */
+	uint32_t end;	     /* where its frames end for certain; 0: unknown */
+	uint32_t end_chain;  /* the CRC of the frame before that end */
+	uint64_t end_number; /* and its number */
+	bool has_first;	     /* a good frame at its beginning: */
 	uint32_t first_chain;
 	uint64_t first_number;
 	uint32_t walked_to, last_chain; /* where its frames ended, and the CRC of the last one */
@@ -36,6 +39,7 @@ enum check_range_kind {
 	RANGE_CHAIN,   /* a frame that does not follow the one before */
 	RANGE_HEADER,  /* a segment's header */
 	RANGE_MISSING, /* a segment that is not there */
+	RANGE_SHORT,   /* a segment's file is shorter than it was made */
 };
 
 struct check_range {
@@ -47,6 +51,11 @@ struct check_range {
 	uint64_t number;
 	unsigned records;   /* that were seen in it, if only as a likeness */
 	bool is_attributed; /* all of them, so that it is known what can be missing */
+};
+
+struct held {
+	struct held *next;
+	struct check_finding finding;
 };
 
 struct check {
@@ -68,11 +77,11 @@ struct check {
 	uint32_t torn_segment, torn_from;
 	struct buf records, window;
 
-	bool has_index;	  /* it can be read, and is right */
+	bool has_index; /* it can be read, and is right */
 	bool identity_is_damaged;
 	bool all_is_suspect;   /* records are lost, and nobody can say whose */
 	bool store_is_suspect; /* some are lost, whoever's */
-	uint64_t *suspects; /* accounts of lost records, ascending */
+	uint64_t *suspects;    /* accounts of lost records, ascending */
 	size_t suspect_count, suspect_room;
 	struct kv *view;
 	struct body_seen *seen; /* a table of bodies, by id */
@@ -80,6 +89,8 @@ struct check {
 	int segment_fd;
 	uint32_t segment_open;
 	struct buf plain; /* of a cold row */
+	/* Online: findings wait until it is known that nothing changed meanwhile. */
+	struct held *held, **held_last;
 
 	/* What a repair writes: records, as in a frame. */
 	struct buf fixes;
@@ -109,11 +120,13 @@ bool check_lost_records(const struct check *c); /* for good, whoever's */
 /* Bodies: one look at each, however many refer to it. */
 enum body_state { BODY_UNSEEN, BODY_GOOD, BODY_BAD, BODY_MISSING };
 struct body_seen {
-	uint64_t id; /* 0: free */
-	uint32_t references, key_crc;
+	uint64_t id;	     /* 0: free */
+	uint32_t references; /* by which it could be opened */
+	uint32_t key_crc;
 	enum body_state state;
 };
-/* Counts a reference, and opens all of it with that key. *d: its record, if there is one. */
+/* Opens all of it with that key, and counts a reference if that goes. *d: its record, if there is
+ * one. */
 MUST_USE enum err check_body(struct check *c, uint64_t id, const uint8_t key[BODY_KEY_SIZE],
 			     struct body *d, enum body_state *state);
 const struct body_seen *check_body_seen(const struct check *c, uint64_t id); /* or NULL */
@@ -135,6 +148,8 @@ void check_fix_number(struct check *c, uint8_t op, const struct key *k, struct b
 
 /* Makes the directory that what is damaged is put aside in. */
 MUST_USE enum err check_aside(struct check *c);
+/* A segment that was cut. A copy of it goes aside first. */
+MUST_USE enum err check_segment_lengthen(struct check *c, const struct check_range *r);
 /* `lock`: the store's, which is given up for the store itself. */
 MUST_USE enum err check_repair(struct check *c, int *lock);
 

@@ -1,5 +1,5 @@
-/* fsck's look at the queue: each record can be read, its body too, and each one that is due is found
- * by its time.
+/* fsck's look at the queue: each record can be read, its body too, and each one that is due is
+ * found by its time.
  *
  * A record whose body is damaged cannot be sent any more. A repair takes it out and puts what is
  * left of it aside, with its sender and recipient: whom to tell is a human's decision.

@@ -164,23 +164,29 @@ static enum err message_check(struct mailbox_walk *w, uint32_t uid, str value)
 		struct check_finding f = finding(w, CHECK_LOSS, "message", uid);
 
 		f.body = r.body;
-		check_tell(c, f, "%s", state == BODY_BAD ? "its text is damaged"
-							 : "where its text lies is not known");
+		check_tell(c, f, "%s",
+			   state == BODY_BAD ? "its text is damaged"
+					     : "where its text lies is not known");
 		if (check_repairs(c))
 			err = message_aside(w, &r, state == BODY_BAD ? &d : NULL, prefix, value);
 		expunge(w, &r);
 		return err;
 	}
-	if (cold) {
+	if (cold && r.size == d.size) {
+		check_tell(c, finding(w, CHECK_DAMAGE, "message-parse", uid),
+			   "what was kept of its headers for a quick answer is damaged");
+		r.cold = (struct blob_place){ 0 };
+		r.cold_size = 0;
+		fix_row(w, RECORD_PUT, &r);
+	} else if (cold) {
 		check_tell(c, finding(w, CHECK_LOSS, "message-prefix", uid),
 			   "the header lines that delivery put before it are damaged");
 		expunge(w, &r);
 		return again_note(w, &r, &d);
-	}
-	if (r.size != d.size + prefix.n)
+	} else if (r.size != d.size + prefix.n)
 		check_tell(c, finding(w, CHECK_LOSS, "message-size", uid),
-			   "its row says %llu bytes, and there are %llu", (unsigned long long)r.size,
-			   (unsigned long long)(d.size + prefix.n));
+			   "its row says %llu bytes, and there are %llu",
+			   (unsigned long long)r.size, (unsigned long long)(d.size + prefix.n));
 	count(w, &r);
 	return ERR_OK;
 }
@@ -231,7 +237,8 @@ static void mailbox_judge(struct mailbox_walk *w)
 
 	if (differs && !w->gone_last)
 		check_tell(c, finding(w, CHECK_DAMAGE, "mailbox-counters", 0),
-			   "says %u messages of %llu bytes, %u unseen, %u deleted; there are %u of %llu, "
+			   "says %u messages of %llu bytes, %u unseen, %u deleted; there are %u of "
+			   "%llu, "
 			   "%u, %u",
 			   m->messages, (unsigned long long)m->bytes, m->unseen, m->deleted,
 			   n->messages, (unsigned long long)n->bytes, n->unseen, n->deleted);
@@ -392,9 +399,8 @@ static enum err account_check(struct check *c, uint64_t id, str value, struct co
 	c->result->accounts++;
 	if (account_get(value, &w.a)) {
 		check_tell(c,
-			   (struct check_finding){ .level = CHECK_LOSS,
-						   .what = "record",
-						   .account = id },
+			   (struct check_finding){
+				   .level = CHECK_LOSS, .what = "record", .account = id },
 			   "the record of the account cannot be read");
 		return ERR_OK;
 	}
@@ -433,7 +439,8 @@ static enum err account_make_up(struct check *c, uint64_t id)
 	if (err != ERR_NOT_FOUND)
 		return err;
 	check_tell(c,
-		   (struct check_finding){ .level = CHECK_LOSS, .what = "account-lost", .account = id },
+		   (struct check_finding){
+			   .level = CHECK_LOSS, .what = "account-lost", .account = id },
 		   "its record is lost, its mail is there");
 	buf_init(&value, RECORD_VALUE_MAX);
 	account_put(&value, &(struct account){ .modseq = 1, .next_email = 1, .next_mailbox = 1 });
@@ -455,7 +462,8 @@ static enum err mailbox_make_up(struct check *c, uint64_t account, uint32_t id,
 	if (err != ERR_NOT_FOUND)
 		return err;
 	check_tell(c,
-		   (struct check_finding){ .level = CHECK_LOSS, .what = "mailbox-lost", .account = account },
+		   (struct check_finding){
+			   .level = CHECK_LOSS, .what = "mailbox-lost", .account = account },
 		   "the record of mailbox %u is lost, its mail is there", id);
 	snprintf(name, sizeof(name), "Recovered %u", id);
 	m.name = str_from_c(name);
@@ -518,8 +526,7 @@ static void counters_judge(struct check *c, const struct counters *said, struct 
 	if (check_lost_records(c)) {
 		found->body += CHECK_GAP;
 		found->queue += CHECK_GAP;
-		found->uidvalidity =
-			MAX(found->uidvalidity, (uint32_t)(os_wall_us() / 1000000));
+		found->uidvalidity = MAX(found->uidvalidity, (uint32_t)(os_wall_us() / 1000000));
 	} else if (found->body > said->body || found->queue > said->queue ||
 		   found->uidvalidity > said->uidvalidity) {
 		check_tell(c,
@@ -549,8 +556,7 @@ enum err check_state(struct check *c)
 	found = said;
 	/* What is given anew must not be what was given and lost. */
 	if (check_lost_records(c))
-		found.uidvalidity =
-			MAX(found.uidvalidity, (uint32_t)(os_wall_us() / 1000000));
+		found.uidvalidity = MAX(found.uidvalidity, (uint32_t)(os_wall_us() / 1000000));
 	err = orphans_check(c, KIND_MAILBOX, &found);
 	if (!err)
 		err = orphans_check(c, KIND_ROW, &found);

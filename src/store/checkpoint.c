@@ -279,9 +279,9 @@ static enum err account_for(struct apply *a, str key, str stored, int64_t sign)
 	uint32_t segment;
 	uint64_t bytes;
 	int64_t size = (int64_t)(key.n + value.n + RECORD_OVERHEAD), refers;
-	enum err err = usage_add(
-		a, get_le32(stored.p),
-		(struct usage_change){ .records = sign, .record_bytes = sign * size });
+	enum err err =
+		usage_add(a, get_le32(stored.p),
+			  (struct usage_change){ .records = sign, .record_bytes = sign * size });
 
 	if (err || !record_refers(key, value, &segment, &bytes))
 		return err;
@@ -289,7 +289,8 @@ static enum err account_for(struct apply *a, str key, str stored, int64_t sign)
 	return usage_add(a, segment,
 			 (struct usage_change){ .blobs = sign,
 						.bytes = refers,
-						.plain_bytes = body_is_plain(key, value) ? refers : 0 });
+						.plain_bytes =
+							body_is_plain(key, value) ? refers : 0 });
 }
 
 static enum err apply_entry(struct apply *a, MDB_cursor *cursor, const struct entry *e)
@@ -449,9 +450,9 @@ static enum err gather_frame(struct gather *g, const struct frame_header *h, str
 				   buf_str(&g->value), &e, &v);
 		if (!err && r.op == RECORD_DELETE)
 			err = usage_add(&g->deletes, segment,
-					(struct usage_change){
-						.deletes = 1,
-						.delete_bytes = (int64_t)r.key.n + 2 });
+					(struct usage_change){ .deletes = 1,
+							       .delete_bytes =
+								       (int64_t)r.key.n + 2 });
 		if (err)
 			return err;
 		g->records++;

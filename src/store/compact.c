@@ -7,8 +7,8 @@
  *	free        those of which it says so
  *
  * What the helper found is a hint: the key is looked up again here, and what is there now is
- * written, on top of what is pending for it. A row that lies elsewhere meanwhile is left alone. So a
- * commit of compaction changes nothing that anybody can see: no MODSEQ, no UID, no hint.
+ * written, on top of what is pending for it. A row that lies elsewhere meanwhile is left alone. So
+ * a commit of compaction changes nothing that anybody can see: no MODSEQ, no UID, no hint.
  *
  * A moved blob's place is known when its frame is laid out. Until then the record says the old
  * place, which is good for as long as the segment is there; a change in between (a flag, a copy)
@@ -43,6 +43,29 @@ static int64_t seconds(int64_t n)
 	return n * 1000000000;
 }
 
+/* The segments that hold anything: how many, and the first; 0: none. */
+static size_t filled(struct store *s, uint32_t *oldest)
+{
+	struct arena *a = arena_new(64 * 1024 * 1024);
+	char name[SEGMENT_NAME_SIZE];
+	struct os_stat st;
+	uint32_t *numbers;
+	size_t count, n = 0;
+
+	*oldest = 0;
+	if (!a || segment_list(s->options.dir, a, &numbers, &count))
+		count = 0;
+	for (size_t i = 0; i < count; i++) {
+		segment_name(name, numbers[i]);
+		if (!os_stat(s->options.dir, name, &st) && segment_is_emptied(st.size))
+			continue;
+		if (!n++)
+			*oldest = numbers[i];
+	}
+	arena_free(a);
+	return n;
+}
+
 static uint64_t budget(const struct store *s)
 {
 	struct os_stat st;
@@ -65,7 +88,7 @@ bool store_compact_due(struct store *s, bool force, struct msg_cp_plan *ask)
 	if (!force && os_monotonic_ns() < c->next_plan)
 		return false;
 	*ask = (struct msg_cp_plan){ .percent = force || s->kv->is_full ? FORCED_PERCENT
-								       : (uint16_t)l->percent,
+									: (uint16_t)l->percent,
 				     .budget = budget(s) };
 	if (l->compress_us && !s->kv->is_full)
 		ask->old_before_us = os_wall_us() - l->compress_us;
@@ -111,11 +134,13 @@ bool store_compact_begin(struct store *s, const struct msg_cp_planned *plan)
 	struct compaction *c = &s->compact;
 	struct rec_cp_segment r;
 	str list = plan->segments;
+	uint32_t oldest;
 	enum err err;
 
 	c->wanted = plan->wanted;
 	c->wasted = plan->wasted;
-	c->is_failed = false;
+	c->is_failed = c->has_gained = false;
+	c->filled = filled(s, &oldest);
 	segments_forget(c);
 	if (!(c->segments = calloc(COMPACT_SEGMENTS_MAX, sizeof(*c->segments)))) {
 		store_compact_failed(s);
@@ -197,7 +222,8 @@ static void body_move(struct store *s, const struct key *k, str value, const str
 		     str_of(more, sizeof(more)));
 }
 
-/* A value as it is: it may lie in the overlay or the index, and does not outlive the next record. */
+/* A value as it is: it may lie in the overlay or the index, and does not outlive the next record.
+ */
 static str copied(struct compaction *c, str value)
 {
 	buf_clear(&c->value);
@@ -288,24 +314,6 @@ void store_compact_items(struct store *s, const struct msg_cp_items *in, str blo
 
 /* ---- giving back ---- */
 
-/* The first that holds anything; 0: none. */
-static uint32_t oldest_filled(struct store *s, struct arena *a)
-{
-	char name[SEGMENT_NAME_SIZE];
-	struct os_stat st;
-	uint32_t *numbers;
-	size_t count;
-
-	if (segment_list(s->options.dir, a, &numbers, &count))
-		return 0;
-	for (size_t i = 0; i < count; i++) {
-		segment_name(name, numbers[i]);
-		if (os_stat(s->options.dir, name, &st) || !segment_is_emptied(st.size))
-			return numbers[i];
-	}
-	return 0;
-}
-
 static bool victim_free(struct store *s, const struct compact_victim *v, uint32_t oldest)
 {
 	struct segment_usage u;
@@ -327,10 +335,10 @@ static bool victim_free(struct store *s, const struct compact_victim *v, uint32_
 static void victims_free(struct store *s)
 {
 	struct compaction *c = &s->compact;
-	struct arena *a = arena_new(64 * 1024 * 1024);
-	uint32_t oldest = a ? oldest_filled(s, a) : 0;
+	uint32_t oldest;
 	size_t freed = 0;
 
+	(void)filled(s, &oldest);
 	for (size_t i = 0; i < c->count && oldest; i++) {
 		bool is_oldest = c->segments[i].number == oldest;
 
@@ -338,9 +346,8 @@ static void victims_free(struct store *s)
 			continue;
 		freed++;
 		if (is_oldest)
-			oldest = oldest_filled(s, a);
+			(void)filled(s, &oldest);
 	}
-	arena_free(a);
 	kv_release(s->kv);
 	s->freed_segments += freed;
 	if (s->options.log)
@@ -348,8 +355,9 @@ static void victims_free(struct store *s)
 			 freed);
 	segments_recycle(s, freed > 0);
 	c->freed += freed;
+	c->has_gained = filled(s, &oldest) < c->filled;
 	/* More of the same at once, if it went well. */
-	rest(s, freed ? 0 : FAILED_SECONDS);
+	rest(s, c->has_gained ? 0 : freed ? PLAN_SECONDS : FAILED_SECONDS);
 }
 
 bool store_compact_wants_checkpoint(struct store *s)
@@ -367,6 +375,16 @@ bool store_compact_wants_checkpoint(struct store *s)
 bool store_compact_is_idle(const struct store *s)
 {
 	return s->compact.state == COMPACT_IDLE;
+}
+
+bool store_compact_has_gained(const struct store *s)
+{
+	return s->compact.has_gained;
+}
+
+bool store_compact_has_failed(const struct store *s)
+{
+	return s->compact.is_failed;
 }
 
 uint64_t store_compact_freed(const struct store *s)
@@ -418,7 +436,7 @@ static enum err plan_run(struct store *s, const struct msg_cp_plan *ask,
 	return err;
 }
 
-enum err store_compact_once(struct store *s)
+enum err store_compact_once(struct store *s, bool force)
 {
 	struct compact_sources from = { .dir = s->options.dir,
 					.identity = &s->kv->identity,
@@ -431,7 +449,7 @@ enum err store_compact_once(struct store *s)
 
 	buf_init(&items, 49152);
 	buf_init(&blobs, 32 * 1024 * 1024);
-	if (store_compact_due(s, true, &ask))
+	if (store_compact_due(s, force, &ask))
 		err = plan_run(s, &ask, &from, &compactor);
 	if (!err && compactor)
 		err = steps_run(s, compactor, &items, &blobs);
@@ -450,14 +468,13 @@ enum err store_compact_once(struct store *s)
 
 enum err store_compact(struct store *s)
 {
-	uint64_t before;
 	enum err err;
 
 	do {
-		before = s->compact.freed;
+		s->compact.has_gained = false;
 		err = store_checkpoint(s);
 		if (!err)
-			err = store_compact_once(s);
-	} while (!err && s->compact.freed > before);
+			err = store_compact_once(s, true);
+	} while (!err && s->compact.has_gained);
 	return err;
 }

@@ -48,8 +48,8 @@ static enum err candidate_load(const struct compact_sources *from, struct candid
 		return err;
 	for (size_t i = 0; i < all->count && !c->has_older; i++)
 		c->has_older = !all->items[i].is_emptied;
-	c->wanted = c->usage.bytes + c->usage.record_bytes +
-		    (c->has_older ? c->usage.delete_bytes : 0);
+	c->wanted =
+		c->usage.bytes + c->usage.record_bytes + (c->has_older ? c->usage.delete_bytes : 0);
 	all->deletes += c->has_older ? c->usage.delete_bytes : 0;
 	all->count++;
 	return ERR_OK;
@@ -140,8 +140,8 @@ static size_t choose(const struct compact_sources *from, const struct msg_cp_pla
 	for (size_t i = 0; i < all->count && chosen < COMPACT_SEGMENTS_MAX; i++) {
 		struct candidate *c = &all->items[i];
 
-		if (c->number != oldest && (!is_worth_it(from, c, in) ||
-					    (chosen && wanted + c->wanted > in->budget)))
+		if (c->number != oldest &&
+		    (!is_worth_it(from, c, in) || (chosen && wanted + c->wanted > in->budget)))
 			continue;
 		c->is_chosen = true;
 		wanted += c->wanted;
@@ -197,10 +197,9 @@ enum err compact_plan_make(const struct compact_sources *from, const struct msg_
 void compact_plan_encode(const struct compact_plan *p, struct buf *list, struct msg_cp_planned *out)
 {
 	for (size_t i = 0; i < p->count; i++)
-		rec_cp_segment_put(list,
-				   &(struct rec_cp_segment){
-					   .number = p->segments[i].number,
-					   .ends_older = p->segments[i].ends_older });
+		rec_cp_segment_put(
+			list, &(struct rec_cp_segment){ .number = p->segments[i].number,
+							.ends_older = p->segments[i].ends_older });
 	*out = (struct msg_cp_planned){ .segments = buf_str(list),
 					.wanted = p->wanted,
 					.wasted = p->wasted };

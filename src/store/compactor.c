@@ -166,16 +166,16 @@ static bool old_remember(struct compactor *c, uint64_t id, const struct body *d)
 {
 	if (c->old_count == c->old_room) {
 		size_t room = c->old_room ? c->old_room * 2 : 256;
-		struct old_body *old = room > OLD_MAX ? NULL
-						      : realloc(c->old, room * sizeof(*old));
+		struct old_body *old = room > OLD_MAX ? NULL : realloc(c->old, room * sizeof(*old));
 
 		if (!old)
 			return false;
 		c->old = old;
 		c->old_room = room;
 	}
-	c->old[c->old_count++] =
-		(struct old_body){ .id = id, .stored = d->stored, .size = d->size, .place = d->place };
+	c->old[c->old_count++] = (struct old_body){
+		.id = id, .stored = d->stored, .size = d->size, .place = d->place
+	};
 	return true;
 }
 
@@ -219,8 +219,7 @@ static void body_squeeze(struct step *s, uint64_t id, const uint8_t key[BODY_KEY
 	memcpy(at.key, key, sizeof(at.key));
 	/* A body that does not open is damaged: it is kept as it is, for whoever can do something
 	 * with it. */
-	if (segment_open(c, o->place.segment) ||
-	    body_compress(c->cipher, c->fd, &at, &c->packed)) {
+	if (segment_open(c, o->place.segment) || body_compress(c->cipher, c->fd, &at, &c->packed)) {
 		old_copy(s, o);
 		return;
 	}
@@ -354,8 +353,7 @@ static enum err frame_next(struct compactor *c)
 			c->reader = NULL;
 			c->segment_at++;
 		}
-		while (c->segment_at < c->plan.count &&
-		       !c->plan.segments[c->segment_at].ends_older)
+		while (c->segment_at < c->plan.count && !c->plan.segments[c->segment_at].ends_older)
 			c->segment_at++;
 		if (c->segment_at == c->plan.count)
 			return ERR_EOF;

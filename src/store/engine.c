@@ -6,6 +6,7 @@
  * on the commit (struct pending) and go out from there.
  */
 #include "store/compact_priv.h"
+#include "base/mutant.h"
 #include "store/store_priv.h"
 
 #include <stdio.h>
@@ -76,6 +77,8 @@ enum err store_open(const struct store_options *options, struct store **out)
 	s->bodies = body_cipher_new();
 	s->hasher = hasher_new();
 	if (s->bodies && s->hasher)
+		err = body_jobs_new(&s->jobs);
+	if (!err)
 		err = kv_open(&o, &s->kv);
 	if (err) {
 		store_close(s);
@@ -92,6 +95,7 @@ void store_close(struct store *s)
 		return;
 	kv_close(s->kv);
 	txns_free(s);
+	body_jobs_free(s, s->jobs);
 	leases_free(s);
 	recent_free(s);
 	compact_free(s);
@@ -121,7 +125,13 @@ void store_steady(struct store *s)
 
 void store_flush(struct store *s)
 {
+	body_jobs_step(s);
 	kv_flush(s->kv);
+}
+
+bool store_wants_turn(const struct store *s)
+{
+	return body_jobs_want_turn(s->jobs);
 }
 
 int store_sync_fd(const struct store *s)
@@ -129,14 +139,21 @@ int store_sync_fd(const struct store *s)
 	return kv_sync_fd(s->kv);
 }
 
+int store_body_sync_fd(const struct store *s)
+{
+	return body_jobs_fd(s->jobs);
+}
+
 void store_sync_ready(struct store *s)
 {
+	body_jobs_sync_ready(s);
 	kv_sync_ready(s->kv);
+	kv_flush(s->kv);
 }
 
 bool store_is_idle(const struct store *s)
 {
-	return kv_is_idle(s->kv);
+	return kv_is_idle(s->kv) && body_jobs_are_idle(s->jobs);
 }
 
 enum err store_settle(struct store *s)
@@ -148,11 +165,13 @@ enum err store_settle(struct store *s)
 
 	if (err)
 		return err;
-	err = os_poll_add(poll, kv_sync_fd(s->kv), s);
-	while (!err && !kv_is_idle(s->kv)) {
-		kv_flush(s->kv);
-		kv_sync_ready(s->kv);
-		if (!kv_is_idle(s->kv) && s->kv->is_syncing)
+	err = os_poll_add(poll, store_sync_fd(s), s);
+	if (!err)
+		err = os_poll_add(poll, store_body_sync_fd(s), s);
+	while (!err && !store_is_idle(s)) {
+		store_flush(s);
+		store_sync_ready(s);
+		if (!store_is_idle(s) && !store_wants_turn(s))
 			err = os_poll_wait(poll, &event, 1, 10 * 1000 * 1000, &n);
 	}
 	os_close(poll);
@@ -239,8 +258,8 @@ enum err store_index_plan(struct store_index *x, const struct msg_cp_plan *in, s
 enum err store_index_step(struct store_index *x, uint32_t bytes, struct buf *items,
 			  struct buf *blobs, bool *more)
 {
-	enum err err = x->compactor ? compactor_step(x->compactor, bytes, items, blobs, more)
-				    : ERR_STALE;
+	enum err err =
+		x->compactor ? compactor_step(x->compactor, bytes, items, blobs, more) : ERR_STALE;
 
 	if (err || !*more) {
 		compactor_free(x->compactor);
@@ -260,10 +279,17 @@ bool store_checkpoint_due(struct store *s, bool force, uint64_t *position)
 	return kv_checkpoint_due(s->kv, os_monotonic_ns(), force, position);
 }
 
+bool store_checkpoint_is_behind(const struct store *s)
+{
+	return s->kv->changed_since || s->kv->old;
+}
+
 void store_checkpoint_done(struct store *s, uint64_t position)
 {
 	kv_checkpoint_done(s->kv, position);
-	segments_recycle(s, false);
+	/* What compaction emptied goes first: it may be read for a while. */
+	if (!store_compact_wants_checkpoint(s))
+		segments_recycle(s, false);
 }
 
 void store_checkpoint_failed(struct store *s)
@@ -508,7 +534,7 @@ uint32_t next_uidvalidity(struct store *s)
 	uint32_t now = (uint32_t)(os_wall_us() / 1000000);
 
 	counters_load(s, &c);
-	c.uidvalidity = MAX(c.uidvalidity + 1, now);
+	c.uidvalidity = MUTANT(uidvalidity_from_clock) ? now : MAX(c.uidvalidity + 1, now);
 	counters_save(s, &c);
 	return c.uidvalidity;
 }

@@ -1,14 +1,16 @@
 /* The store: all mail, and the queue's records, on one log and one index (docs/STORAGE.md).
  *
  * It does no waiting of its own, unless may_wait allows it. An operation that changes something
- * returns ERR_OK when it was accepted, and calls its `done` once: with ERR_OK when it is durable, or
- * with the error that undid it (ERR_TEMPORARY: a sync failed; ERR_FULL; ERR_CLOSED: the store was
- * closed). When it returns an error, nothing happened and `done` is not called. `done` may be called
- * before the operation returns, when there is nothing to wait for; it may begin further operations.
+ * returns ERR_OK when it was accepted, and calls its `done` once: with ERR_OK when it is durable,
+ * or with the error that undid it (ERR_TEMPORARY: a sync failed; ERR_FULL; ERR_CLOSED: the store
+ * was closed). When it returns an error, nothing happened and `done` is not called. `done` may be
+ * called before the operation returns, when there is nothing to wait for; it may begin further
+ * operations.
  *
  * Whoever owns the store calls store_flush when it has handed in what it has (once per turn of its
- * loop), and store_sync_ready when store_sync_fd is readable. store_settle does both until nothing
- * is pending: for tests and tools.
+ * loop; in the next turn too while store_wants_turn, as large bodies are sealed a piece at a time),
+ * and store_sync_ready when store_sync_fd or store_body_sync_fd is readable. store_settle does it
+ * all until nothing is pending: for tests and tools.
  *
  *	err = store_append(s, account, quota, &in, on_done, me);    // pending
  *	store_flush(s);                                             // written, being synced
@@ -43,8 +45,8 @@ struct store_hooks {
 
 /* What may be changed while it runs. */
 struct store_limits {
-	unsigned percent;    /* a segment of which no more is wanted is emptied; 0: when nothing is */
-	uint64_t rate;	     /* bytes a second that compaction moves; 0: as fast as it goes */
+	unsigned percent; /* a segment of which no more is wanted is emptied; 0: when nothing is */
+	uint64_t rate;	  /* bytes a second that compaction moves; 0: as fast as it goes */
 	int64_t compress_us; /* bodies of this age are compressed; 0: never */
 	int64_t keep_us;     /* expunged messages can be recovered for so long; 0: not at all */
 };
@@ -83,7 +85,9 @@ void store_index_condemn(struct store *s);
 void store_steady(struct store *s);
 
 void store_flush(struct store *s);
+bool store_wants_turn(const struct store *s);
 int store_sync_fd(const struct store *s);
+int store_body_sync_fd(const struct store *s);
 void store_sync_ready(struct store *s);
 bool store_is_idle(const struct store *s); /* nothing waits to be durable */
 /* Until everything is durable or failed. */
@@ -92,6 +96,7 @@ MUST_USE enum err store_settle(struct store *s);
 /* Checkpoints: true when one is due (`force`: when there is anything to do); then bring the index
  * up to *position (index helper, role checkpoint) and say how it went. */
 bool store_checkpoint_due(struct store *s, bool force, uint64_t *position);
+bool store_checkpoint_is_behind(const struct store *s); /* something is not in the index */
 void store_checkpoint_done(struct store *s, uint64_t position);
 void store_checkpoint_failed(struct store *s);
 /* The helper's side, without a store object: keeps the index open between runs. It never makes an
@@ -121,16 +126,18 @@ void store_compact_failed(struct store *s);
 /* Everything moved: after a checkpoint segments are given back. */
 bool store_compact_wants_checkpoint(struct store *s);
 bool store_compact_is_idle(const struct store *s);
-uint64_t store_compact_freed(const struct store *s); /* segments, since the start */
+bool store_compact_has_gained(const struct store *s); /* it left fewer segments than it found */
+bool store_compact_has_failed(const struct store *s); /* the last pass */
+uint64_t store_compact_freed(const struct store *s);  /* segments, since the start */
 /* The helper's side. */
 MUST_USE enum err store_index_plan(struct store_index *x, const struct msg_cp_plan *in,
 				   struct buf *list, struct msg_cp_planned *out);
 MUST_USE enum err store_index_step(struct store_index *x, uint32_t bytes, struct buf *items,
 				   struct buf *blobs, bool *more);
-/* All of it at once, in this process, until nothing more can be freed; or one pass. For tests and
- * tools. */
+/* All of it at once, in this process, until nothing more can be freed; or one pass, forced or not.
+ * For tests and tools. */
 MUST_USE enum err store_compact(struct store *s);
-MUST_USE enum err store_compact_once(struct store *s);
+MUST_USE enum err store_compact_once(struct store *s, bool force);
 void store_set_limits(struct store *s, const struct store_limits *limits);
 
 /* Accounts. Creates it, with its mailboxes, when it is not there; remembers address and quota
@@ -158,7 +165,8 @@ MUST_USE enum err store_commit(struct store *s, uint64_t account, const struct m
 MUST_USE enum err store_append(struct store *s, uint64_t account, const struct msg_st_append *in,
 			       store_done *done, void *arg);
 
-/* Expunged messages that are still kept (kept.c). `from`: the least stamp, microseconds since 1970. */
+/* Expunged messages that are still kept (kept.c). `from`: the least stamp, microseconds since 1970.
+ */
 struct store_kept {
 	uint64_t stamp; /* when it went */
 	str mailbox;	/* where it was, as that was called */
@@ -208,6 +216,9 @@ MUST_USE enum err store_txn_body(struct store *s, const struct msg_txn_body *in,
 void store_txn_cancel(struct store *s, uint64_t txn);
 /* All whose id that instance made: it is gone. */
 void store_txn_cancel_instance(struct store *s, unsigned instance);
+/* A filter died (or auth, whose part is the envelope): who waits for such a part is told to try
+ * again at once. That a part of another filter may be given up with it costs one more attempt. */
+void store_txn_part_lost(struct store *s, bool is_verdict);
 /* Forgets parts that are too old. Call now and then. */
 void store_txn_expire(struct store *s);
 

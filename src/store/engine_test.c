@@ -184,6 +184,20 @@ static void test_transactions(void)
 	store_txn_cancel(b.store, 60);
 	EQ(deliver(&b, "v", 60, S("x"), NULL, 0), 0);
 	OK(rows_are(&b, 5, 1, 0, "1:0 2:0 3:0 4:0 5:0 6:0"));
+	/* A filter died: who waits for a verdict is told, and so is who brings the body later; what
+	 * has its verdict goes on. */
+	EQ(deliver(&b, "e", 61, S("x"), (uint64_t[]){ 5 }, 1), 0);
+	EQ(deliver(&b, "vb", 62, S("x"), NULL, 1), 0);
+	EQ(deliver(&b, "eb", 63, S("x"), (uint64_t[]){ 5 }, 1), 0);
+	store_txn_part_lost(b.store, true);
+	EQ(b.code, 451);
+	EQ(deliver(&b, "b", 61, S("x"), NULL, 1), 451);
+	EQ(deliver(&b, "e", 62, S("x"), (uint64_t[]){ 5 }, 1), 250);
+	/* auth died. */
+	EQ(deliver(&b, "vb", 64, S("x"), NULL, 1), 0);
+	store_txn_part_lost(b.store, false);
+	EQ(b.code, 451);
+	OK(rows_are(&b, 5, 1, 0, "1:0 2:0 3:0 4:0 5:0 6:0 7:0"));
 	bench_end(&b);
 }
 

@@ -1,8 +1,8 @@
 /* Expunged messages, kept for a while: what `posthorn undelete` gives back.
  *
  * A message that is expunged, or goes with its mailbox, leaves its mailbox at once and for every
- * client. Its row goes on as a record of the account, under a stamp: microseconds since 1970 when it
- * went, made unique. That record holds the reference to the body now, so the body stays, and is
+ * client. Its row goes on as a record of the account, under a stamp: microseconds since 1970 when
+ * it went, made unique. That record holds the reference to the body now, so the body stays, and is
  * moved and compressed like any other. It counts towards no quota: whoever expunges has the room
  * back. What is moved to another mailbox is not gone, and leaves nothing here.
  *
@@ -17,7 +17,7 @@
 #include "store/store_priv.h"
 
 enum {
-	KEPT_AT_ONCE_MAX = 100000, /* of a mailbox that is deleted whole: one commit must hold them */
+	KEPT_AT_ONCE_MAX = 100000, /* of a mailbox that goes whole: one commit must hold them */
 	EXPIRE_MAX = 500,	   /* in one commit */
 	RECOVER_MAX = 500,
 	EXPIRE_SECONDS = 60,
@@ -32,9 +32,10 @@ static uint64_t wall(void)
 	return now > 0 ? (uint64_t)now : 0;
 }
 
-bool messages_are_kept(const struct store *s, uint32_t count)
+bool messages_are_kept(const struct change *c)
 {
-	return s->options.limits.keep_us > 0 && !s->kv->is_full && count <= KEPT_AT_ONCE_MAX;
+	return c->store->options.limits.keep_us > 0 && !c->store->kv->is_full &&
+	       c->kept < KEPT_AT_ONCE_MAX;
 }
 
 /* The clock may have been set back: what is there is not overwritten. */
@@ -73,6 +74,7 @@ enum err message_keep(struct change *c, const struct mailbox *m, const struct ro
 		return err;
 	buf_clear(&s->value);
 	kept_put(&s->value, r, m->name);
+	c->kept++;
 	kv_put(s->kv, &k, buf_str(&s->value));
 	day_mark(s, c->id);
 	return ERR_OK;
@@ -84,7 +86,8 @@ enum err message_keep(struct change *c, const struct mailbox *m, const struct ro
 static enum err account_expire(struct store *s, struct pending *p, uint64_t account, uint64_t from,
 			       uint64_t to, unsigned max, unsigned *count, bool *left)
 {
-	struct key prefix = key_make1(KIND_KEPT, account), first = key_make2(KIND_KEPT, account, from);
+	struct key prefix = key_make1(KIND_KEPT, account),
+		   first = key_make2(KIND_KEPT, account, from);
 	struct kv_cursor cursor;
 	uint64_t numbers[3];
 	struct row r;
@@ -213,7 +216,8 @@ enum err store_account_find(struct store *s, str address, uint64_t *account)
 enum err store_kept_each(struct store *s, uint64_t account, uint64_t from,
 			 bool (*each)(void *arg, const struct store_kept *k), void *arg)
 {
-	struct key prefix = key_make1(KIND_KEPT, account), first = key_make2(KIND_KEPT, account, from);
+	struct key prefix = key_make1(KIND_KEPT, account),
+		   first = key_make2(KIND_KEPT, account, from);
 	struct kv_cursor cursor;
 	struct store_kept k;
 	uint64_t numbers[3];

@@ -7,6 +7,7 @@
  */
 #include "store/kv_priv.h"
 
+#include "base/mutant.h"
 #include "store/records_priv.h"
 
 #include <assert.h>
@@ -132,7 +133,9 @@ static struct version *write_record(struct kv *kv, const struct key *key, bool i
 		kv_fail(kv, ERR_TOO_LONG);
 		return NULL;
 	}
-	record_put(&f->records, is_deleted ? RECORD_DELETE : RECORD_PUT, key_str(key), value);
+	if (!MUTANT(record_dropped) || kv->serial % 16)
+		record_put(&f->records, is_deleted ? RECORD_DELETE : RECORD_PUT, key_str(key),
+			   value);
 	f->record_count++;
 	if (buf_failed(&f->records) ||
 	    !array_room(&f->touched, &f->touched_room, f->touched_count, sizeof(e)))
@@ -294,7 +297,8 @@ bool kv_is_changed(struct kv *kv, const struct key *key)
 
 enum err kv_get(struct kv *kv, enum kv_state state, const struct key *key, str *value)
 {
-	uint64_t limit = state == KV_DURABLE ? kv->durable_serial : UINT64_MAX;
+	uint64_t limit =
+		state == KV_DURABLE && !MUTANT(pending_read) ? kv->durable_serial : UINT64_MAX;
 	const struct overlay *const overlays[] = { kv->young, kv->old };
 
 	for (size_t i = 0; i < ARRAY_LEN(overlays); i++) {
@@ -343,10 +347,10 @@ bool kv_checkpoint_due(struct kv *kv, int64_t now, bool force, uint64_t *positio
 		kv->changed_since = 0;
 	}
 	/* Everything that is in the old overlay must be durable before the index may hold it. */
-	if (!kv->old || kv->durable_serial < kv->frozen_serial)
+	if (!kv->old || (kv->durable_serial < kv->frozen_serial && !MUTANT(checkpoint_past_sync)))
 		return false;
 	kv->is_checkpointing = true;
-	*position = kv->writer.durable;
+	*position = MUTANT(checkpoint_past_sync) ? kv->writer.place.position : kv->writer.durable;
 	return true;
 }
 
@@ -363,4 +367,8 @@ void kv_checkpoint_done(struct kv *kv, uint64_t position)
 void kv_checkpoint_failed(struct kv *kv)
 {
 	kv->is_checkpointing = false;
+	if (MUTANT(checkpoint_forgets)) {
+		overlay_free(kv->old);
+		kv->old = NULL;
+	}
 }

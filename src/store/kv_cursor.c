@@ -6,6 +6,7 @@
  */
 #include "store/kv_priv.h"
 
+#include "base/mutant.h"
 #include <assert.h>
 
 enum err kv_cursor_open(struct kv *kv, enum kv_state state, str prefix, str from, bool overlay_only,
@@ -13,7 +14,9 @@ enum err kv_cursor_open(struct kv *kv, enum kv_state state, str prefix, str from
 {
 	assert(prefix.n <= KEY_MAX);
 	*c = (struct kv_cursor){ .kv = kv,
-				 .limit = state == KV_DURABLE ? kv->durable_serial : UINT64_MAX,
+				 .limit = state == KV_DURABLE && !MUTANT(pending_read)
+						  ? kv->durable_serial
+						  : UINT64_MAX,
 				 .overlay_only = overlay_only };
 	if (prefix.n)
 		memcpy(c->prefix_bytes, prefix.p, prefix.n);

@@ -12,6 +12,7 @@
  */
 #include "store/kv_priv.h"
 
+#include "base/mutant.h"
 #include "store/crc32c.h"
 
 #include <assert.h>
@@ -63,7 +64,7 @@ static void pending_fail(struct kv *kv, enum err err)
 {
 	struct kv_frame *failed = kv->first;
 
-	for (struct kv_frame *f = failed; f; f = f->next)
+	for (struct kv_frame *f = failed; f && !MUTANT(failed_stays_visible); f = f->next)
 		for (size_t i = 0; i < f->touched_count; i++)
 			overlay_pop(f->touched[i], kv->durable_serial);
 	kv->first = kv->last = NULL;
@@ -138,6 +139,8 @@ static void frame_header_fill(struct kv *kv, struct kv_frame *f, char bytes[FRAM
  * happened, and after a restart of the process what the disk never got may still look good. */
 static void segment_give_up(struct kv *kv, const struct log_place *end)
 {
+	if (MUTANT(segment_not_given_up))
+		return;
 	log_writer_abandon(&kv->writer, end);
 	if (log_writer_room(&kv->writer, LOG_BLOCK, false) && kv->options.log)
 		log_error(kv->options.log, "store-refuses-writes", "reason=no-segment");
@@ -215,7 +218,9 @@ static bool sync_is_quick(const struct kv *kv, const struct kv_frame *f)
 static void synced(struct kv *kv, enum err err)
 {
 	sync_count(kv);
-	if (!err) {
+	if (err && MUTANT(sync_error_gone))
+		err = os_fdatasync(kv->writer.fd);
+	if (!err || MUTANT(sync_error_ignored)) {
 		frame_done(kv);
 		return;
 	}
@@ -255,6 +260,14 @@ void kv_flush(struct kv *kv)
 		if (sync_is_quick(kv, f)) {
 			synced(kv, os_fdatasync(kv->writer.fd));
 			continue;
+		}
+		if (MUTANT(frame_not_synced)) {
+			synced(kv, ERR_OK);
+			continue;
+		}
+		if (MUTANT(answer_before_sync)) {
+			waiters_tell(kv, f, ERR_OK);
+			f->waiter_count = 0;
 		}
 		kv->is_syncing = true;
 		os_sync_start(kv->syncer, kv->writer.fd);

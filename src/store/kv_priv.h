@@ -16,7 +16,7 @@
 #include "store/pack.h"
 
 enum {
-	KV_BLOBS_MAX = 480,		    /* in a frame: what one pwritev takes */
+	KV_BLOBS_MAX = 480, /* in a frame: what one pwritev takes */
 	KV_MORE_MAX = 8,
 	KV_PENDING_MAX = 256 * 1024 * 1024, /* bytes in frames that are not durable */
 	KV_QUICK_SYNC_NS = 1000 * 1000,

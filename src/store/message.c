@@ -7,6 +7,7 @@
  */
 #include "store/store_priv.h"
 
+#include "base/mutant.h"
 struct row_walk {
 	struct store *store;
 	uint64_t account;
@@ -126,7 +127,8 @@ static void message_count(struct change *c, struct mailbox *m, const struct row 
 {
 	m->messages += (uint32_t)by;
 	m->bytes += (uint64_t)(by * (int64_t)r->size);
-	c->account.used += (uint64_t)(by * (int64_t)r->size);
+	if (by > 0 || !MUTANT(quota_not_given_back))
+		c->account.used += (uint64_t)(by * (int64_t)r->size);
 	flags_count(m, r->flags, by);
 }
 
@@ -320,10 +322,9 @@ static void removed(struct change *c, struct mailbox *m, struct tombstone *t, bo
 
 /* What it referred to goes, or is kept for a while. A row that is not durable is a delivery of this
  * moment: its place is not known. */
-static enum err row_let_go(struct change *c, const struct mailbox *m, const struct row *r,
-			   bool kept)
+static enum err row_let_go(struct change *c, const struct mailbox *m, const struct row *r)
 {
-	return kept && !place_is_unknown(r->cold)
+	return messages_are_kept(c) && !place_is_unknown(r->cold)
 		       ? message_keep(c, m, r)
 		       : body_refer(c->store, c->pending, r->body, -1);
 }
@@ -331,7 +332,6 @@ static enum err row_let_go(struct change *c, const struct mailbox *m, const stru
 static enum err operation_expunge(struct change *c, struct mailbox *m,
 				  const struct msg_st_commit *in)
 {
-	bool kept = messages_are_kept(c->store, m->messages);
 	struct row_walk w = row_walk_of(c, m->id, in->uids);
 	struct uid_list gone = { .out = &c->pending->from };
 	struct tombstone t = { .first = 0 };
@@ -342,10 +342,12 @@ static enum err operation_expunge(struct change *c, struct mailbox *m,
 	while (!(err = row_walk_next(&w, &r))) {
 		row_remove(c, m, &r, &t);
 		uid_list_add(&gone, r.uid);
-		if ((err = row_let_go(c, m, &r, kept)))
+		if ((err = row_let_go(c, m, &r)))
 			break;
 	}
 	row_walk_close(&w);
+	if (MUTANT(uid_given_again) && gone.count)
+		m->uidnext = MIN(m->uidnext, gone.last + 1 == m->uidnext ? gone.last : m->uidnext);
 	removed(c, m, &t, gone.count > 0);
 	return err == ERR_EOF ? uid_list_end(&gone) : err;
 }
@@ -427,12 +429,11 @@ enum err messages_move_all(struct change *c, uint32_t from, struct mailbox *to)
 	struct kv_cursor cursor;
 	struct mailbox m;
 	uint64_t numbers[3];
-	bool any = false, kept;
+	bool any = false;
 	str key, value;
 	struct row r;
 	enum err err = mailbox_load(c->store, KV_PENDING, c->id, from, &m);
 
-	kept = !err && messages_are_kept(c->store, m.messages);
 	if (!err)
 		err = kv_cursor_open(c->store->kv, KV_PENDING, key_str(&prefix), key_str(&prefix),
 				     false, &cursor);
@@ -454,7 +455,7 @@ enum err messages_move_all(struct change *c, uint32_t from, struct mailbox *to)
 		if (to)
 			row_copy(c, to, &r);
 		else
-			err = row_let_go(c, &m, &r, kept);
+			err = row_let_go(c, &m, &r);
 	}
 	kv_cursor_close(&cursor);
 	removed(c, &m, &t, any);

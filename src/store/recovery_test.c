@@ -180,7 +180,7 @@ static void test_segments(void)
 		if (i > 5 && COMMIT(&b, 1, .op = STORE_OP_EXPUNGE, .mailbox = 1,
 				    .uids = RANGES(&u, i - 5, i - 5)))
 			cycles = -1000;
-		if (i % 10 == 0 && store_checkpoint(b.store) == ERR_OK)
+		if (i % 10 == 0 && store_compact(b.store) == ERR_OK)
 			cycles++;
 	}
 	EQ(cycles, 6);

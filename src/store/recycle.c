@@ -9,6 +9,7 @@
  */
 #include "store/store_priv.h"
 
+#include "base/mutant.h"
 void segment_fd_forget(struct store *s, uint32_t segment)
 {
 	for (size_t i = 0; i < SEGMENT_FDS; i++) {
@@ -29,7 +30,8 @@ void segments_recycle(struct store *s, bool changed)
 	if (!a || segment_list(s->options.dir, a, &numbers, &count))
 		count = 0;
 	for (size_t i = 0; i < count && numbers[i] < position_segment(s->kv->covered); i++) {
-		if (index_usage(s->kv->index, numbers[i], &u) || u.blobs || u.records)
+		if (index_usage(s->kv->index, numbers[i], &u) || u.blobs ||
+		    (u.records && !MUTANT(living_segment_recycled)))
 			break;
 		segment_fd_forget(s, numbers[i]);
 		/* On a full disk it is given to whoever needs it. */

@@ -1,22 +1,23 @@
 /* fsck --repair: what is damaged is put aside, and the rest is made a store without a flaw.
  *
- * Nothing is destroyed. Before a file is changed, a copy of it lies in salvage-N/, synced; files that
- * go are moved there. So is what can still be read of messages that cannot be kept.
+ * Nothing is destroyed. Before a file is changed, a copy of it lies in salvage-N/, synced; files
+ * that go are moved there. So is what can still be read of messages that cannot be kept.
  *
  * A segment stays where it is, because bodies in it are referred to by their place. A place where
  * frames cannot be read any more gets a frame without records, whose blobs are all the bytes up to
  * the next good frame: bodies among them that are still good can be read as before. The next frame
  * names the CRC of the frame that was there; as a CRC is linear, four bytes of the header (which no
- * reader looks at) are chosen so that the new frame has just that one. The chain is whole again, and
- * a flag in the header says how. The same makes a frame whole whose blobs are not as written. A
+ * reader looks at) are chosen so that the new frame has just that one. The chain is whole again,
+ * and a flag in the header says how. The same makes a frame whole whose blobs are not as written. A
  * segment that is missing becomes one that is empty.
  *
- * Then the store is opened as the server opens it, and the records that the looks asked for are
- * committed: what only the index still knew, corrected counters, expunges. They are on the disk
- * before the index that knew them is put aside and made anew.
+ * The records that the looks asked for (what only the index still knew, corrected counters,
+ * expunges) are committed by the store itself, opened as the server opens it. They are on the disk
+ * before the places are bridged that made the index be believed, and before that index is put aside
+ * and made anew.
  *
- * Whoever is killed in the middle begins again: each step leaves something that the next run of fsck
- * understands, and copies are made anew.
+ * Whoever is killed in the middle begins again: each step leaves something that the next run of
+ * fsck understands, and copies are made anew.
  */
 #include "store/check_priv.h"
 
@@ -74,6 +75,7 @@ static enum err bytes_copy(struct check *c, int from, int to, uint64_t size)
 	return err;
 }
 
+/* The first copy is the original. */
 static enum err copy_aside(struct check *c, const char *name, const char *as)
 {
 	struct os_stat st;
@@ -84,14 +86,14 @@ static enum err copy_aside(struct check *c, const char *name, const char *as)
 		return err == ERR_NOT_FOUND ? ERR_OK : err;
 	err = os_fstat(from, &st);
 	if (!err)
-		err = os_open(c->aside, as, OS_WRITE | OS_CREATE | OS_TRUNCATE, &to);
+		err = os_open(c->aside, as, OS_WRITE | OS_CREATE | OS_EXCLUSIVE, &to);
 	if (!err)
 		err = bytes_copy(c, from, to, st.size);
 	if (!err)
 		err = os_fsync(to);
 	os_close(from);
 	os_close(to);
-	return err;
+	return err == ERR_EXISTS ? ERR_OK : err;
 }
 
 static enum err move_aside(struct check *c, const char *name, const char *as)
@@ -142,8 +144,8 @@ static void crc_forge(char bytes[FRAME_HEADER_SIZE], str records, uint32_t wante
 		bits[i] = (uint32_t)1 << i;
 	}
 	missing ^= wanted;
-	for (unsigned bit = 0, row = 0; bit < 32; bit++) {
-		uint32_t mask = (uint32_t)1 << bit, swap;
+	for (unsigned row = 0; row < 32; row++) {
+		uint32_t mask = (uint32_t)1 << row, swap;
 		unsigned pivot = row;
 
 		while (pivot < 32 && !(amount[pivot] & mask))
@@ -158,10 +160,10 @@ static void crc_forge(char bytes[FRAME_HEADER_SIZE], str records, uint32_t wante
 				bits[i] ^= bits[row];
 			}
 		}
-		if (missing & mask)
-			chosen ^= bits[row];
-		row++;
 	}
+	for (unsigned row = 0; row < 32; row++)
+		if (missing & (uint32_t)1 << row)
+			chosen ^= bits[row];
 	put_le32(bytes + FRAME_FORGED_AT, chosen);
 	put_le32(bytes + 4, wanted);
 	if (frame_crc(bytes, records) != wanted)
@@ -190,7 +192,8 @@ static enum err blobs_crc(struct check *c, int fd, uint64_t at, uint64_t n, uint
 	return ERR_OK;
 }
 
-/* A block that the disk does not give back is written anew: that is what makes a disk replace it. */
+/* A block that the disk does not give back is written anew: that is what makes a disk replace it.
+ */
 static enum err blocks_readable(struct check *c, int fd, uint32_t from, uint32_t to)
 {
 	static const char zeros[LOG_BLOCK];
@@ -281,10 +284,10 @@ static enum err header_make(struct check *c, const struct check_range *r, int fd
 		const struct check_segment *before = &c->segments[i - 1];
 
 		h.predecessor = before->number + 1 == r->segment ? before->number : r->segment - 1;
-		h.predecessor_end = before->number + 1 == r->segment ? before->walked_to
-								     : SEGMENT_HEADER_SIZE;
-		h.chain = c->segments[i].has_first ? c->segments[i].first_chain
-						   : before->last_chain;
+		h.predecessor_end =
+			before->number + 1 == r->segment ? before->walked_to : SEGMENT_HEADER_SIZE;
+		h.chain =
+			c->segments[i].has_first ? c->segments[i].first_chain : before->last_chain;
 	}
 	return header_write(c, fd, &h);
 }
@@ -340,6 +343,25 @@ static enum err missing_make(struct check *c, const struct check_range *r)
 	return err;
 }
 
+enum err check_segment_lengthen(struct check *c, const struct check_range *r)
+{
+	char name[SEGMENT_NAME_SIZE];
+	int fd = -1;
+	enum err err = check_aside(c);
+
+	segment_name(name, r->segment);
+	if (!err)
+		err = copy_aside(c, name, name + sizeof("log/") - 1);
+	if (!err)
+		err = os_open(c->dir, name, OS_READ | OS_WRITE, &fd);
+	if (!err)
+		err = os_allocate(fd, r->from, r->to - r->from);
+	if (!err)
+		err = os_fsync(fd);
+	os_close(fd);
+	return err;
+}
+
 static enum err range_repair(struct check *c, const struct check_range *r)
 {
 	char name[SEGMENT_NAME_SIZE];
@@ -358,6 +380,8 @@ static enum err range_repair(struct check *c, const struct check_range *r)
 	case RANGE_HEADER:
 		err = header_make(c, r, fd);
 		break;
+	case RANGE_SHORT:
+		break; /* it was lengthened before it was read */
 	default:
 		err = frame_patch(c, r, fd);
 		break;
@@ -443,7 +467,8 @@ static enum err index_aside(struct check *c)
 	return err ? err : index_discard(c->dir);
 }
 
-static enum err files_repair(struct check *c)
+/* Copies of what is about to be changed, and a key to read it with. */
+static enum err originals_keep(struct check *c)
 {
 	enum err err = check_aside(c);
 
@@ -454,15 +479,41 @@ static enum err files_repair(struct check *c)
 		    !(err = copy_aside(c, "log/identity", "log-identity")))
 			err = kv_identity_restore(c->dir, &c->id);
 	}
-	for (size_t i = 0; i < c->range_count && !err; i++)
-		err = range_repair(c, &c->ranges[i]);
-	if (!err && c->segment_count)
-		err = segment_sync_directory(c->dir);
 	if (!err && c->result->has_index && !c->has_index)
 		err = index_aside(c);
 	return err ? err : os_fsync(c->aside);
 }
 
+/* What is lost for good shows in the ranges alone. Who is killed when they are bridged, and the
+ * accounts do not say so yet, must know it the next time. */
+static enum err unfinished_mark(struct check *c)
+{
+	int fd;
+	enum err err = os_open(c->dir, CHECK_UNFINISHED, OS_WRITE | OS_CREATE, &fd);
+
+	if (err)
+		return err;
+	os_close(fd);
+	return os_fsync(c->dir);
+}
+
+static enum err unfinished_unmark(struct check *c)
+{
+	enum err err = os_unlink(c->dir, CHECK_UNFINISHED);
+
+	return err == ERR_NOT_FOUND ? ERR_OK : err;
+}
+
+static enum err ranges_repair(struct check *c)
+{
+	enum err err = ERR_OK;
+
+	for (size_t i = 0; i < c->range_count && !err; i++)
+		err = range_repair(c, &c->ranges[i]);
+	return err || !c->segment_count ? err : segment_sync_directory(c->dir);
+}
+
+/* With an index, the records first: it is the ranges that say that the index is to be believed. */
 enum err check_repair(struct check *c, int *lock)
 {
 	struct kv_options o = { .dir = c->dir,
@@ -471,8 +522,12 @@ enum err check_repair(struct check *c, int *lock)
 				.checkpoint_bytes = UINT64_MAX,
 				.checkpoint_memory = UINT64_MAX,
 				.checkpoint_ns = INT64_MAX };
-	enum err err = files_repair(c);
+	enum err err = originals_keep(c);
 
+	if (!err && check_lost_records(c))
+		err = unfinished_mark(c);
+	if (!err && !c->has_index)
+		err = ranges_repair(c);
 	kv_close(c->view);
 	c->view = NULL;
 	check_scratch_remove(c);
@@ -480,10 +535,12 @@ enum err check_repair(struct check *c, int *lock)
 	*lock = -1;
 	if (!err)
 		err = records_write(c, &o);
+	if (!err && c->has_index)
+		err = ranges_repair(c);
 	/* Its accounts of segments are of a log without gaps. */
 	if (!err && c->has_index && c->range_count) {
 		if (!(err = index_aside(c)))
 			err = kv_prepare(&o);
 	}
-	return err;
+	return err ? err : unfinished_unmark(c);
 }

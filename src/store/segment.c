@@ -20,6 +20,7 @@
  */
 #include "store/log_priv.h"
 
+#include "base/mutant.h"
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -185,7 +186,9 @@ static enum err segment_begin(struct log_writer *w, int fd, const char *name, ui
 				    .segment = segment,
 				    .size = w->segment_size,
 				    .predecessor = position_segment(w->place.position),
-				    .predecessor_end = position_offset(w->place.position),
+				    .predecessor_end = MUTANT(segment_end_forgotten)
+							       ? w->segment_size
+							       : position_offset(w->place.position),
 				    .chain = w->place.chain,
 				    .number = w->place.number + 1,
 				    .created_us = os_wall_us() };
@@ -199,7 +202,7 @@ static enum err segment_begin(struct log_writer *w, int fd, const char *name, ui
 		return err;
 	*is_named = true;
 	err = os_rename(w->dir, name, final);
-	return err ? err : segment_sync_directory(w->dir);
+	return err || MUTANT(segment_name_not_synced) ? err : segment_sync_directory(w->dir);
 }
 
 static enum err segment_next(struct log_writer *w, bool may_use_reserve)

@@ -62,15 +62,32 @@ static void queue_figures(struct store *s, struct buf *out)
 static void size_figures(struct store *s, struct buf *out)
 {
 	struct arena *a = arena_new(64 * 1024 * 1024);
+	const struct compaction *c = &s->compact;
+	char name[SEGMENT_NAME_SIZE];
+	uint64_t bytes = 0, filled = 0;
 	struct os_stat st;
 	uint32_t *numbers;
 	size_t count = 0;
 
 	if (!a || segment_list(s->options.dir, a, &numbers, &count))
 		count = 0;
+	for (size_t i = 0; i < count; i++) {
+		segment_name(name, numbers[i]);
+		if (os_stat(s->options.dir, name, &st))
+			continue;
+		bytes += st.size;
+		filled += !segment_is_emptied(st.size);
+	}
 	arena_free(a);
-	figure(out, "segments", count);
-	figure(out, "log_bytes", (uint64_t)count * s->kv->options.segment_size);
+	figure(out, "segments", filled);
+	figure(out, "log_bytes", bytes);
+	/* Of the segments that are closed, when compaction last looked. */
+	figure(out, "wanted_bytes", c->wanted);
+	figure(out, "wasted_bytes", c->wasted);
+	figure(out, "compacted_segments", c->freed);
+	figure(out, "moved_bytes", c->moved);
+	figure(out, "compressed_away_bytes", c->saved);
+	figure(out, "expired", s->expired);
 	figure(out, "index_bytes", os_stat(s->options.dir, "index/data.mdb", &st) ? 0 : st.size);
 }
 

@@ -8,7 +8,8 @@
 #include "store/records_priv.h"
 
 enum {
-	LARGE_BODY_MIN = 1024 * 1024, /* bodies from here on lie in files of their own */
+	LARGE_BODY_MIN = 1024 * 1024,  /* bodies from here on lie in files of their own */
+	BODY_AT_ONCE_MAX = 256 * 1024, /* larger ones are sealed a chunk at a time */
 	BODY_SIZE_MAX = 1024 * 1024 * 1024,
 	SEGMENT_FDS = 32,
 	INBOX_ID = 1,
@@ -54,7 +55,8 @@ struct compaction {
 	size_t count;
 	uint64_t position, failures, step_bytes;
 	int64_t next_plan, next_step; /* monotonic, nanoseconds */
-	bool is_forced, has_more, is_failed;
+	bool is_forced, has_more, is_failed, has_gained;
+	size_t filled; /* segments, when the pass began */
 	struct buf value;
 	uint64_t wanted, wasted, moved, saved, freed;
 };
@@ -64,6 +66,7 @@ struct store {
 	struct kv *kv;
 	struct body_cipher *bodies;
 	struct hasher *hasher;
+	struct body_jobs *jobs;
 	struct segment_fd fds[SEGMENT_FDS];
 	unsigned fd_next;
 	struct buf value; /* a value under construction */
@@ -73,9 +76,11 @@ struct store {
 	struct txn **txns; /* slots */
 	size_t txn_count;
 	uint64_t txn_bytes;
-	uint64_t file_number; /* of temporary body files */
-	uint64_t body_floor;  /* ids below were given, if only to commits that failed: their files
-				 may be there */
+	int64_t parts_lost[2]; /* auth [0], a filter [1] died: until then some may have begun whose
+				  part went with it; 0: no */
+	uint64_t file_number;  /* of temporary body files */
+	uint64_t body_floor;   /* ids below were given, if only to commits that failed: their files
+				  may be there */
 	uint64_t freed_segments;
 	struct compaction compact;
 	uint64_t kept_stamp; /* the last one given */
@@ -130,6 +135,7 @@ struct change {
 	uint64_t id;
 	struct account account;
 	uint64_t modseq; /* of this commit */
+	uint32_t kept;	 /* expunged messages in it that are kept */
 	bool is_new;
 	char address[512];
 };
@@ -175,9 +181,9 @@ MUST_USE enum err message_add(struct change *c, struct mailbox *m, const struct 
 			      struct row *out);
 /* A row again, in another mailbox: with a new UID there. */
 void row_copy(struct change *c, struct mailbox *to, struct row *r);
-/* Whether so many that are expunged now can be recovered; and keeps one of them, whose reference to
- * the body goes with it. */
-bool messages_are_kept(const struct store *s, uint32_t count);
+/* Whether what is expunged now can be recovered; and keeps one message, whose reference to the body
+ * goes with it. */
+bool messages_are_kept(const struct change *c);
 MUST_USE enum err message_keep(struct change *c, const struct mailbox *m, const struct row *r);
 MUST_USE enum err body_refer(struct store *s, struct pending *p, uint64_t body, int64_t by);
 void flags_count(struct mailbox *m, struct msg_flags flags, int by);
@@ -200,9 +206,45 @@ struct sealed {
 };
 struct hasher *hasher_new(void);
 void hasher_free(struct hasher *h);
-MUST_USE enum err body_take(struct store *s, str inline_body, int fd, uint64_t size, bool hash,
+struct body_source {
+	str inline_body; /* or: */
+	int fd;
+	uint64_t size;
+};
+/* At once, for those that are not large. */
+bool body_is_large(const struct store *s, uint64_t size);
+MUST_USE enum err body_take(struct store *s, const struct body_source *from, bool hash,
 			    struct sealed *out);
 void sealed_drop(struct store *s, struct sealed *b);
+/* A chunk at a time: ERR_AGAIN while there are more. `from` and `hasher` (NULL: not hashed) must
+ * last; the file, where it becomes one, is not synced. */
+struct sealing {
+	struct body_source from;
+	struct hasher *hasher;
+	char *plain, *sealed; /* a chunk */
+	uint64_t next;	      /* number of a chunk */
+	int to;		      /* the file, or -1 */
+};
+MUST_USE enum err sealing_begin(struct store *s, const struct body_source *from,
+				struct hasher *hasher, struct sealed *b, struct sealing *x);
+MUST_USE enum err sealing_step(struct store *s, struct sealing *x, struct sealed *b);
+void sealing_end(struct sealing *x);
+/* The same for large ones, between other work; synced. `done` is called once, from
+ * body_jobs_step, body_jobs_sync_ready or (ERR_CLOSED) body_jobs_free; it may take over what is in
+ * *b by clearing it. */
+struct body_job;
+typedef void body_taken(void *arg, enum err err, struct sealed *b);
+MUST_USE enum err body_job_start(struct store *s, const struct body_source *from, bool hash,
+				 body_taken *done, void *arg, struct body_job **out);
+void body_job_cancel(struct body_job *job); /* `done` is not called any more */
+struct body_jobs;
+MUST_USE enum err body_jobs_new(struct body_jobs **out);
+void body_jobs_free(struct store *s, struct body_jobs *j);
+bool body_jobs_are_idle(const struct body_jobs *j);
+bool body_jobs_want_turn(const struct body_jobs *j); /* body_jobs_step has something to do */
+void body_jobs_step(struct store *s);
+int body_jobs_fd(const struct body_jobs *j);
+void body_jobs_sync_ready(struct store *s);
 /* In a commit: gives it an id and writes its record. What `b` held is the commit's afterwards. */
 MUST_USE enum err body_commit(struct store *s, struct pending *p, struct sealed *b,
 			      uint64_t references, uint64_t *id);

@@ -16,6 +16,8 @@
 #include <stdlib.h>
 
 enum {
+	PARTS_LOST_NS = 500000000, /* front's word of a body may come so much later than the death
+				      of who had its other part */
 	TXN_SLOTS = 1024,
 	TXN_BYTES_MAX = 256 * 1024 * 1024, /* of all parts that wait */
 	TXN_RCPTS_MAX = 10000,		   /* RCPTs whose number is looked at */
@@ -43,6 +45,8 @@ void txn_remove(struct store *s, uint64_t id)
 		return;
 	if (t->done)
 		t->done(t->arg, NULL);
+	if (t->job)
+		body_job_cancel(t->job);
 	*at = t->next;
 	s->txn_count--;
 	s->txn_bytes -= t->bytes;
@@ -81,6 +85,7 @@ static enum err txn_get(struct store *s, uint64_t id, size_t bytes, struct txn *
 			return ERR_BUSY;
 		if (!(t = calloc(1, sizeof(*t))))
 			return ERR_NO_MEMORY;
+		t->store = s;
 		t->id = id;
 		t->since = os_monotonic_ns();
 		buf_init(&t->rcpts, TXN_PART_MAX);
@@ -296,18 +301,36 @@ enum err store_txn_verdict(struct store *s, const struct msg_txn_verdict *in)
 	return part_result(s, t, buf_failed(&t->verdict) ? ERR_NO_MEMORY : ERR_OK);
 }
 
+static void body_sealed(void *arg, enum err err, struct sealed *b)
+{
+	struct txn *t = arg;
+
+	t->job = NULL;
+	if (!err) {
+		t->body = *b;
+		*b = (struct sealed){ .blob = NULL };
+	}
+	if (!t->failed)
+		t->failed = err;
+	t->has_body = true;
+	txn_try(t->store, t);
+}
+
 enum err store_txn_body(struct store *s, const struct msg_txn_body *in, store_txn_done *done,
 			void *arg)
 {
+	const struct body_source from = { in->inline_body, in->body, in->size };
 	size_t bytes = in->size < TXN_BYTES_MAX ? (size_t)in->size : TXN_BYTES_MAX;
 	struct txn *t;
+	bool is_large = body_is_large(s, in->size);
 	enum err err = txn_get(s, in->txn, bytes, &t);
 
 	if (err)
 		return err;
-	if (t->has_body)
+	if (t->has_body || t->job)
 		return ERR_PROTOCOL;
-	err = body_take(s, in->inline_body, in->body, in->size, true, &t->body);
+	err = is_large ? body_job_start(s, &from, true, body_sealed, t, &t->job)
+		       : body_take(s, &from, true, &t->body);
 	if (err) {
 		t->body = (struct sealed){ .blob = NULL };
 		txn_remove(s, in->txn);
@@ -316,7 +339,7 @@ enum err store_txn_body(struct store *s, const struct msg_txn_body *in, store_tx
 	t->rcpt_count = in->rcpts;
 	t->done = done;
 	t->arg = arg;
-	t->has_body = true;
+	t->has_body = !is_large;
 	txn_try(s, t);
 	return ERR_OK;
 }
@@ -339,10 +362,39 @@ void store_txn_cancel_instance(struct store *s, unsigned instance)
 	}
 }
 
+/* Those that began before that lack a part which nobody will bring. */
+static void parts_give_up(struct store *s, bool is_verdict, int64_t before)
+{
+	for (size_t i = 0; s->txns && i < TXN_SLOTS; i++) {
+		struct txn *next;
+
+		for (struct txn *t = s->txns[i]; t; t = next) {
+			next = t->next;
+			if (t->since < before &&
+			    (is_verdict ? !t->has_verdict
+					: !t->has_envelope || t->received < t->expected))
+				part_result(s, t, ERR_TEMPORARY);
+		}
+	}
+}
+
+void store_txn_part_lost(struct store *s, bool is_verdict)
+{
+	s->parts_lost[is_verdict] = os_monotonic_ns() + PARTS_LOST_NS;
+	parts_give_up(s, is_verdict, INT64_MAX);
+}
+
 void store_txn_expire(struct store *s)
 {
-	int64_t before = os_monotonic_ns() - (int64_t)s->options.txn_seconds * 1000000000;
+	int64_t now = os_monotonic_ns();
+	int64_t before = now - (int64_t)s->options.txn_seconds * 1000000000;
 
+	for (int i = 0; i < 2; i++) {
+		if (!s->parts_lost[i] || now < s->parts_lost[i])
+			continue;
+		parts_give_up(s, i, s->parts_lost[i]);
+		s->parts_lost[i] = 0;
+	}
 	for (size_t i = 0; s->txns && i < TXN_SLOTS; i++) {
 		struct txn *next;
 
@@ -350,7 +402,7 @@ void store_txn_expire(struct store *s)
 			next = t->next;
 			if (t->since >= before)
 				continue;
-			if (t->has_body)
+			if (t->done)
 				txn_fail(s, t, ERR_TIMEOUT);
 			else
 				txn_remove(s, t->id);

@@ -13,6 +13,7 @@ enum {
 
 struct txn {
 	struct txn *next; /* in its slot */
+	struct store *store;
 	uint64_t id;
 	int64_t since;
 	size_t bytes;
@@ -33,6 +34,7 @@ struct txn {
 	struct buf verdict; /* status, text, headers, envelope, structure */
 	str status, reply_text, headers, parsed_envelope, structure;
 	/* From front. */
+	struct body_job *job; /* the body is being sealed */
 	struct sealed body;
 	uint32_t rcpt_count;
 	store_txn_done *done;

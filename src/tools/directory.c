@@ -5,6 +5,7 @@
  */
 #include "auth/commands.h"
 #include "base/os.h"
+#include "roles/supervisor.h"
 #include "tools/tool.h"
 
 /* The file's path, with its folders made. */
@@ -18,10 +19,14 @@ static enum err prepare_folder(struct tool *t, str *path)
 	if (!path->p)
 		return ERR_NO_MEMORY;
 	err = os_mkdir(-1, data.p, 0711);
+	if (!err)
+		err = supervisor_folder_sync(str_head(data, str_rfind_char(data, '/')));
 	if (err && err != ERR_EXISTS)
 		return err;
 	err = os_mkdir(-1, folder.p, 0700);
-	return err == ERR_EXISTS ? ERR_OK : err;
+	if (err)
+		return err == ERR_EXISTS ? ERR_OK : err;
+	return supervisor_folder_sync(data);
 }
 
 /* Without such a user all roles run as whoever starts them. */

@@ -1,9 +1,11 @@
 #!/usr/bin/env python3
-"""A full disk: the store lies on a small file system of its own. New mail is refused for the time being (452, NO), what is there can
-be read and expunged, and when there is room again everything works without a restart. Nothing acknowledged is lost.
+"""A full disk: all data lie on a small file system of their own. New mail is refused for the time being (452, NO), what is there can
+be read and expunged, logins go on, accounts cannot be made but keep what they are, and when there is room again everything works
+without a restart, the history too. Nothing acknowledged is lost.
 
 Mounting needs root; without it this is skipped.
 """
+import errno
 import os
 import shutil
 import smtplib
@@ -22,17 +24,15 @@ SIZE_MB = 640  # the store keeps 256 MB free
 
 
 class SmallDisk(Server):
-    """A server whose store is on a tmpfs."""
+    """A server whose data are on a tmpfs."""
 
     def mount(self):
-        self.disk = os.path.join(self.folder, "data/store")
-        self.start()
-        self.stop()  # its folder is there now, and belongs to whom it shall
+        self.disk = os.path.join(self.folder, "data")
         st = os.stat(self.disk)
         shutil.move(self.disk, self.disk + ".before")
         os.mkdir(self.disk)
-        subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={SIZE_MB}m,mode=0700,uid={st.st_uid},gid={st.st_gid}", "none", self.disk],
-                       check=True)
+        subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={SIZE_MB}m,mode={st.st_mode & 0o777:o}", "none", self.disk], check=True)
+        subprocess.run(["cp", "-a", self.disk + ".before/.", self.disk], check=True)  # the accounts
 
     def __exit__(self, kind, value, trace):
         try:
@@ -51,9 +51,16 @@ def free(server):
 
 
 def fill(server, leave):
-    """The rest of the disk, but for so many bytes, as another program would take it."""
+    """The rest of the disk, but for so many bytes, as another program would take it; the server takes some at the same time."""
+    piece = 64 * 1024 * 1024
     with open(os.path.join(server.disk, "ballast"), "ab") as f:
-        os.posix_fallocate(f.fileno(), f.tell(), max(free(server) - leave, 1))
+        while piece >= 4096 and (room := free(server) - leave) > 0:
+            try:
+                os.posix_fallocate(f.fileno(), os.fstat(f.fileno()).st_size, min(piece, room))
+            except OSError as e:
+                if e.errno != errno.ENOSPC:
+                    raise
+                piece //= 2
 
 
 def empty(server):
@@ -119,6 +126,27 @@ def full(server, leave, what, have):
     eq(subjects(server), sorted(have), f"{what}: all of it is there")
 
 
+def others(server, have):
+    """What else writes: the directory of accounts, the history."""
+    fill(server, 0)
+    status, out = server.command("user", "add", server.mail("carol"), input="secret")
+    ok(status == 1 and b"disk is full" in out, f"nothing left: an account cannot be made ({out.decode().strip()})")
+    mail.imap(server, "bob").logout()
+    ok("carol" not in server.command_good("user", "list"), "nothing left: the accounts are as they were, and logins go on")
+    have += [key for key in ("refused1", "refused2", "refused3") if send(server, key) == 250]
+    empty(server)
+    taken, code = until_code(server, 250, "others")
+    have += taken
+    server.add_account("carol")
+    mail.imap(server, "carol").logout()
+    ok(True, "with room again, an account is made and logs in")
+    mail.send(server, mail.message("traced"), server.mail("carol"), sender="after@example.org")
+    end = time.monotonic() + 60
+    while server.command("trace", "after@example.org")[0] and time.monotonic() < end:
+        threading.Event().wait(0.05)
+    eq(server.command("trace", "after@example.org")[0], 0, "and the history goes on")
+
+
 def pressed(server, have):
     """Filled up under load: whatever is answered with 250 is there."""
     taken, stop, enough = [], threading.Event(), threading.Event()
@@ -167,6 +195,7 @@ def main():
         full(s, 200 * 1024 * 1024, "below-the-reserve", have)
         full(s, 0, "nothing-left", have)
         pressed(s, have)
+        others(s, have)
         s.stop()
         s.start()
         eq(subjects(s), sorted(have), "after a restart, all of it is there")

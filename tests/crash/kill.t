@@ -6,6 +6,8 @@ KILLS: how often each (5; ./test --full sets more).
 """
 import hashlib
 import os
+import select
+import signal
 import smtplib
 import sys
 import threading
@@ -139,6 +141,23 @@ def kill_role(server, load, role):
             return
 
 
+def dies_at_work(server, role):
+    """It has been asked and does not answer, and then it is dead: the client is told soon, not when all patience is over."""
+    with smtplib.SMTP("127.0.0.1", server.port("smtp"), timeout=60) as client:
+        client.ehlo()
+        client.mail("me@example.org")
+        client.rcpt(server.mail("alice"))
+        client.docmd("DATA")
+        pids = [pid for name, pid in server.roles() if name == role]
+        for pid in pids:
+            os.kill(pid, signal.SIGSTOP)
+        client.send(b"Subject: asked\r\n\r\nThis is asked.\r\n.\r\n")
+        select.select([client.sock], [], [], 0.5)  # until it is asked; nobody can see that, and if it comes later the rest holds too
+        for pid in pids:
+            os.kill(pid, 9)
+        eq(client.getreply()[0], 451, f"{role}: it dies while a client waits for it: 451")
+
+
 def empty(server):
     client = mail.imap(server, "alice")
     try:
@@ -159,6 +178,9 @@ def main():
             load.stop()
             verify(s, load, role)
             eq(patiently(lambda: empty(s)), "OK", f"{role}: the mailbox is emptied")
+        for role in ("filter", "auth"):
+            dies_at_work(s, role)
+            patiently(lambda: mail.send(s, mail.message("load-0"), s.mail("bob")))
         load = Load(s)
         for turn in range(KILLS):
             if not ok(load.wait_for(BEFORE), f"all {turn + 1}: mail goes in before"):

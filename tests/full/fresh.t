@@ -79,13 +79,13 @@ interrupt() {
 chown -R root "$root/src"
 demo root 33000 ""
 said=$(inside '/src/posthorn --dir /src/demo roles')
-check "each role has a user of its own" "$(awk '{ print $5 }' <<<"$said" | sort -u | grep -c .)" '^(9|10)$'
+check "each role has a user of its own" "$(awk '{ print $6 }' <<<"$said" | sort -u | grep -c .)" '^(9|10)$'
 interrupt
 inside 'apt-get install -y -q --no-install-recommends sudo && apt-get remove -y -q swaks && echo "visitor ALL=(ALL) NOPASSWD:ALL" >/etc/sudoers.d/visitor
 	mkdir /home/visitor/src && cd /src && cp -r $(ls -A | grep -v -e "^build$" -e "^demo$" -e "^posthorn$") /home/visitor/src/ && chown -R visitor /home/visitor' >/dev/null
 demo visitor 34000 /home/visitor
 said=$(inside '/home/visitor/src/posthorn --dir /home/visitor/src/demo roles')
-check "all roles are that user" "$(awk '{ print $5 }' <<<"$said" | sort -u)" "^$(inside 'id -u visitor')$"
+check "all roles are that user" "$(awk '{ print $6 }' <<<"$said" | sort -u)" "^$(inside 'id -u visitor')$"
 interrupt
 
 said=$(inside 'cd /src && make install 2>&1; echo status $?')

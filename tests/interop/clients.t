@@ -218,6 +218,39 @@ set quit=yes
     client.select("INBOX", readonly=True)
     eq(client.uid("SEARCH", "FLAGGED")[1], [str(max(data)).encode()], "... and it is flagged in INBOX")
     client.logout()
+    neomutt_moves(s, folder, env)
+
+
+def subjects(server, user, mailbox):
+    """How often each subject that begins with "mutt" is in a mailbox."""
+    found = {}
+    for data in mail.fetch_all(server, user, mailbox).values():
+        subject = mail.re.search(rb"(?m)^Subject: (mutt \w+)\r$", data)
+        if subject:
+            found[subject.group(1).decode()] = found.get(subject.group(1).decode(), 0) + 1
+    return found
+
+
+def neomutt_moves(s, folder, env):
+    """One message is saved to another mailbox, one deleted, one deleted to the trash."""
+    for what in ("stays", "moves", "goes", "trashed"):
+        mail.send(s, mail.message(f"mutt {what}"), s.mail("bob"), service="lmtp")
+    before = len(mail.fetch_all(s, "bob"))
+
+    def push(what, keys, *settings):
+        options = [word for setting in ("delete=yes", "wait_key=no", *settings) for word in ("-e", f"set {setting}")]
+        status = at_terminal(["neomutt", "-n", "-F", f"{folder}/muttrc", *options, "-f", "+INBOX", "-e", f"push '{keys}'"], env)
+        ok(status == 0, f"neomutt: {what}")
+
+    push("saves a message to another mailbox",
+         '<limit>~s "mutt moves"<enter><first-entry><save-message>=Archive<enter><sync-mailbox><exit>')
+    eq(subjects(s, "bob", "Archive"), {"mutt moves": 1}, "... and it is there, once")
+    push("deletes a message", '<limit>~s "mutt goes"<enter><first-entry><delete-message><sync-mailbox><exit>')
+    push("deletes a message to the trash", '<limit>~s "mutt trashed"<enter><first-entry><delete-message><sync-mailbox><exit>',
+         "trash=+Trash")
+    eq(subjects(s, "bob", "Trash"), {"mutt trashed": 1}, "... and it is in Trash, once")
+    eq(subjects(s, "bob", "INBOX"), {"mutt stays": 1}, "... and all three are gone from INBOX")
+    eq(len(mail.fetch_all(s, "bob")), before - 3, "... and nothing else is")
 
 
 def at_terminal(words, env):

@@ -75,6 +75,7 @@ SECOND = ("Date: Tue, 8 Feb 1994 01:00:00 +0000\r\nFrom: =?utf-8?q?J=C3=BCrgen?=
           "Content-Transfer-Encoding: base64\r\n\r\nAAAA\r\n--b--\r\n")
 THIRD = "From: <third@x.example>\r\nSubject: third\r\n\r\n" + "line of text\r\n" * 400
 SHORT = "Subject: short\r\n\r\nx\r\n"
+RAW = "Subject: raw\nX: y\n\na\0b\r\nlast"
 
 STEPS = r"""
 SUBSCRIBE INBOX
@@ -378,6 +379,11 @@ SELECT INBOX
 FETCH 1:* (FLAGS)
 MOVE 1 INBOX
 FETCH 1:* (UID)
+APPEND INBOX @RAW
+FETCH * (RFC822.SIZE BODY.PEEK[] BODY.PEEK[TEXT] BODYSTRUCTURE)
+FETCH  *  (UID  FLAGS )
+SEARCH  ALL
+STORE 1 +FLAGS (\Seen  \Draft )
 SELECT nowhere
 FETCH 1 UID
 SELECT "with space"

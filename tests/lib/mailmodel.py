@@ -14,6 +14,7 @@ class Model:
     def __init__(self):
         self.boxes = {b: {} for b in BOXES}
         self.validity, self.highest = {}, {b: 0 for b in BOXES}
+        self.sent = {}  # what was appended last under a key
         self.under_way, self.happened, self.wrong = None, 0, []
 
     def after(self, act):
@@ -41,7 +42,8 @@ class Model:
         client.untagged_responses.clear()
         self.under_way = act
         if kind == "APPEND":
-            status, answer = client.append(box, None, None, mail.message(what, size=500))
+            self.sent[what] = mail.message(what, size=500)
+            status, answer = client.append(box, None, None, self.sent[what])
         elif kind == "EXPUNGE":
             status, answer = client.expunge()
         elif kind == "STORE":

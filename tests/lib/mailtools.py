@@ -22,9 +22,10 @@ def message(subject, size=2000, sender="me@example.org", to="alice@example.test"
             "Date: Sun, 22 Nov 2026 03:00:00 +0000\r\nMIME-Version: 1.0\r\nContent-Type: text/plain; charset=utf-8\r\n"
             "Content-Transfer-Encoding: 8bit\r\n\r\n").encode()
     lines = [b".", b"..", b".hidden", b"ends with blanks   ", b"", b"\ttab", "Gr\u00fc\u00dfe".encode(), b"x" * 990, b"From the start", b""]
-    body, i = b"", 0
+    whole = b"".join(line + b"\r\n" for line in lines)
+    body, i = whole * (size // len(whole)), 0
     while len(body) < size:
-        body += lines[i % len(lines)] + b"\r\n"
+        body += lines[i] + b"\r\n"
         i += 1
     return head + body
 

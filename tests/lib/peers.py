@@ -1,8 +1,9 @@
-"""Servers that are not ours, for tests: a name server (nsd) and Postfix, on free ports of loopback, in folders of their own."""
+"""Servers that are not ours, for tests: a name server (nsd), Postfix and Dovecot, on free ports of loopback, in folders of their own."""
 import os
 import re
 import select
 import shutil
+import socket
 import subprocess
 import tempfile
 import time
@@ -47,13 +48,18 @@ class Postfix:
     """An instance of its own: takes mail for `domain` on a free port, and hands all of it to `relay` (host:port, TLS required) as
     the address that `aliases` {local part: address} gives it; other local parts do not exist."""
 
-    def __init__(self, domain, aliases, relay, hostname):
+    def __init__(self, domain, aliases, relay, hostname, settings=""):
+        """`settings`: further lines of main.cf."""
         self.folder, self.port = tempfile.mkdtemp(prefix="posthorn-postfix-"), free_ports(1)[0]
         os.chmod(self.folder, 0o755)
+        # Apart from queue and data: what in it is not root's gets a line in the log each, and more than its socket holds before
+        # anybody reads them blocks the master for ever.
+        self.conf = f"{self.folder}/etc"
+        os.mkdir(self.conf)
         cert, key = certificate()
         self.write("cert.pem", key + cert)
         self.write("virtual", "".join(f"{k}@{domain} {v}\n" for k, v in aliases.items()))
-        self.write("main.cf", f"""
+        self.write("etc/main.cf", f"""
 compatibility_level = 3.6
 queue_directory = {self.folder}/queue
 data_directory = {self.folder}/data
@@ -85,8 +91,9 @@ maillog_file = {self.folder}/log
 maillog_file_prefixes = {self.folder}
 minimal_backoff_time = 1s
 queue_run_delay = 1s
+{settings}
 """)
-        self.write("master.cf", f"""
+        self.write("etc/master.cf", f"""
 127.0.0.1:{self.port} inet n - n - - smtpd
 pickup    unix  n - n 60  1 pickup
 cleanup   unix  n - n -   0 cleanup
@@ -122,13 +129,13 @@ postlog   unix-dgram n - n - 1 postlogd
     def __enter__(self):
         for name in ("queue", "data"):
             os.mkdir(f"{self.folder}/{name}")
-        self.run("chown", "root:root", f"{self.folder}/main.cf", f"{self.folder}/master.cf")
+        self.run("chown", "root:root", self.conf, f"{self.conf}/main.cf", f"{self.conf}/master.cf")
         self.run("chown", "postfix", f"{self.folder}/data")
-        self.run("postfix", "-c", self.folder, "start")  # returns when it listens
+        self.run("postfix", "-c", self.conf, "start")  # returns when it listens
         return self
 
     def __exit__(self, *args):
-        self.run("postfix", "-c", self.folder, "stop")
+        self.run("postfix", "-c", self.conf, "stop")
         self.run("rm", "-rf", self.folder)
 
     def log(self):
@@ -147,3 +154,86 @@ postlog   unix-dgram n - n - 1 postlogd
             select.select([], [], [], 0.1)
             text = self.log()
         return good(text)
+
+
+class Dovecot:
+    """LMTP at the socket `lmtp`, where every address has a mailbox, and SASL at the socket
+    `auth` for `passwords` {name: password}."""
+
+    def __init__(self, passwords):
+        self.folder, self.process = tempfile.mkdtemp(prefix="posthorn-dovecot-"), None
+        os.chmod(self.folder, 0o755)
+        self.lmtp, self.auth, self.log_path = (os.path.join(self.folder, name) for name in ("lmtp", "auth", "log"))
+        # Dovecot serves no mail to root.
+        uid, gid = (os.getuid(), os.getgid()) if os.getuid() else (65534, 65534)
+        self.write("passwords", "".join(f"{k}:{{PLAIN}}{v}\n" for k, v in passwords.items()))
+        self.write("dovecot.conf", f"""
+base_dir = {self.folder}/run
+state_dir = {self.folder}/run
+log_path = {self.log_path}
+instance_name = posthorn-test
+protocols = lmtp
+listen = 127.0.0.1
+ssl = no
+disable_plaintext_auth = no
+auth_mechanisms = plain login
+mail_uid = {uid}
+mail_gid = {gid}
+first_valid_uid = 1
+first_valid_gid = 1
+mail_location = maildir:{self.folder}/mail/%u
+passdb {{
+  driver = passwd-file
+  args = {self.folder}/passwords
+}}
+userdb {{
+  driver = static
+  args = uid={uid} gid={gid} home={self.folder}/mail/%u allow_all_users=yes
+}}
+service lmtp {{
+  unix_listener {self.lmtp} {{
+    mode = 0666
+  }}
+}}
+service auth {{
+  unix_listener {self.auth} {{
+    mode = 0666
+  }}
+}}
+""")
+        os.mkdir(f"{self.folder}/mail")
+        if os.getuid() == 0:
+            os.chown(f"{self.folder}/mail", uid, gid)
+
+    def write(self, name, text):
+        with open(os.path.join(self.folder, name), "w", encoding="ascii") as f:
+            f.write(text)
+
+    def __enter__(self):
+        self.process = subprocess.Popen(AS_ROOT + ["dovecot", "-F", "-c", f"{self.folder}/dovecot.conf"], stdin=subprocess.DEVNULL)
+        end = time.monotonic() + 60
+        # It tells nobody when it listens, so this looks ten times a second.
+        while not self.listens() and time.monotonic() < end and self.process.poll() is None:
+            select.select([], [], [], 0.1)
+        if not self.listens():
+            raise RuntimeError("dovecot did not start:\n" + self.log())
+        return self
+
+    def listens(self):
+        with socket.socket(socket.AF_UNIX) as s:
+            return s.connect_ex(self.lmtp) == 0
+
+    def __exit__(self, *args):
+        subprocess.run(AS_ROOT + ["dovecot", "-c", f"{self.folder}/dovecot.conf", "stop"], check=False, timeout=60)
+        self.process.wait(60)
+        subprocess.run(AS_ROOT + ["rm", "-rf", self.folder], check=False)
+
+    def log(self):
+        p = subprocess.run(AS_ROOT + ["cat", self.log_path], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+        return p.stdout
+
+    def mails(self, address):
+        """What is in the mailbox of an address, as Dovecot stored it."""
+        p = subprocess.run(AS_ROOT + ["sh", "-c", 'for f in "$1"/new/*; do [ -f "$f" ] && cat "$f" && printf "\\0"; done', "sh",
+                                      f"{self.folder}/mail/{address}"], stdout=subprocess.PIPE, check=False)
+        return [m for m in p.stdout.split(b"\0") if m]

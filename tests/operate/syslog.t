@@ -44,10 +44,13 @@ class Daemon:
         threading.Thread(target=self.work, daemon=True).start()
 
     def work(self):
-        while data := self.socket.recv(65536):
-            with self.changed:
-                self.lines.append(data)
-                self.changed.notify_all()
+        try:
+            while data := self.socket.recv(65536):
+                with self.changed:
+                    self.lines.append(data)
+                    self.changed.notify_all()
+        except OSError:
+            pass  # closed
 
     def wait_for(self, pattern, seconds=60):
         with self.changed:

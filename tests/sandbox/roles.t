@@ -228,7 +228,7 @@ def check_forbidden(server):
         changed = {r for r in before if before[r][0] != after[r][0]}
         tap.eq(changed, {ended}, f"message {number} from {sender} to {receiver}: {ended} is started again, nobody else")
         if receiver != "supervisor.0":
-            tap.ok(re.search(rf"{re.escape(receiver)} error peer-cut-off peer={re.escape(sender)}\n", server.log()),
+            tap.ok(re.search(rf"{re.escape(receiver)} error peer-cut-off peer={re.escape(sender)} why=PROTOCOL\n", server.log()),
                    f"and {receiver} says that it cut off {sender}")
         tap.ok(deliver_until_taken(server), "and mail is taken")
 

@@ -1,9 +1,13 @@
-/* The other calls of LMDB and SQLite: locks, mutexes in shared memory, the clock, and SQLite's own
- * books.
+/* The other calls of libraries: locks, mutexes in shared memory, the clock, and what they keep
+ * open.
  *
  * LMDB's mutexes lie in its lock file, which processes share, and survive the process that holds
  * one: the next that locks is told so (EOWNERDEAD), as by a robust mutex. SQLite is told to make
  * none (sim_new).
+ *
+ * What a process has open in libraries that keep it outside the process's heap (SQLite, iconv,
+ * OpenSSL) is
+ * noted, and closed when the process ends.
  */
 #include "sim/sim_posix.h"
 
@@ -11,6 +15,9 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <iconv.h>
+#include <openssl/bio.h>
+#include <openssl/crypto.h>
 #include <sqlite3.h>
 #include <stdio.h>
 
@@ -212,12 +219,14 @@ int __wrap_fchown(int fd UNUSED, uid_t uid UNUSED, gid_t gid UNUSED)
 	return 0;
 }
 
-/* ---- SQLite's books ---- */
+/* ---- what libraries keep open ---- */
 
-struct sim_database {
-	struct sim_database *next;
+struct sim_handle {
+	struct sim_handle *next;
 	sqlite3 *db;
 	sqlite3_vfs *layer;
+	iconv_t charset; /* NULL: none */
+	OSSL_LIB_CTX *crypto;
 };
 
 int __real_sqlite3_open_v2(const char *name, sqlite3 **db, int flags, const char *layer);
@@ -228,26 +237,37 @@ int __wrap_sqlite3_open_v2(const char *name, sqlite3 **db, int flags, const char
 int __wrap_sqlite3_close(sqlite3 *db);
 int __wrap_sqlite3_vfs_register(sqlite3_vfs *layer, int is_default);
 int __wrap_sqlite3_vfs_unregister(sqlite3_vfs *layer);
+iconv_t __real_iconv_open(const char *to, const char *from);
+int __real_iconv_close(iconv_t charset);
+iconv_t __wrap_iconv_open(const char *to, const char *from);
+int __wrap_iconv_close(iconv_t charset);
+OSSL_LIB_CTX *__real_OSSL_LIB_CTX_new(void);
+void __real_OSSL_LIB_CTX_free(OSSL_LIB_CTX *crypto);
+OSSL_LIB_CTX *__wrap_OSSL_LIB_CTX_new(void);
+void __wrap_OSSL_LIB_CTX_free(OSSL_LIB_CTX *crypto);
+int __real_BIO_get_new_index(void);
+int __wrap_BIO_get_new_index(void);
 
-static void note(sqlite3 *db, sqlite3_vfs *layer)
+static void note(struct sim_handle h)
 {
 	struct sim_process *p = posix_here();
-	struct sim_database *d;
+	struct sim_handle *noted;
 
-	if (!p || (!db && !layer))
+	if (!p || (!h.db && !h.layer && !h.charset && !h.crypto))
 		return;
-	d = sim_alloc(sizeof(*d));
-	*d = (struct sim_database){ p->databases, db, layer };
-	p->databases = d;
+	noted = sim_alloc(sizeof(*noted));
+	*noted = h;
+	noted->next = p->handles;
+	p->handles = noted;
 }
 
-static void forget(const sqlite3 *db, const sqlite3_vfs *layer)
+static void forget(struct sim_handle h)
 {
 	struct sim_process *p = posix_here();
 
-	for (struct sim_database **at = p ? &p->databases : NULL, *d; at && (d = *at);
-	     at = &d->next)
-		if (d->db == db && d->layer == layer) {
+	for (struct sim_handle **at = p ? &p->handles : NULL, *d; at && (d = *at); at = &d->next)
+		if (d->db == h.db && d->layer == h.layer && d->charset == h.charset &&
+		    d->crypto == h.crypto) {
 			*at = d->next;
 			sim_release(d);
 			return;
@@ -258,39 +278,80 @@ int __wrap_sqlite3_open_v2(const char *name, sqlite3 **db, int flags, const char
 {
 	int rc = __real_sqlite3_open_v2(name, db, flags, layer);
 
-	note(*db, NULL);
+	note((struct sim_handle){ .db = *db });
 	return rc;
 }
 
 int __wrap_sqlite3_close(sqlite3 *db)
 {
-	forget(db, NULL);
+	forget((struct sim_handle){ .db = db });
 	return __real_sqlite3_close(db);
 }
 
 int __wrap_sqlite3_vfs_register(sqlite3_vfs *layer, int is_default)
 {
-	note(NULL, layer);
+	note((struct sim_handle){ .layer = layer });
 	return __real_sqlite3_vfs_register(layer, is_default);
 }
 
 int __wrap_sqlite3_vfs_unregister(sqlite3_vfs *layer)
 {
-	forget(NULL, layer);
+	forget((struct sim_handle){ .layer = layer });
 	return __real_sqlite3_vfs_unregister(layer);
 }
 
-void databases_end(struct sim_process *p)
+iconv_t __wrap_iconv_open(const char *to, const char *from)
 {
-	while (p->databases) {
-		struct sim_database *d = p->databases;
+	iconv_t charset = __real_iconv_open(to, from);
+
+	if (charset != (iconv_t)-1)
+		note((struct sim_handle){ .charset = charset });
+	return charset;
+}
+
+int __wrap_iconv_close(iconv_t charset)
+{
+	forget((struct sim_handle){ .charset = charset });
+	return __real_iconv_close(charset);
+}
+
+OSSL_LIB_CTX *__wrap_OSSL_LIB_CTX_new(void)
+{
+	OSSL_LIB_CTX *crypto = __real_OSSL_LIB_CTX_new();
+
+	note((struct sim_handle){ .crypto = crypto });
+	return crypto;
+}
+
+void __wrap_OSSL_LIB_CTX_free(OSSL_LIB_CTX *crypto)
+{
+	forget((struct sim_handle){ .crypto = crypto });
+	__real_OSSL_LIB_CTX_free(crypto);
+}
+
+/* There are 128 of them for the life of a real process. */
+int __wrap_BIO_get_new_index(void)
+{
+	if (!sim_here->bio_index)
+		sim_here->bio_index = __real_BIO_get_new_index();
+	return sim_here->bio_index;
+}
+
+void handles_end(struct sim_process *p)
+{
+	while (p->handles) {
+		struct sim_handle *d = p->handles;
 		sqlite3_stmt *s;
 
-		p->databases = d->next;
+		p->handles = d->next;
 		while (d->db && (s = sqlite3_next_stmt(d->db, NULL)))
 			sqlite3_finalize(s);
 		if (d->db && __real_sqlite3_close(d->db) != SQLITE_OK)
 			panic("a database of %s does not close", p->name);
+		if (d->charset)
+			__real_iconv_close(d->charset);
+		if (d->crypto)
+			__real_OSSL_LIB_CTX_free(d->crypto);
 		if (d->layer)
 			__real_sqlite3_vfs_unregister(d->layer);
 		sim_release(d);
