@@ -470,6 +470,9 @@ static void store_peer_down(struct role *r, struct chan *peer)
 	struct store_role *s = r->state;
 	struct client *c = chan_user(peer);
 
+	/* We have stopped, in this turn of the loop. */
+	if (!s)
+		return;
 	if (chan_peer(peer) == ROLE_FRONT || chan_peer(peer) == ROLE_QUEUE)
 		store_txn_cancel_instance(s->store, role_peer_instance(r, peer));
 	if (chan_peer(peer) == ROLE_FILTER || chan_peer(peer) == ROLE_AUTH)

@@ -72,7 +72,7 @@ static int64_t now_ms(void)
 
 static void child(const struct plan_options *o, int out)
 {
-	static struct plan_result result;
+	struct plan_result result;
 	const char *p = (const char *)&result;
 
 	alarm(o->trace ? 0 : SEED_SECONDS);
@@ -261,7 +261,7 @@ static bool has_bursts(uint64_t seed)
 /* Seeds, until there were enough cuts or the time is over. */
 static struct totals seeds_run(const struct arguments *a)
 {
-	static struct job jobs[JOBS_MAX];
+	struct job *jobs = calloc(JOBS_MAX, sizeof(*jobs));
 	struct totals t = { .seeds = 0 };
 	uint64_t seed = a->seed, planned = 0;
 	int64_t end = a->seconds ? now_ms() + (int64_t)a->seconds * 1000 : INT64_MAX;
@@ -282,8 +282,10 @@ static struct totals seeds_run(const struct arguments *a)
 			seed++;
 			running++;
 		}
-		if (!running)
+		if (!running) {
+			free(jobs);
 			return t;
+		}
 		struct job *j = job_wait(jobs, a->jobs);
 		bool whole = job_end(j);
 
@@ -313,7 +315,7 @@ static int check_run(const struct arguments *a)
 
 static int trace_run(const struct arguments *a)
 {
-	static struct job j;
+	struct job j = { .pid = 0 };
 	struct plan_options o = { .seed = a->seed,
 				  .cuts = a->cuts ? (unsigned)a->cuts : CUTS_PER_SEED,
 				  .trace = true,
@@ -333,7 +335,7 @@ static int trace_run(const struct arguments *a)
 /* The number of seeds until it was caught, 0: it was not. */
 static unsigned mutant_run(const struct arguments *a, const char *name)
 {
-	static struct job jobs[JOBS_MAX];
+	struct job *jobs = calloc(JOBS_MAX, sizeof(*jobs));
 	unsigned started = 0, running = 0, caught = 0;
 
 	for (;;) {
@@ -348,8 +350,10 @@ static unsigned mutant_run(const struct arguments *a, const char *name)
 			started++;
 			running++;
 		}
-		if (!running)
+		if (!running) {
+			free(jobs);
 			return caught;
+		}
 		struct job *j = job_wait(jobs, a->jobs);
 		unsigned number = (unsigned)(j->seed - a->seed) + 1;
 

@@ -14,6 +14,7 @@
 #include "sim/check_disk.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 enum {
@@ -317,18 +318,21 @@ static void leaks_check(struct plan *p, const struct usages *a, const struct usa
 
 static void bursts(struct plan *p)
 {
-	static struct usages x[BURSTS];
+	struct usages *x = calloc(BURSTS, sizeof(*x));
 
 	for (unsigned i = 0; i < BURSTS; i++) {
 		p->world.is_kind = false;
 		(void)sim_run(p->sim, (int64_t)BURST_SECONDS * SIM_SECOND, NULL, NULL);
-		if (!settle(p))
+		if (!x || !settle(p)) {
+			free(x);
 			return;
+		}
 		/* Idle connections, sessions and their processes go by themselves. */
 		(void)sim_run(p->sim, (int64_t)300 * SIM_SECOND, NULL, NULL);
 		usages_take(p, &x[i]);
 	}
 	leaks_check(p, &x[BURSTS - 3], &x[BURSTS - 2], &x[BURSTS - 1]);
+	free(x);
 }
 
 static void run(struct plan *p)
@@ -347,8 +351,8 @@ static void run(struct plan *p)
 
 void plan_run(const struct plan_options *o, struct plan_result *out)
 {
-	static struct plan p;
-	static const char *addresses[WORLD_ACCOUNTS + 1];
+	struct plan *all = calloc(1, sizeof(*all));
+	const char *addresses[WORLD_ACCOUNTS + 1] = { NULL };
 	struct sim_options so = { .seed = o->seed,
 				  .trace = o->trace,
 				  .mutant = o->mutant,
@@ -359,21 +363,24 @@ void plan_run(const struct plan_options *o, struct plan_result *out)
 				  .disk_bytes = DISK_BYTES };
 
 	*out = (struct plan_result){ .seed = o->seed };
-	p = (struct plan){
+	if (!all)
+		panic("sim: no memory");
+	*all = (struct plan){
 		.options = o, .result = out, .chance = { ~o->seed }, .limit = DISK_BYTES
 	};
-	world_start(&p);
+	world_start(all);
 	for (unsigned i = 0; i < WORLD_ACCOUNTS; i++)
-		addresses[i] = p.world.accounts[i].address;
-	if (sim_new(&so, &p.sim))
+		addresses[i] = all->world.accounts[i].address;
+	if (sim_new(&so, &all->sim))
 		panic("sim: no memory");
-	run(&p);
-	out->kills = p.world.kills;
-	out->violations = p.world.violations;
-	memcpy(out->first_violation, p.world.first_violation, sizeof(out->first_violation));
-	out->counts = p.world.counts;
-	out->simulated_ns = sim_now(p.sim);
-	out->sim = sim_counts(p.sim);
-	out->hash = sim_trace_hash(p.sim);
-	sim_free(p.sim);
+	run(all);
+	out->kills = all->world.kills;
+	out->violations = all->world.violations;
+	memcpy(out->first_violation, all->world.first_violation, sizeof(out->first_violation));
+	out->counts = all->world.counts;
+	out->simulated_ns = sim_now(all->sim);
+	out->sim = sim_counts(all->sim);
+	out->hash = sim_trace_hash(all->sim);
+	sim_free(all->sim);
+	free(all);
 }
