@@ -112,7 +112,7 @@ retry     unix  - - n -   - error
 discard   unix  - - n -   - discard
 anvil     unix  - - n -   1 anvil
 scache    unix  - - n -   1 scache
-postlog   unix-dgram n - n - 1 postlogd
+postlog   unix-dgram n - n - 1 postlogd -o max_use=1000000 -o max_idle=1d
 """)
 
     def write(self, name, text):
@@ -131,7 +131,13 @@ postlog   unix-dgram n - n - 1 postlogd
             os.mkdir(f"{self.folder}/{name}")
         self.run("chown", "root:root", self.conf, f"{self.conf}/main.cf", f"{self.conf}/master.cf")
         self.run("chown", "postfix", f"{self.folder}/data")
+        # The log is a datagram socket that takes 10 by default, and `master` waits in it for the process that it alone can start.
+        room = "/proc/sys/net/unix/max_dgram_qlen"
+        with open(room, encoding="ascii") as f:
+            before = f.read().strip()
+        self.run("sh", "-c", f"echo 1000 >{room} || true")
         self.run("postfix", "-c", self.conf, "start")  # returns when it listens
+        self.run("sh", "-c", f"echo {before} >{room} || true")
         return self
 
     def __exit__(self, *args):

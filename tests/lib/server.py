@@ -200,9 +200,9 @@ class Server:
     def password(self, name):
         return self.passwords[name]
 
-    def command(self, *args, input=""):
+    def command(self, *args, input="", timeout=120):
         """(exit status, output) of the posthorn command; standard error follows standard output."""
-        p = subprocess.run([self.binary, "--dir", self.folder, *args], input=input.encode(), capture_output=True, timeout=120)
+        p = subprocess.run([self.binary, "--dir", self.folder, *args], input=input.encode(), capture_output=True, timeout=timeout)
         return p.returncode, p.stdout + p.stderr
 
     def command_good(self, *args, input=""):
