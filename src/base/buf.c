@@ -159,3 +159,19 @@ void buf_add_le64(struct buf *b, uint64_t v)
 	put_le64(c, v);
 	buf_add(b, str_of(c, sizeof(c)));
 }
+
+void buf_add_json(struct buf *b, const char *name, str s)
+{
+	buf_printf(b, ",\"%s\":\"", name);
+	for (size_t i = 0; i < s.n; i++) {
+		unsigned char c = (unsigned char)s.p[i];
+
+		if (c == '"' || c == '\\')
+			buf_printf(b, "\\%c", c);
+		else if (c < 0x20 || c == 0x7f)
+			buf_printf(b, "\\u%04x", c);
+		else
+			buf_add_char(b, (char)c);
+	}
+	buf_add_char(b, '"');
+}

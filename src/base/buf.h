@@ -55,6 +55,8 @@ void buf_added(struct buf *b, size_t n);
 void buf_add(struct buf *b, str s);
 void buf_add_char(struct buf *b, char c);
 void buf_printf(struct buf *b, const char *fmt, ...) PRINTF_LIKE(2, 3);
+/* A member of a JSON object behind others, escaped (RFC 8259 7): ,"name":"s" */
+void buf_add_json(struct buf *b, const char *name, str s);
 void buf_add_u64(struct buf *b, uint64_t v); /* decimal */
 
 /* Takes n bytes (at most all) from the front. */

@@ -77,22 +77,6 @@ static void put_sentence(struct buf *b, const struct trace_found *e)
 	}
 }
 
-static void put_json_string(struct buf *b, const char *name, str s)
-{
-	buf_printf(b, ",\"%s\":\"", name);
-	for (size_t i = 0; i < s.n; i++) {
-		unsigned char c = (unsigned char)s.p[i];
-
-		if (c == '"' || c == '\\')
-			buf_printf(b, "\\%c", c);
-		else if (c < 0x20 || c == 0x7f)
-			buf_printf(b, "\\u%04x", c);
-		else
-			buf_add_char(b, (char)c);
-	}
-	buf_add_char(b, '"');
-}
-
 static void print_events(struct admin_command *c, const struct trace_found *e, size_t n, bool json)
 {
 	char id[MSGID_TEXT + 1];
@@ -104,10 +88,10 @@ static void print_events(struct admin_command *c, const struct trace_found *e, s
 				   (long long)(e->at_us / 1000000), (long long)(e->at_us % 1000000),
 				   name_of(e->event));
 			if (e->message)
-				put_json_string(&c->out, "message", msgid_text(e->message, id));
-			put_json_string(&c->out, "sender", e->sender);
-			put_json_string(&c->out, "recipient", e->recipient);
-			put_json_string(&c->out, "text", e->text);
+				buf_add_json(&c->out, "message", msgid_text(e->message, id));
+			buf_add_json(&c->out, "sender", e->sender);
+			buf_add_json(&c->out, "recipient", e->recipient);
+			buf_add_json(&c->out, "text", e->text);
 			buf_add(&c->out, S("}\n"));
 			continue;
 		}

@@ -375,6 +375,33 @@ static bool queue_is(struct bench *b, const char *want)
 	return strcmp(got, want) == 0;
 }
 
+/* The mailbox lets go of the message; what the notice quotes is still there. */
+static void lease_notice(struct bench *b, int64_t now, struct buf *rcpts,
+			 struct rec_queue_record *r)
+{
+	struct msg_q_records out;
+
+	EQ(COMMIT(b, 5, .op = STORE_OP_EXPUNGE, .mailbox = 1, .uids = RANGES(rcpts, 1, 2)), 0);
+	OK(lease_one(b, now, r, &out) && r->state == QUEUE_DUE);
+	EQ(OUTCOME(b, .id = r->id, .token = r->token, .state = QUEUE_SENT), ERR_OK);
+	OK(lease_one(b, now, r, &out) && r->state == QUEUE_DELIVERED);
+	STR_EQ(r->sender, S("s@z"));
+	STR_EQ(r->orcpt, S("rfc822;o"));
+	STR_EQ(r->envid, S("QQ"));
+	EQ(r->ret, 2);
+	EQ(r->message, 3);
+	queued_body(b, r->id, r->token);
+	/* Postponed, it is due again in the same state. */
+	EQ(OUTCOME(b, .id = r->id, .token = r->token, .state = QUEUE_DELIVERED, .due_us = now + 50,
+		   .attempted = true),
+	   ERR_OK);
+	OK(lease_one(b, now, r, &out));
+	STR_EQ(r->address, S("b@x"));
+	OK(lease_one(b, now + 50, r, &out) && r->state == QUEUE_DELIVERED);
+	STR_EQ(r->address, S("a@x"));
+	EQ(r->attempts, 1);
+}
+
 /* RFC 3461 5.2.6, 5.2.7: who is told of a delivery here. */
 static void test_success_notices(void)
 {
@@ -431,10 +458,8 @@ static void test_success_notices(void)
 		  .notify = NOTIFY_SUCCESS },
 	};
 	struct rec_queue_record r;
-	struct msg_q_records out;
 	struct bench b;
 	struct buf ends, rcpts;
-	int64_t now;
 
 	tap_group("success notices");
 	bench_make(&b);
@@ -450,27 +475,7 @@ static void test_success_notices(void)
 	EQ(b.wakes, 1);
 	OK(rows_are(&b, 5, 1, 0, "1:0 2:0"));
 	OK(survives(&b));
-	/* The mailbox lets go of the message; what the notice quotes is still there. */
-	EQ(COMMIT(&b, 5, .op = STORE_OP_EXPUNGE, .mailbox = 1, .uids = RANGES(&rcpts, 1, 2)), 0);
-	now = os_wall_us() + 1000;
-	OK(lease_one(&b, now, &r, &out) && r.state == QUEUE_DUE);
-	EQ(OUTCOME(&b, .id = r.id, .token = r.token, .state = QUEUE_SENT), ERR_OK);
-	OK(lease_one(&b, now, &r, &out) && r.state == QUEUE_DELIVERED);
-	STR_EQ(r.sender, S("s@z"));
-	STR_EQ(r.orcpt, S("rfc822;o"));
-	STR_EQ(r.envid, S("QQ"));
-	EQ(r.ret, 2);
-	EQ(r.message, 3);
-	queued_body(&b, r.id, r.token);
-	/* Postponed, it is due again in the same state. */
-	EQ(OUTCOME(&b, .id = r.id, .token = r.token, .state = QUEUE_DELIVERED, .due_us = now + 50,
-		   .attempted = true),
-	   ERR_OK);
-	OK(lease_one(&b, now, &r, &out));
-	STR_EQ(r.address, S("b@x"));
-	OK(lease_one(&b, now + 50, &r, &out) && r.state == QUEUE_DELIVERED);
-	STR_EQ(r.address, S("a@x"));
-	EQ(r.attempts, 1);
+	lease_notice(&b, os_wall_us() + 1000, &rcpts, &r);
 	/* The notice ends it in its own commit. */
 	rec_queue_end_put(&ends, &(struct rec_queue_end){ r.id, r.token });
 	part(&b, 'v', 4, S("notice"), NULL, 0);

@@ -10,6 +10,7 @@
 #include "store/store_priv.h"
 
 #include "base/mutant.h"
+
 void segment_fd_forget(struct store *s, uint32_t segment)
 {
 	for (size_t i = 0; i < SEGMENT_FDS; i++) {

@@ -21,6 +21,7 @@
 #include "store/log_priv.h"
 
 #include "base/mutant.h"
+
 #include <stdio.h>
 #include <stdlib.h>
 

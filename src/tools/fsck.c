@@ -31,22 +31,6 @@ struct fsck {
 
 /* ---- words ---- */
 
-static void add_json_string(struct buf *b, const char *name, str s)
-{
-	buf_printf(b, ",\"%s\":\"", name);
-	for (size_t i = 0; i < s.n; i++) {
-		unsigned char c = (unsigned char)s.p[i];
-
-		if (c == '"' || c == '\\')
-			buf_printf(b, "\\%c", c);
-		else if (c < 0x20 || c == 0x7f)
-			buf_printf(b, "\\u%04x", c);
-		else
-			buf_add_char(b, (char)c);
-	}
-	buf_add_char(b, '"');
-}
-
 static void add_json_number(struct buf *b, const char *name, uint64_t n)
 {
 	if (n)
@@ -62,19 +46,19 @@ static void add_finding_json(struct buf *b, const struct check_finding *f)
 {
 	buf_printf(b, "{\"level\":\"%s\",\"what\":\"%s\"", level_word(f->level), f->what);
 	if (f->file.n)
-		add_json_string(b, "file", f->file);
+		buf_add_json(b, "file", f->file);
 	if (f->to || f->from)
 		buf_printf(b, ",\"from\":%llu,\"to\":%llu", (unsigned long long)f->from,
 			   (unsigned long long)f->to);
 	add_json_number(b, "account", f->account);
 	if (f->address.n)
-		add_json_string(b, "address", f->address);
+		buf_add_json(b, "address", f->address);
 	if (f->mailbox.n)
-		add_json_string(b, "mailbox", f->mailbox);
+		buf_add_json(b, "mailbox", f->mailbox);
 	add_json_number(b, "uid", f->uid);
 	add_json_number(b, "body", f->body);
 	add_json_number(b, "queue", f->queue);
-	add_json_string(b, "detail", f->detail);
+	buf_add_json(b, "detail", f->detail);
 	buf_add_char(b, '}');
 }
 
@@ -156,7 +140,7 @@ static void result_json(const struct check_result *r)
 		   bool_word(r->has_index), bool_word(r->index_is_sound),
 		   bool_word(r->index_matches), r->notes, r->damages, r->losses,
 		   (unsigned long long)r->rewritten);
-	add_json_string(&b, "aside", str_from_c(r->aside));
+	buf_add_json(&b, "aside", str_from_c(r->aside));
 	buf_add_char(&b, '}');
 	tool_print(buf_str(&b));
 	buf_free(&b);

@@ -1,4 +1,5 @@
 """TAP for tests in Python: ok(), eq(), done()."""
+import os
 import sys
 
 _count = _failed = 0
@@ -20,6 +21,12 @@ def eq(got, wanted, what):
 def note(text):
     for line in str(text).split("\n"):
         print("# " + line, flush=True)
+
+
+def as_root():
+    """Goes on as root, by sudo if need be; fails where neither is possible."""
+    if os.geteuid():
+        os.execvp("sudo", ["sudo", "-n", "-E", sys.executable, *sys.argv])
 
 
 def skip_all(why):
