@@ -7,8 +7,7 @@
  *
  * There is one front for each core, all on the same listening sockets. A wake-up takes a handful of
  * connections and gives the loop back, so that those that are there already are served while many
- * come. A connection is counted once, when it is taken, and let go once, in front_connection_ended,
- * whatever service it belongs to.
+ * come. A connection is counted once, when it is taken, and let go once, when its session ends.
  */
 #include "roles/front_priv.h"
 
@@ -69,12 +68,24 @@ static void update_busy(struct front *f)
 	f->smtp.is_busy = f->connections > max - max / 4;
 }
 
-void front_connection_ended(struct front *f, const struct addr *client)
+static void connection_ended(struct front *f)
 {
-	front_clients_end(f->clients, client);
 	f->connections--;
 	update_busy(f);
 	finish_if_done(f);
+}
+
+/* The sessions of IMAP have a limit of their own (mail_max_userip_connections). */
+static bool is_counted(const struct front_service *service)
+{
+	return service->serve == serve_smtp;
+}
+
+static void uncount(struct front *f, const struct front_service *service, const struct addr *client)
+{
+	if (is_counted(service))
+		front_clients_end(f->clients, client, loop_now(f->role->loop));
+	connection_ended(f);
 }
 
 /* Limits are for strangers: not for UNIX sockets, this machine and our own networks. */
@@ -93,6 +104,8 @@ static const char *objection(struct front *f, const struct front_service *servic
 
 	if (f->connections >= conf_u64(conf, CONF_max_sessions))
 		return "too many connections in all";
+	if (!is_counted(service))
+		return NULL;
 	switch (front_clients_begin(
 		f->clients, client, loop_now(f->role->loop),
 		limited ? conf_u64(conf, CONF_smtpd_client_connection_count_limit) : UINT64_MAX,
@@ -144,7 +157,7 @@ static void take(struct front *f, const struct front_service *service, const str
 	update_busy(f);
 	if ((err = conn_new(f->role->loop, fd, client, &c))) {
 		turn_away(f, service, client, fd, err_text(err));
-		front_connection_ended(f, client);
+		uncount(f, service, client);
 		return;
 	}
 	if ((err = service->serve(f, c, service))) {
@@ -152,7 +165,7 @@ static void take(struct front *f, const struct front_service *service, const str
 			 err_text(err));
 		conn_write(c, str_from_c(service->busy));
 		conn_free(c);
-		front_connection_ended(f, client);
+		uncount(f, service, client);
 	}
 }
 
@@ -227,9 +240,17 @@ static bool on_message(void *arg, const struct addr *client)
 				     conf_u64(f->role->conf, CONF_smtpd_client_message_rate_limit));
 }
 
-static void on_ended(void *arg, const struct addr *client)
+static void on_smtp_ended(void *arg, const struct addr *client)
 {
-	front_connection_ended(arg, client);
+	struct front *f = arg;
+
+	front_clients_end(f->clients, client, loop_now(f->role->loop));
+	connection_ended(f);
+}
+
+static void on_imap_ended(void *arg, const struct addr *client UNUSED)
+{
+	connection_ended(arg);
 }
 
 static void on_login_refused(void *arg, const struct addr *client, str user, str why)
@@ -253,16 +274,26 @@ static enum err front_init(struct role *r)
 	f->role = r;
 	smtp_server_init(&f->smtp, r->loop, &r->log, &r->msgids, r->conf);
 	f->smtp.hooks = (struct smtp_hooks){
-		.trace = on_trace, .may_send = on_message, .ended = on_ended, .arg = f
+		.trace = on_trace, .may_send = on_message, .ended = on_smtp_ended, .arg = f
 	};
 	f->imap = (struct imap_front){ .loop = r->loop,
 				       .log = &r->log,
 				       .conf = r->conf,
 				       .next_conn = FRONT_IMAP_CONN,
-				       .ended = on_ended,
+				       .ended = on_imap_ended,
 				       .refused = on_login_refused,
 				       .arg = f };
 	return front_clients_new(MAX(conf_u64(r->conf, CONF_max_sessions), 1024), &f->clients);
+}
+
+static enum err front_file(struct role *r, str name, str path UNUSED, int fd)
+{
+	struct front *f = r->state;
+
+	if (str_eq(name, S("clients")))
+		return front_clients_share(f->clients, fd, r->index);
+	os_close(fd);
+	return ERR_UNSUPPORTED;
 }
 
 static enum err front_listener(struct role *r, str service, str address, int fd)
@@ -433,6 +464,7 @@ const struct role_ops role_front_ops = {
 	   a session. */
 	.sandbox = SANDBOX_ACCEPT | SANDBOX_MEMFD | SANDBOX_PEERS,
 	.init = front_init,
+	.file = front_file,
 	.listener = front_listener,
 	.prepare = front_prepare,
 	.start = front_start,

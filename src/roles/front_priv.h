@@ -54,7 +54,4 @@ struct front {
 	uint64_t taken, turned_away;
 };
 
-/* A connection of any service is over: it was counted when it was taken. */
-void front_connection_ended(struct front *f, const struct addr *client);
-
 #endif

@@ -449,7 +449,8 @@ static enum err prepare(struct supervisor *s)
 	    (err = supervisor_listen(s)))
 		return err;
 	if ((err = os_memfd(s->options->config_text, true, &s->conf_fd)) ||
-	    (err = loop_new(&s->loop)) || (err = os_signals(&s->signals_fd)) ||
+	    (err = os_memfd(STR_EMPTY, false, &s->clients_fd)) || (err = loop_new(&s->loop)) ||
+	    (err = os_signals(&s->signals_fd)) ||
 	    (err = loop_watch(s->loop, &s->signals, s->signals_fd, on_signal, s)))
 		supervisor_complain("cannot start: %s", err_text(err));
 	return err;
@@ -479,7 +480,7 @@ int supervisor_main(const struct supervisor_options *o)
 		return 1;
 	s->options = o;
 	s->conf = o->conf;
-	s->lock_fd = s->conf_fd = s->signals_fd = -1;
+	s->lock_fd = s->conf_fd = s->clients_fd = s->signals_fd = -1;
 	if (prepare(s))
 		return 1;
 	log_info(&s->log, "starting", "version=%s conf=%.*s pid=%d", POSTHORN_VERSION,

@@ -214,6 +214,8 @@ enum err supervisor_send_files(struct supervisor *s, struct child *c)
 			return ERR_OK;
 		err = send_path(s, c, "tls_cert", cert, OS_READ);
 		return err ? err : send_path(s, c, "tls_key", key, OS_READ);
+	case ROLE_FRONT:
+		return SEND(c->control, sup_file, .name = S("clients"), .file = s->clients_fd);
 	case ROLE_OUT:
 		if (!passwords.n)
 			return ERR_OK;

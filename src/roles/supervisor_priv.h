@@ -49,6 +49,7 @@ struct supervisor {
 	int conf_fd; /* sealed memfd for the roles */
 	str data_dir;
 	int lock_fd;
+	int clients_fd; /* a memfd in which the fronts count together */
 	bool is_root, test_hooks;
 	struct child children[CHILDREN_MAX];
 	unsigned n, last_instance; /* given to a process that was started again */
