@@ -40,6 +40,7 @@ static void tick(void *arg)
 
 	auth_tickets_expire(a);
 	auth_mechanisms_check(a);
+	auth_grants_check(a);
 	auth_jobs_run(a);
 	loop_timer_set(a->role->loop, &a->tick, loop_now(a->role->loop) + SECONDS(TICK_SECONDS),
 		       tick, a);
@@ -205,6 +206,7 @@ static void auth_reload(struct role *r)
 {
 	enum err err = auth_resolver_make(r->state);
 
+	auth_grants_end(r->state);
 	if (err)
 		log_error(&r->log, "reload-failed", "error=%s", err_name(err));
 }

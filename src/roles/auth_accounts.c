@@ -21,6 +21,30 @@ struct full_account {
 	uint64_t used;
 };
 
+/* ---- what fronts remember ---- */
+
+void auth_grants_end(struct auth_role *a)
+{
+	a->grants_untold = false;
+	for (unsigned i = 0; i < role_peers(a->role, ROLE_FRONT); i++) {
+		struct chan *front = role_peer(a->role, ROLE_FRONT, i);
+		enum err err = front ? SEND(front, auth_changed) : ERR_OK;
+
+		/* One that is away remembers nothing when it is back; one that is behind is told at
+		 * the next tick, and until then learns of a refusal with the end of the data. */
+		a->grants_untold |= err && err != ERR_CLOSED;
+	}
+}
+
+void auth_grants_check(struct auth_role *a)
+{
+	if (directory_refresh(a->directory) == ERR_OK &&
+	    directory_changes(a->directory) == a->grants_changes && !a->grants_untold)
+		return;
+	a->grants_changes = directory_changes(a->directory);
+	auth_grants_end(a);
+}
+
 /* ---- SCRAM ---- */
 
 static void mechanisms_tell(struct auth_role *a, struct chan *front)
@@ -105,6 +129,7 @@ void auth_account_full(struct auth_role *a, const struct msg_account_full *m)
 				  CONTAINER_OF(lru_oldest(&a->full, 0), struct full_account, node));
 		if (!(f = calloc(1, sizeof(*f))))
 			return;
+		auth_grants_end(a);
 		put_le64(f->key, m->account);
 		lru_insert(&a->full, &f->node, str_of(f->key, sizeof(f->key)), 0);
 	}

@@ -127,6 +127,7 @@ static void command_run(void *arg)
 				      split_args(buf_str(&r->args), args, ARRAY_LEN(args)),
 				      buf_str(&r->input), r->cursor, arena, &result);
 	auth_mechanisms_check(a); /* an account that came or went may decide it */
+	auth_grants_check(a);
 	if (auth_caller_is_there(&r->caller))
 		err = err ? REPLY_FAILED(r->caller.chan, r->caller.id, err, STR_EMPTY)
 			  : REPLY(r->caller.chan, r->caller.id, command_output,

@@ -34,6 +34,7 @@ struct world {
 	unsigned count; /* of message ids */
 	/* What the peers heard. */
 	int mechanisms[2]; /* per front: -1 nothing, else the flag */
+	unsigned grants_ended[8];
 	unsigned envelopes, rcpts, opened, binds, usages;
 	struct msg_store_bind bind;
 	struct msg_session_open open;
@@ -105,6 +106,9 @@ static void store_hears_envelope(struct world *w, const struct msg_txn_envelope 
 	w->submitter = m->submitter;
 	snprintf(w->sender, sizeof(w->sender), "%.*s", STR_ARGS(m->sender));
 	w->recipients[0] = 0;
+	if (m->code)
+		snprintf(w->recipients, sizeof(w->recipients), "%u %.*s %.*s", m->code,
+			 STR_ARGS(m->status), STR_ARGS(m->text));
 }
 
 static void store_hears_rcpts(struct world *w, str rcpts)
@@ -131,6 +135,9 @@ static void there_message(void *arg, struct chan *c, struct msg *m)
 	switch ((unsigned)m->type) {
 	case MSG_auth_mechanisms:
 		w->mechanisms[l->index] = m->u.auth_mechanisms.scram;
+		break;
+	case MSG_auth_changed:
+		w->grants_ended[l->index]++;
 		break;
 	case MSG_txn_envelope:
 		store_hears_envelope(w, &m->u.txn_envelope);
@@ -362,15 +369,13 @@ static UNUSED unsigned rcpt(struct world *w, unsigned link, uint64_t txn, const 
 	return rcpt_notify(w, link, txn, address, 0);
 }
 
-/* "0:1:alice@example.test": what the store is told after the end of data; "" when it is told
- * nothing. */
-static UNUSED const char *commit(struct world *w, unsigned link, uint64_t txn, str ends)
+/* "0:1:alice@example.test" or "550 5.1.1 no": what the store was told after `before` others; ""
+ * when it was told nothing. */
+static const char *told(struct world *w, unsigned link, unsigned before)
 {
-	unsigned before = w->envelopes, usages = w->usages;
+	unsigned usages = w->usages;
 	struct msg_command_output out;
 
-	w->rcpts = 0;
-	EQ(SEND(w->links[link].there, auth_commit, .txn = txn, .ends = ends), ERR_OK);
 	/* A question of this peer is behind it; and one that auth passes on to the store behind
 	 * what it sent there. */
 	(void)rcpt(w, link, 0, "x");
@@ -379,6 +384,26 @@ static UNUSED const char *commit(struct world *w, unsigned link, uint64_t txn, s
 	   ERR_OK);
 	EQ(w->usages, usages + 1);
 	return w->envelopes > before ? w->recipients : "";
+}
+
+static UNUSED const char *commit(struct world *w, unsigned link, uint64_t txn, str ends)
+{
+	unsigned before = w->envelopes;
+
+	w->rcpts = 0;
+	EQ(SEND(w->links[link].there, auth_commit, .txn = txn, .ends = ends), ERR_OK);
+	return told(w, link, before);
+}
+
+/* Sender, recipient and the end of data in one. */
+static UNUSED const char *mail_commit(struct world *w, unsigned link, struct msg_auth_mail m)
+{
+	unsigned before = w->envelopes;
+
+	w->rcpts = 0;
+	m.commit = true;
+	EQ(chan_send(w->links[link].there, MSG_auth_mail, 0, &m), ERR_OK);
+	return told(w, link, before);
 }
 
 static UNUSED unsigned run_command(struct world *w, str args, const char *input)

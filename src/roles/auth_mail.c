@@ -31,6 +31,14 @@ struct rcpt_slot {
 	uint32_t position_plus_one;
 };
 
+/* Who asks; `id` is the question's. */
+struct auth_question {
+	struct chan *from;
+	uint32_t id;
+	uint64_t txn;
+	bool commits;
+};
+
 struct auth_txn {
 	struct lru_node node;
 	uint8_t key[8]; /* the message id */
@@ -91,20 +99,27 @@ void auth_txns_drop(struct auth_role *a, struct chan *peer)
 	}
 }
 
-static void verdict_send(struct auth_role *a, struct chan *to, uint32_t id,
+/* A question that also commits is not answered: who asked waits for the store, which is told what
+ * speaks against it. */
+static void verdict_send(struct auth_role *a, const struct auth_question *q,
 			 const struct msg_auth_verdict *v)
 {
-	enum err err = chan_reply(to, id, MSG_auth_verdict, v);
+	enum err err = ERR_OK;
 
+	if (!q->commits)
+		err = chan_reply(q->from, q->id, MSG_auth_verdict, v);
+	else if (v->code != 250)
+		err = SEND(role_peer(a->role, ROLE_STORE, 0), txn_envelope, .txn = q->txn,
+			   .code = v->code, .status = v->status, .text = v->text);
 	if (err)
 		log_warn(&a->role->log, "verdict-lost", "error=%s", err_name(err));
 }
 
-static void verdict(struct auth_role *a, struct chan *to, uint32_t id, unsigned code, str status,
+static void verdict(struct auth_role *a, const struct auth_question *q, unsigned code, str status,
 		    str text, bool begun)
 {
 	verdict_send(
-		a, to, id,
+		a, q,
 		&(struct msg_auth_verdict){
 			.code = (uint16_t)code, .status = status, .text = text, .begun = begun });
 }
@@ -203,8 +218,22 @@ static struct auth_txn *txn_make(struct auth_role *a, struct chan *from,
 	return NULL;
 }
 
+static void rcpt(struct auth_role *a, const struct auth_question *q, const struct msg_auth_rcpt *m);
+
+/* It was asked for with the question: with its recipient, or not at all. */
+static void commit_at_once(struct auth_role *a, struct chan *from, uint64_t id)
+{
+	struct auth_txn *t = txn_find(a, from, id);
+
+	if (t && t->rcpts_accepted > 0)
+		auth_commit(a, from, &(struct msg_auth_commit){ .txn = id });
+	else if (t)
+		txn_free(a, t);
+}
+
 void auth_mail(struct auth_role *a, struct chan *from, uint32_t id, const struct msg_auth_mail *m)
 {
+	const struct auth_question asked = { from, id, m->txn, m->commit }, *q = &asked;
 	uint64_t account = auth_conn_account(a, from, m->conn);
 	struct objection o = { .text = NULL };
 	struct auth_txn *t;
@@ -212,7 +241,9 @@ void auth_mail(struct auth_role *a, struct chan *from, uint32_t id, const struct
 	if (!id_is_good(a, from, m->txn)) {
 		log_error(&a->role->log, "bad-message-id", "peer=%s.%u", role_name(chan_peer(from)),
 			  chan_peer_index(from));
-		verdict(a, from, id, 451, S("4.3.0"), S("Temporary internal failure"), false);
+		/* The store hears nothing: it may be another's. */
+		if (!m->commit)
+			verdict(a, q, 451, S("4.3.0"), S("Temporary internal failure"), false);
 		return;
 	}
 	if (chan_peer(from) != ROLE_QUEUE)
@@ -220,25 +251,26 @@ void auth_mail(struct auth_role *a, struct chan *from, uint32_t id, const struct
 	else if (m->sender.n > 0)
 		o = (struct objection){ 553, "5.7.1", "Notifications have no sender" };
 	if (o.text) {
-		verdict(a, from, id, o.code, str_from_c(o.status), str_from_c(o.text), false);
+		verdict(a, q, o.code, str_from_c(o.status), str_from_c(o.text), false);
 		return;
 	}
 	t = txn_make(a, from, m);
 	if (!t) {
-		verdict(a, from, id, 451, S("4.3.2"), S("Too many transactions at the moment"),
-			false);
+		verdict(a, q, 451, S("4.3.2"), S("Too many transactions at the moment"), false);
 		return;
 	}
 	t->submitter = account;
 	t->may_relay = chan_peer(from) == ROLE_QUEUE || account > 0 || client_is_trusted(a, m);
-	if (m->rcpt.n)
-		auth_rcpt(a, from, id,
-			  &(struct msg_auth_rcpt){ .txn = m->txn,
-						   .address = m->rcpt,
-						   .notify = m->notify,
-						   .orcpt = m->orcpt });
+	if (m->rcpt.n || m->commit)
+		rcpt(a, q,
+		     &(struct msg_auth_rcpt){ .txn = m->txn,
+					      .address = m->rcpt,
+					      .notify = m->notify,
+					      .orcpt = m->orcpt });
 	else
-		verdict(a, from, id, 250, S("2.1.0"), S("Ok"), true);
+		verdict(a, q, 250, S("2.1.0"), S("Ok"), true);
+	if (m->commit)
+		commit_at_once(a, from, m->txn);
 }
 
 /* ---- RCPT ---- */
@@ -353,7 +385,7 @@ static bool all_are_full(const struct auth_role *a, const struct resolution *r)
 	return true;
 }
 
-static void refuse_rcpt(struct auth_role *a, struct chan *from, uint32_t id, str address,
+static void refuse_rcpt(struct auth_role *a, const struct auth_question *q, str address,
 			enum err why)
 {
 	static const struct refusal {
@@ -370,74 +402,79 @@ static void refuse_rcpt(struct auth_role *a, struct chan *from, uint32_t id, str
 		const struct refusal *r = &refusals[i];
 
 		if (r->err == why) {
-			verdict(a, from, id, r->code, str_from_c(r->status), str_from_c(r->text),
-				true);
+			verdict(a, q, r->code, str_from_c(r->status), str_from_c(r->text), true);
 			return;
 		}
 	}
 	/* A lookup that failed is never "no such user". */
 	log_warn(&a->role->log, "lookup-failed", "address=%.*s error=%s detail=\"%.*s\"",
 		 STR_ARGS(address), err_name(why), STR_ARGS(directory_failure(a->directory)));
-	verdict(a, from, id, 451, S("4.3.0"), S("Temporary lookup failure"), true);
+	verdict(a, q, 451, S("4.3.0"), S("Temporary lookup failure"), true);
 }
 
-static void accept_rcpt(struct auth_role *a, struct auth_txn *t, uint32_t id,
+static void accept_rcpt(struct auth_role *a, struct auth_txn *t, const struct auth_question *q,
 			const struct msg_auth_rcpt *m, const struct resolution *found)
 {
-	struct chan *peer = t->peer;
 	enum err err = ERR_OK;
 
 	/* All of them or none: who a refused RCPT leads to must not get the message. */
 	if (t->rcpts_final + found->count > AUTH_TXN_RCPTS_MAX ||
 	    a->rcpt_bytes >= AUTH_RCPT_BYTES_MAX) {
-		verdict(a, peer, id, 452, S("4.5.3"), S("Too many recipients"), true);
+		verdict(a, q, 452, S("4.5.3"), S("Too many recipients"), true);
 		return;
 	}
 	for (size_t i = 0; i < found->count && !err; i++)
 		err = add_final(a, t, m, &found->recipients[i]);
 	if (err) {
 		txn_free(a, t);
-		verdict(a, peer, id, 451, S("4.3.0"), S("Temporary internal failure"), true);
+		verdict(a, q, 451, S("4.3.0"), S("Temporary internal failure"), true);
 		return;
 	}
 	t->rcpts_accepted++;
-	verdict_send(a, t->peer, id,
+	/* Who asks makes no difference for an address of ours, whoever gets it in the end. */
+	verdict_send(a, q,
 		     &(struct msg_auth_verdict){ .code = 250,
 						 .status = S("2.1.5"),
 						 .text = S("Ok"),
 						 .relays = any_is_remote(found),
+						 .holds = found->by != RESOLVED_REMOTE,
 						 .begun = true });
 }
 
-void auth_rcpt(struct auth_role *a, struct chan *from, uint32_t id, const struct msg_auth_rcpt *m)
+static void rcpt(struct auth_role *a, const struct auth_question *q, const struct msg_auth_rcpt *m)
 {
-	struct auth_txn *t = txn_find(a, from, m->txn);
+	struct auth_txn *t = txn_find(a, q->from, m->txn);
 	struct resolution found;
 	enum err err;
 
 	if (!t) {
-		verdict(a, from, id, 503, S("5.5.1"), S("Need MAIL command first"), true);
+		verdict(a, q, 503, S("5.5.1"), S("Need MAIL command first"), true);
 		return;
 	}
 	/* RFC 5321 4.5.3.1.10 */
 	if (t->rcpts_accepted >= conf_u64(a->role->conf, CONF_smtpd_recipient_limit)) {
-		verdict(a, from, id, 452, S("4.5.3"), S("Too many recipients"), true);
+		verdict(a, q, 452, S("4.5.3"), S("Too many recipients"), true);
 		return;
 	}
 	err = directory_refresh(a->directory);
 	if (!err)
 		err = resolve(a->resolver, m->address, a->arena, &found);
 	if (err)
-		refuse_rcpt(a, from, id, m->address, err);
+		refuse_rcpt(a, q, m->address, err);
 	else if (found.by == RESOLVED_REMOTE && !t->may_relay)
-		verdict(a, from, id, 554, S("5.7.1"), S("Relay access denied"), true);
-	else if (chan_peer(from) != ROLE_QUEUE && all_are_full(a, &found))
+		verdict(a, q, 554, S("5.7.1"), S("Relay access denied"), true);
+	else if (chan_peer(q->from) != ROLE_QUEUE && all_are_full(a, &found))
 		/* RFC 5321 4.2.2, RFC 3463 3.3: temporary, since its owner can make room, and the
 		 * sender's queue tries for days and then tells. A report from our own queue is
 		 * small, and the last that is heard of a message: it goes in. */
-		verdict(a, from, id, 452, S("4.2.2"), S("The recipient's mailbox is full"), true);
+		verdict(a, q, 452, S("4.2.2"), S("The recipient's mailbox is full"), true);
 	else
-		accept_rcpt(a, t, id, m, &found);
+		accept_rcpt(a, t, q, m, &found);
+}
+
+void auth_rcpt(struct auth_role *a, struct chan *from, uint32_t id, const struct msg_auth_rcpt *m)
+{
+	rcpt(a, &(struct auth_question){ .from = from, .id = id, .txn = m->txn }, m);
 }
 
 /* ---- end of data ---- */

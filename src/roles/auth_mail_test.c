@@ -90,6 +90,53 @@ static void transactions(struct world *w)
 	       S("0:1:alice@example.test 0:0:x@far.test"));
 }
 
+#define MAIL_COMMIT(w, link, ...) \
+	str_from_c(mail_commit((w), (link), (struct msg_auth_mail){ __VA_ARGS__ }))
+
+/* One question with the end of data: the store hears the envelope, or why there is none. */
+static void at_once(struct world *w)
+{
+	uint64_t t = txn_of(w, FRONT0);
+
+	setup_accounts(w);
+	STR_EQ(MAIL_COMMIT(w, FRONT0, .txn = t, .sender = S("me@far.test"),
+			   .rcpt = S("team@example.test")),
+	       S("0:1:alice@example.test 0:0:x@far.test"));
+	STR_EQ(str_from_c(w->sender), S("me@far.test"));
+	tap_group("refusals");
+	STR_EQ(str_head(MAIL_COMMIT(w, FRONT0, .txn = t, .rcpt = S("no@example.test")), 10),
+	       S("550 5.1.1 "));
+	STR_EQ(str_head(MAIL_COMMIT(w, FRONT0, .txn = t, .rcpt = S("x@far.test")), 10),
+	       S("554 5.7.1 "));
+	STR_EQ(str_head(MAIL_COMMIT(w, FRONT0, .txn = t, .sender = S("no address"),
+				    .rcpt = S("alice@example.test")),
+			10),
+	       S("501 5.1.7 "));
+	STR_EQ(str_head(MAIL_COMMIT(w, FRONT0, .txn = t, .service = S("submission"),
+				    .rcpt = S("alice@example.test")),
+			10),
+	       S("530 5.7.0 "));
+	OK(mail_commit(w, FRONT0, (struct msg_auth_mail){ .txn = t })[0] == '5');
+	tap_group("another's transaction");
+	STR_EQ(MAIL_COMMIT(w, FRONT0, .txn = txn_of(w, FRONT1), .rcpt = S("alice@example.test")),
+	       S(""));
+	/* Nothing of them is left. */
+	EQ(MAIL(w, FRONT0, .txn = t, .sender = S("me@far.test")), 250);
+	tap_group("what holds, and until when");
+	EQ(rcpt(w, FRONT0, t, "alice@example.test"), 250);
+	OK(last_verdict.holds);
+	EQ(rcpt(w, FRONT0, t, "team@example.test"), 250);
+	OK(last_verdict.holds);
+	w->grants_ended[FRONT0] = 0;
+	EQ(run_command(w, S("user\0list"), ""), 0);
+	EQ(w->grants_ended[FRONT0], 0);
+	EQ(run_command(w, S("user\0remove\0bob@example.test"), ""), 0);
+	(void)rcpt(w, FRONT0, 0, "x");
+	EQ(w->grants_ended[FRONT0], 1);
+	STR_EQ(str_head(MAIL_COMMIT(w, FRONT0, .txn = t + 1, .rcpt = S("bob@example.test")), 10),
+	       S("550 5.1.1 "));
+}
+
 /* A front that was broken into. */
 static void lies(struct world *w)
 {
@@ -369,6 +416,7 @@ static void failing(struct world *w)
 int main(void)
 {
 	world_run("transactions", "postmaster =\n", transactions);
+	world_run("at once", "", at_once);
 	world_run("lies", "", lies);
 	world_run("relaying", "mynetworks = 127.0.0.0/8\n", relaying);
 	world_run("senders", "", senders);

@@ -80,6 +80,8 @@ struct auth_role {
 	struct lru conns, txns, tickets, opened, full;
 	bool all_have_scram, mechanisms_known; /* as the fronts were told */
 	uint64_t mechanisms_changes;	       /* the directory's, when it was found out */
+	uint64_t grants_changes;	       /* the same, when fronts were told */
+	bool grants_untold;		       /* not all of them */
 	size_t rcpt_bytes;
 	struct auth_jobs jobs;
 	uint32_t epochs[ROLE_COUNT][AUTH_INDEX_MAX];
@@ -119,6 +121,9 @@ void auth_sessions_drop(struct auth_role *a);
 
 /* ---- auth_mail.c ---- */
 
+/* Fronts forget which recipients were granted: at once, or if the directory has changed. */
+void auth_grants_end(struct auth_role *a);
+void auth_grants_check(struct auth_role *a);
 void auth_mail(struct auth_role *a, struct chan *from, uint32_t id, const struct msg_auth_mail *m);
 void auth_rcpt(struct auth_role *a, struct chan *from, uint32_t id, const struct msg_auth_rcpt *m);
 void auth_commit(struct auth_role *a, struct chan *from, const struct msg_auth_commit *m);

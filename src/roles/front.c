@@ -267,12 +267,15 @@ static void on_login_refused(void *arg, const struct addr *client, str user, str
 static enum err front_init(struct role *r)
 {
 	struct front *f = calloc(1, sizeof(*f));
+	enum err err;
 
 	if (!f)
 		return ERR_NO_MEMORY;
 	r->state = f;
 	f->role = r;
 	smtp_server_init(&f->smtp, r->loop, &r->log, &r->msgids, r->conf);
+	if ((err = smtp_known_new(SMTP_KNOWN_MAX, &f->smtp.known)))
+		return err;
 	f->smtp.hooks = (struct smtp_hooks){
 		.trace = on_trace, .may_send = on_message, .ended = on_smtp_ended, .arg = f
 	};
@@ -364,6 +367,8 @@ static void front_message(struct role *r, struct chan *from, struct msg *m)
 
 	if (m->type == MSG_keys_changed)
 		tls_server_reload(f->tls);
+	else if (m->type == MSG_auth_changed)
+		smtp_known_clear(f->smtp.known);
 	else if (m->type == MSG_auth_mechanisms)
 		f->smtp.offers_scram = f->imap.offers_scram = m->u.auth_mechanisms.scram;
 	else

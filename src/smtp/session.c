@@ -424,4 +424,6 @@ void smtp_server_cancel(struct smtp_server *server)
 void smtp_server_auth_lost(struct smtp_server *server)
 {
 	server->auth_lives++;
+	if (server->known)
+		smtp_known_clear(server->known);
 }

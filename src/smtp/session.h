@@ -23,6 +23,7 @@
 #include "net/conn.h"
 #include "net/tls.h"
 
+#include "smtp/known.h"
 #include "smtp/message.h"
 
 enum smtp_service {
@@ -48,6 +49,7 @@ enum {
 	SMTP_JUNK_LIMIT = 100, /* commands that lead to no mail; more count as errors (Postfix) */
 	SMTP_TRANSACTION_MEMORY = 2 * 1024 * 1024, /* recipients of one transaction */
 	SMTP_COMMAND_MEMORY = 512 * 1024,
+	SMTP_KNOWN_MAX = 8192, /* recipients whose grant is remembered */
 };
 
 struct smtp_session;
@@ -71,7 +73,8 @@ struct smtp_server {
 	struct chan *auth, *store;
 	struct chan **filters;
 	unsigned filter_count;
-	struct tls_context *tls; /* NULL: none */
+	struct tls_context *tls;  /* NULL: none */
+	struct smtp_known *known; /* NULL: every recipient is asked for */
 	struct smtp_hooks hooks;
 	bool offers_scram; /* auth says that every account has SCRAM keys */
 	bool is_busy;	   /* many connections: shorter timeouts */

@@ -10,6 +10,10 @@
  * question for both, which halves what a message costs there. Whatever else it says of the sender
  * (that it has no room, say) is the answer to RCPT. With a login, MAIL is the question of whose
  * address it is, and waits for the answer.
+ *
+ * A recipient that auth granted to everybody before, and has not taken back, is granted at once:
+ * the question then goes with the end of the data (session_commit.c), and a refusal after all is
+ * the answer to that. A second recipient is asked for, and the first before it.
  */
 #include "smtp/session_priv.h"
 
@@ -291,6 +295,36 @@ static void rcpt_refused(struct smtp_session *s, str address, struct smtp_answer
 	smtp_answer(s, a);
 }
 
+/* The first recipient, if it is one that needs no question now. */
+static bool postpone(struct smtp_session *s, const struct smtp_command *c, str address)
+{
+	struct smtp_transaction *t = s->txn;
+	str orcpt;
+
+	if (!s->server->known || s->is_authenticated || t->is_begun || t->count > 0 ||
+	    !smtp_known_has(s->server->known, address))
+		return false;
+	orcpt = arena_str(t->arena, c->rcpt.orcpt);
+	if (!orcpt.p)
+		return false;
+	t->mail.rcpt = address;
+	t->mail.notify = (uint8_t)c->rcpt.notify;
+	t->mail.orcpt = orcpt;
+	return t->is_postponed = true;
+}
+
+/* Asks now after all. A refusal makes the transaction void: its client was told otherwise. */
+static enum err ask_postponed(struct smtp_session *s)
+{
+	struct smtp_transaction *t = s->txn;
+	struct msg_auth_verdict v = { 0 };
+	enum err err = ask_mail(s, &t->mail, &v);
+
+	t->is_postponed = err == ERR_BUSY;
+	t->is_begun = !t->is_postponed;
+	return err || v.code == 250 ? err : ERR_STALE;
+}
+
 /* The first recipient goes with MAIL, if that was not asked yet. A refused sender leaves the
  * transaction as it was: the next recipient asks again. */
 static enum err ask_rcpt(struct smtp_session *s, const struct smtp_command *c, str address,
@@ -300,6 +334,8 @@ static enum err ask_rcpt(struct smtp_session *s, const struct smtp_command *c, s
 	struct msg_auth_mail mail = t->mail;
 	enum err err;
 
+	if (t->is_postponed && (err = ask_postponed(s)))
+		return err;
 	if (t->is_begun) {
 		v->begun = true;
 		return CALL(s->server->auth, auth_rcpt, auth_verdict, v, s->work,
@@ -320,7 +356,7 @@ void smtp_do_rcpt(struct smtp_session *s, const struct smtp_command *c)
 	struct msg_auth_verdict v = { 0 };
 	struct smtp_accepted *r;
 	struct smtp_answer a;
-	enum err err;
+	enum err err = ERR_OK;
 
 	/* RFC 5321 4.5.3.1.10: 452; the client sends the rest in another transaction. */
 	if (t->count >= conf_u64(s->server->conf, CONF_smtpd_recipient_limit)) {
@@ -334,10 +370,13 @@ void smtp_do_rcpt(struct smtp_session *s, const struct smtp_command *c)
 		smtp_refuse(s, 452, "4.3.1", "Too many recipients");
 		return;
 	}
-	err = ask_rcpt(s, c, r->address, &v);
+	if (postpone(s, c, r->address))
+		v = (struct msg_auth_verdict){ .code = 250, .status = S("2.1.5"), .text = S("Ok") };
+	else
+		err = ask_rcpt(s, c, r->address, &v);
 	/* A new auth has never heard of the transaction, and says so; that is no fault of the
 	 * recipient. */
-	if (!err && !smtp_is_known_to_auth(s))
+	if (!err && !t->is_postponed && !smtp_is_known_to_auth(s))
 		err = ERR_CLOSED;
 	/* Nobody knows what auth made of it: were the recipient among its own, they would get the
 	 * message though the client was told to try again, and LMTP's answers would be the wrong
@@ -351,6 +390,8 @@ void smtp_do_rcpt(struct smtp_session *s, const struct smtp_command *c)
 			sender_refused(s, r->address, a);
 		return;
 	}
+	if (v.holds && s->server->known && !s->is_authenticated)
+		smtp_known_add(s->server->known, r->address);
 	if (t->last)
 		t->last->next = r;
 	else

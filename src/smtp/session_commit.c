@@ -2,7 +2,7 @@
  * client learns what came of it.
  *
  *	front --filter_check--> filter --txn_verdict--> store
- *	front --auth_commit---> auth ---txn_envelope--> store
+ *	front --auth_commit---> auth ---txn_envelope--> store	(auth_mail, if RCPT was not asked)
  *	front --txn_body------> store --txn_reply-----> front
  *
  * Three parties say three things to the store under one number, so that this process, which speaks
@@ -102,6 +102,27 @@ static enum err send_filter(struct smtp_session *s)
 		    .inline_body = smtp_message_inline(&t->message), .body = MAX(t->message.fd, 0));
 }
 
+/* auth has lost what it was told. */
+static bool is_void(const struct smtp_session *s)
+{
+	return !s->txn->is_postponed && !smtp_is_known_to_auth(s);
+}
+
+/* The recipients are final: auth tells the store. */
+static enum err send_commit(struct smtp_session *s)
+{
+	struct smtp_transaction *t = s->txn;
+	struct chan *auth = s->server->auth;
+
+	if (is_void(s))
+		return ERR_CLOSED;
+	if (!t->is_postponed)
+		return SEND(auth, auth_commit, .txn = t->id);
+	t->mail.commit = true;
+	t->mail.socket = 0; /* nothing is relayed */
+	return chan_send(auth, MSG_auth_mail, 0, &t->mail);
+}
+
 /* *asked: the store may have the message, or get it. */
 static enum err hand_over(struct smtp_session *s, struct msg_txn_reply *reply, bool *asked)
 {
@@ -110,12 +131,11 @@ static enum err hand_over(struct smtp_session *s, struct msg_txn_reply *reply, b
 	enum err err;
 
 	*asked = false;
-	if (!smtp_is_known_to_auth(s))
+	if (is_void(s))
 		return ERR_CLOSED;
 	if ((err = send_filter(s)) ||
-	    (err = chan_wait_room(server->store, smtp_deadline(s, SMTP_AUTH_SECONDS))))
-		return err;
-	if ((err = SEND(server->auth, auth_commit, .txn = t->id)))
+	    (err = chan_wait_room(server->store, smtp_deadline(s, SMTP_AUTH_SECONDS))) ||
+	    (err = send_commit(s)))
 		return err;
 	*asked = true;
 	return CALL(server->store, txn_body, txn_reply, reply, s->work,

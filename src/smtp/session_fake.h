@@ -24,6 +24,7 @@ struct world {
 	struct chan *filters[1];
 	struct conn *client;
 	void (*story)(struct world *w);
+	bool known_is_gone; /* auth refuses what begins with "known" */
 
 	/* What they were told. */
 	unsigned mails, rcpts, commits, resets, bodies, cancels, checks, conn_ends;
@@ -72,10 +73,10 @@ static void fake_sasl(struct world *w, struct chan *c, uint32_t id)
 }
 
 /* Addresses that begin with "bad" do not exist, with "later" cannot be looked up, with "lost" get
- * no answer. */
+ * no answer; one that begins with "known" is granted to everybody. */
 static void fake_rcpt(struct world *w, struct chan *c, uint32_t id, str address)
 {
-	if (str_starts(address, S("bad")))
+	if (w->known_is_gone ? str_starts(address, S("known")) : str_starts(address, S("bad")))
 		fake_verdict(c, id, 550, "5.1.1", "No such user");
 	else if (str_starts(address, S("later")))
 		fake_verdict(c, id, 451, "4.3.0", "Lookup failed");
@@ -84,7 +85,8 @@ static void fake_rcpt(struct world *w, struct chan *c, uint32_t id, str address)
 	else {
 		w->rcpts++;
 		fake_copy(w->rcpt, sizeof(w->rcpt), address);
-		fake_verdict(c, id, 250, "2.1.5", "Ok");
+		OK(!REPLY(c, id, auth_verdict, .code = 250, .status = S("2.1.5"), .text = S("Ok"),
+			  .begun = true, .holds = str_starts(address, S("known"))));
 	}
 }
 
@@ -104,7 +106,11 @@ static void fake_auth_message(struct world *w, struct chan *c, struct msg *m)
 			return;
 		}
 		w->mails++;
-		if (mail->rcpt.n)
+		if (mail->commit) {
+			w->commits++;
+			w->rcpts++;
+			fake_copy(w->rcpt, sizeof(w->rcpt), mail->rcpt);
+		} else if (mail->rcpt.n)
 			fake_rcpt(w, c, m->id, mail->rcpt);
 		else
 			fake_verdict(c, m->id, 250, "2.1.0", "Ok");

@@ -29,8 +29,9 @@ struct smtp_transaction {
 	bool is_utf8;
 	bool is_begun;		   /* auth was asked about it, and may have it */
 	struct msg_auth_mail mail; /* the question; its slices are the transaction's */
-	unsigned refused;	   /* RCPTs that were */
-	unsigned count;		   /* RCPTs that were accepted */
+	bool is_postponed; /* with its recipient, which was granted; asked with the end of data */
+	unsigned refused;  /* RCPTs that were */
+	unsigned count;	   /* RCPTs that were accepted */
 	struct smtp_accepted *first, *last;
 	/* DATA or BDAT has begun. */
 	bool has_message;

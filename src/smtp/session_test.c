@@ -438,6 +438,73 @@ static void story_recipients(struct world *w)
 	EQ(world_ask(w, "RCPT TO:<\xc3\xa9@y.example>\r\n"), 553);
 }
 
+/* A recipient that was granted to everybody is not asked for, but with the end of the data. */
+static void story_known(struct world *w)
+{
+	EQ(smtp_known_new(10, &w->server.known), ERR_OK);
+	hello(w, SMTP_SERVICE_SMTP);
+	for (unsigned i = 1; i <= 3; i++) {
+		EQ(world_ask(w, "MAIL FROM:<a@b.example> ENVID=e\r\n"), 250);
+		EQ(world_ask(w, "RCPT TO:<known@y.example> NOTIFY=NEVER ORCPT=rfc822;o\r\n"), 250);
+		EQ(w->mails, i == 1 ? 1 : i - 1);
+		EQ(world_ask(w, "DATA\r\n"), 354);
+		EQ(world_ask(w, "a: b\r\n\r\n.\r\n"), 250);
+		EQ(w->mails, i);
+		EQ(w->commits, i);
+		EQ(w->bodies, i);
+		STR_EQ(str_from_c(w->rcpt), S("known@y.example"));
+		STR_EQ(str_from_c(w->envid), S("e"));
+	}
+	EQ(world_ask(w, "MAIL FROM:<a@b.example>\r\n"), 250);
+	EQ(world_ask(w, "RCPT TO:<known@y.example>\r\n"), 250);
+	EQ(world_ask(w, "RSET\r\n"), 250);
+	EQ(w->resets, 0);
+	EQ(w->mails, 3);
+	/* With a second recipient the first is asked for too. */
+	EQ(world_ask(w, "MAIL FROM:<a@b.example>\r\n"), 250);
+	EQ(world_ask(w, "RCPT TO:<known@y.example>\r\n"), 250);
+	EQ(world_ask(w, "RCPT TO:<x@y.example>\r\n"), 250);
+	EQ(w->mails, 4);
+	EQ(w->rcpts, 5);
+	EQ(world_ask(w, "RCPT TO:<known@y.example>\r\n"), 250);
+	EQ(w->rcpts, 6);
+	EQ(world_ask(w, "DATA\r\n"), 354);
+	EQ(world_ask(w, "a: b\r\n\r\n.\r\n"), 250);
+	EQ(w->commits, 4);
+	/* auth may be replaced meanwhile: it has not heard of it. */
+	EQ(world_ask(w, "MAIL FROM:<a@b.example>\r\n"), 250);
+	EQ(world_ask(w, "RCPT TO:<known@y.example>\r\n"), 250);
+	smtp_server_auth_lost(&w->server);
+	EQ(world_ask(w, "DATA\r\n"), 354);
+	EQ(world_ask(w, "a: b\r\n\r\n.\r\n"), 250);
+	EQ(w->commits, 5);
+	/* The new one is asked. */
+	EQ(world_ask(w, "MAIL FROM:<a@b.example>\r\n"), 250);
+	EQ(world_ask(w, "RCPT TO:<known@y.example>\r\n"), 250);
+	EQ(w->mails, 6);
+	EQ(world_ask(w, "RSET\r\n"), 250);
+	smtp_known_free(w->server.known);
+	w->server.known = NULL;
+}
+
+/* It is granted no more, and this process has not heard of that: nobody gets anything. */
+static void story_known_is_gone(struct world *w)
+{
+	EQ(smtp_known_new(10, &w->server.known), ERR_OK);
+	smtp_known_add(w->server.known, S("known@y.example"));
+	w->known_is_gone = true;
+	hello(w, SMTP_SERVICE_LMTP);
+	EQ(world_ask(w, "MAIL FROM:<a@b.example>\r\n"), 250);
+	EQ(world_ask(w, "RCPT TO:<known@y.example>\r\n"), 250);
+	EQ(world_ask(w, "RCPT TO:<x@y.example>\r\n"), 451);
+	EQ(world_ask(w, "DATA\r\n"), 354);
+	EQ(world_ask(w, "a: b\r\n\r\n.\r\n"), 451);
+	EQ(w->bodies, 0);
+	EQ(w->commits, 0);
+	smtp_known_free(w->server.known);
+	w->server.known = NULL;
+}
+
 /* auth was replaced in the middle of a transaction: a temporary error for it, and the next one is
  * fine. */
 static void story_auth_restarts(struct world *w)
@@ -562,6 +629,8 @@ int main(void)
 	world_run("lines", CONF, story_lines);
 	world_run("recipients", CONF "smtpd_recipient_limit = 2\n", story_recipients);
 	world_run("hops", CONF, story_hops);
+	world_run("a recipient that is known", CONF, story_known);
+	world_run("one that is known no more", CONF, story_known_is_gone);
 	world_run("auth restarts", CONF, story_auth_restarts);
 	world_run("a recipient without an answer", CONF, story_rcpt_unanswered);
 	world_run("stop", CONF, story_stop);

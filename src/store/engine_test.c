@@ -258,6 +258,34 @@ static void queued_body(struct bench *b, uint64_t id, uint64_t token)
 	body_cipher_free(c);
 }
 
+/* What RCPT had been promised holds no more: auth's words are the reply, whatever comes first. */
+static void test_refused_by_auth(void)
+{
+	static const char *const before[] = { "", "v", "b", "vb" };
+	static const char *const after[] = { "vb", "b", "v", "" };
+	struct msg_txn_envelope refusal = { .code = 550, .status = S("5.1.1"), .text = S("gone") };
+	struct bench b;
+
+	tap_group("refused by auth");
+	bench_make(&b);
+	for (size_t i = 0; i < ARRAY_LEN(before); i++) {
+		refusal.txn = i + 1;
+		EQ(deliver(&b, before[i], i + 1, S("x"), NULL, 1), 0);
+		EQ(store_txn_envelope(b.store, &refusal), ERR_OK);
+		if (i < 2)
+			EQ(deliver(&b, after[i], i + 1, S("x"), NULL, 1), 550);
+		EQ(b.code, 550);
+		EQ(strcmp(b.text, "gone"), 0);
+	}
+	refusal.code = 250;
+	refusal.txn = 9;
+	EQ(store_txn_envelope(b.store, &refusal), ERR_PROTOCOL);
+	EQ(deliver(&b, "vb", 9, S("x"), NULL, 1), 451);
+	EQ(deliver(&b, "evb", 30, S("x"), (uint64_t[]){ 5 }, 1), 250);
+	OK(rows_are(&b, 5, 1, 0, "1:0"));
+	bench_end(&b);
+}
+
 static void test_queue(void)
 {
 	struct rec_queue_record r, again;
@@ -569,6 +597,7 @@ int main(void)
 	test_messages();
 	test_mailboxes();
 	test_transactions();
+	test_refused_by_auth();
 	test_queue();
 	test_success_notices();
 	test_large_bodies();

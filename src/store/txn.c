@@ -182,6 +182,10 @@ static void txn_try(struct store *s, struct txn *t)
 		txn_fail(s, t, t->failed);
 		return;
 	}
+	if (t->refusal.code && t->has_body) {
+		txn_refuse(s, t, t->refusal.code, t->refusal.status, t->refusal.text);
+		return;
+	}
 	if (t->has_verdict && t->code != 250 && t->has_body) {
 		txn_refuse(s, t, t->code, t->status, t->reply_text);
 		return;
@@ -222,6 +226,24 @@ static enum err part_result(struct store *s, struct txn *t, enum err err)
 	return err;
 }
 
+/* RCPT was answered from what auth had said before, and that holds no more. */
+static enum err refused_by_auth(struct txn *t, const struct msg_txn_envelope *in)
+{
+	if (in->code < 400 || in->code > 599)
+		return ERR_PROTOCOL;
+	t->text = malloc(in->status.n + in->text.n + 1);
+	if (!t->text)
+		return ERR_NO_MEMORY;
+	if (in->status.n)
+		memcpy(t->text, in->status.p, in->status.n);
+	if (in->text.n)
+		memcpy(t->text + in->status.n, in->text.p, in->text.n);
+	t->refusal.code = in->code;
+	t->refusal.status = str_of(t->text, in->status.n);
+	t->refusal.text = str_of(t->text + in->status.n, in->text.n);
+	return ERR_OK;
+}
+
 enum err store_txn_envelope(struct store *s, const struct msg_txn_envelope *in)
 {
 	struct txn *t;
@@ -232,6 +254,9 @@ enum err store_txn_envelope(struct store *s, const struct msg_txn_envelope *in)
 		return err;
 	if (t->has_envelope)
 		return part_result(s, t, ERR_PROTOCOL);
+	t->has_envelope = true;
+	if (in->code)
+		return part_result(s, t, refused_by_auth(t, in));
 	t->text = malloc(in->sender.n + in->envid.n + 1);
 	if (!t->text)
 		return part_result(s, t, ERR_NO_MEMORY);
@@ -247,7 +272,6 @@ enum err store_txn_envelope(struct store *s, const struct msg_txn_envelope *in)
 	t->ret = in->ret;
 	t->expected = in->count;
 	buf_add(&t->ends, in->ends);
-	t->has_envelope = true;
 	err = in->count == 0 || buf_failed(&t->ends) ? ERR_PROTOCOL : rcpts_add(t, in->rcpts);
 	return part_result(s, t, err);
 }

@@ -19,8 +19,12 @@ struct txn {
 	size_t bytes;
 	bool has_envelope, has_body, has_verdict;
 	enum err failed; /* a part was wrong: told when there is somebody to tell */
-	/* From auth. */
-	char *text; /* sender, envid */
+	/* From auth: the envelope, or a refusal. */
+	struct {
+		uint16_t code; /* 0: none */
+		str status, text;
+	} refusal;
+	char *text; /* sender, envid; or the refusal's words */
 	str sender, envid;
 	uint64_t submitter;
 	bool is_smtputf8;
