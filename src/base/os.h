@@ -98,22 +98,24 @@ int os_dup(int fd); /* -1 when it cannot */
 enum { OS_FD_PATH_SIZE = 32 };
 void os_fd_path(int fd, char path[OS_FD_PATH_SIZE]);
 
-/* A helper that waits in fdatasync so that its process does not: start one sync, and os_sync_fd
+/* A helper that waits in fdatasync so that its process does not: start one sync, and os_syncer_fd
  * becomes readable when it is done. One at a time. */
 struct os_syncer;
 MUST_USE enum err os_syncer_new(struct os_syncer **out);
 void os_syncer_free(struct os_syncer *s); /* waits for the one under way */
 int os_syncer_fd(const struct os_syncer *s);
 void os_sync_start(struct os_syncer *s, int fd);
-/* ERR_AGAIN while it is under way; otherwise the result of the fdatasync. */
+void os_sync_start_folder(struct os_syncer *s, int fd); /* the names in it: fsync */
+/* ERR_AGAIN while it is under way; otherwise the result of the sync. */
 MUST_USE enum err os_sync_result(struct os_syncer *s);
 
 /* Sockets. */
 enum os_listen_flags { OS_LISTEN_REUSEPORT = 1, OS_LISTEN_V6ONLY = 2 };
 MUST_USE enum err os_listen(const struct addr *at, unsigned flags,
 			    int *fd); /* ERR_BUSY: port in use */
-/* SOCK_SEQPACKET below a path: the control socket. Connecting waits; ERR_NOT_FOUND: nobody listens.
- */
+/* SOCK_SEQPACKET below a path: the control socket. Connecting and sending wait for
+ * OS_CONTROL_SECONDS (ERR_TIMEOUT, ERR_AGAIN); ERR_NOT_FOUND: nobody listens. */
+enum { OS_CONTROL_SECONDS = 60 };
 MUST_USE enum err os_listen_datagrams(const char *path, int *fd);
 MUST_USE enum err os_connect_datagrams(const char *path, int *fd);
 MUST_USE enum err os_accept(int listener, struct addr *peer, int *fd);
@@ -201,6 +203,8 @@ _Noreturn void os_exit(int status);
 int os_pid(void);
 uint32_t os_uid(void);
 unsigned os_cores(void);
+/* The folder this process is in, NUL-terminated. ERR_TOO_LONG, or ERR_NOT_FOUND when it is gone. */
+MUST_USE enum err os_folder(char *out, size_t size);
 MUST_USE enum err os_user_find(const char *name, uint32_t *uid, uint32_t *gid); /* ERR_NOT_FOUND */
 MUST_USE enum err os_chown(int dir, const char *name, uint32_t uid, uint32_t gid);
 MUST_USE enum err os_chmod(int dir, const char *name, unsigned mode);

@@ -197,6 +197,11 @@ uint32_t os_uid(void)
 	return getuid();
 }
 
+enum err os_folder(char *out, size_t size)
+{
+	return getcwd(out, size) ? ERR_OK : errno == ERANGE ? ERR_TOO_LONG : err_from_errno(errno);
+}
+
 unsigned os_cores(void)
 {
 	cpu_set_t set;

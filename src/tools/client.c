@@ -5,6 +5,11 @@
  * names to admin say who may command. What comes back is decoded as from any role: by length and
  * permission, not by trust. An acknowledgement of what was received travels in the next request
  * (base/chan.h); one answer is at most one message, so the window is never used up.
+ *
+ * An admin that is killed takes the commands with it that it had accepted; those that wait in the
+ * socket's queue, which is the supervisor's, are the next one's. So a question whose connection
+ * ends is asked again, and what changes something is not: it may have been done. Nobody waits for
+ * ever, and who waits long is told.
  */
 #include "tools/tool.h"
 
@@ -13,12 +18,22 @@
 
 #include <stdlib.h>
 
-enum { CALL_ID = 1, INPUT_PIECE = 24 * 1024 };
+enum {
+	CALL_ID = 1,
+	INPUT_PIECE = 24 * 1024,
+	ASKED_MAX = 3, /* times, when the connection ends without an answer */
+	TELL_MS = 5000,
+	/* A command may take a minute between two answers (roles/admin_priv.h), and an admin that
+	 * ended often comes back after half a minute. */
+	PATIENCE_MS = 120000,
+};
 
 struct client {
 	int fd;
 	uint32_t received; /* since the last request */
 	char *datagram;	   /* MSG_MAX bytes */
+	bool has_told;	   /* that it takes long */
+	bool has_printed;
 };
 
 static enum err client_open(struct tool *t, struct client *c)
@@ -51,6 +66,19 @@ static enum err client_send(struct client *c, const struct msg_command *m)
 	return err;
 }
 
+static enum err client_wait(struct client *c)
+{
+	enum err err = os_wait_readable(c->fd, TELL_MS);
+
+	if (err != ERR_TIMEOUT)
+		return err;
+	if (!c->has_told)
+		tool_complain("no answer yet from role admin; waiting for %d s more",
+			      (PATIENCE_MS - TELL_MS) / 1000);
+	c->has_told = true;
+	return os_wait_readable(c->fd, PATIENCE_MS - TELL_MS);
+}
+
 /* The next answer to our request; acknowledgements alone are passed over. */
 static enum err client_receive(struct client *c, struct msg *m)
 {
@@ -60,7 +88,8 @@ static enum err client_receive(struct client *c, struct msg *m)
 	enum err err;
 
 	do {
-		if ((err = os_recv_fds(c->fd, c->datagram, MSG_MAX, &n, fds, &nfds)))
+		if ((err = client_wait(c)) ||
+		    (err = os_recv_fds(c->fd, c->datagram, MSG_MAX, &n, fds, &nfds)))
 			return err;
 		for (unsigned i = 0; i < nfds; i++)
 			os_close(fds[i]);
@@ -97,6 +126,7 @@ static enum err client_run(struct client *c, str args, str input, int *status)
 		if (m.type != MSG_command_output)
 			return ERR_PROTOCOL;
 		tool_print(m.u.command_output.out);
+		c->has_printed = true;
 		if (m.u.command_output.err.n > 0)
 			tool_complain("%.*s", STR_ARGS(str_trim(m.u.command_output.err)));
 		*status = m.u.command_output.exit;
@@ -119,6 +149,31 @@ static str next_piece(str *rest)
 	return piece;
 }
 
+/* What only asks may be asked twice. */
+static bool is_question(const str *args, size_t n)
+{
+	return str_eq(args[0], S("status")) || str_eq(args[0], S("roles")) ||
+	       str_eq(args[0], S("trace")) ||
+	       (n > 1 && (str_eq(args[1], S("list")) || str_eq(args[1], S("show"))));
+}
+
+/* Once, and again while the connection ends without an answer and `again` allows it. */
+static enum err client_ask(struct tool *t, struct client *c, str args, str input, bool again,
+			   int *status)
+{
+	enum err err = client_run(c, args, input, status);
+
+	for (unsigned asked = 1;
+	     again && !c->has_printed && asked < ASKED_MAX && (err == ERR_CLOSED || err == ERR_EOF);
+	     asked++) {
+		os_close(c->fd);
+		c->fd = -1;
+		if (!(err = client_open(t, c)))
+			err = client_run(c, args, input, status);
+	}
+	return err;
+}
+
 enum err tool_send(struct tool *t, const str *args, size_t n, str input, int *status)
 {
 	struct client c = { .fd = -1 };
@@ -137,7 +192,8 @@ enum err tool_send(struct tool *t, const str *args, size_t n, str input, int *st
 		err = ERR_TOO_LONG;
 	do {
 		if (!err)
-			err = client_run(&c, buf_str(&joined), next_piece(&input), status);
+			err = client_ask(t, &c, buf_str(&joined), next_piece(&input),
+					 is_question(args, n), status);
 		worst = MAX(worst, *status);
 	} while (!err && input.n > 0);
 	*status = worst;

@@ -8,9 +8,27 @@
 
 #include "base/os.h"
 
+enum { PATH_MAX_BYTES = 4096 };
+
 #ifndef POSTHORN_CONFIG
 #define POSTHORN_CONFIG "/etc/posthorn/posthorn.conf"
 #endif
+
+/* What is named from where we are must be found from anywhere: the configuration says
+ * $config_directory, and a server stays. */
+static str absolute(struct tool *t, str path)
+{
+	char folder[PATH_MAX_BYTES];
+	enum err err;
+
+	if (!path.n || path.p[0] == '/')
+		return path;
+	if ((err = os_folder(folder, sizeof(folder)))) {
+		tool_complain("the folder we are in: %s", err_text(err));
+		return STR_EMPTY;
+	}
+	return arena_printf(t->arena, "%s/%.*s", folder, STR_ARGS(path));
+}
 
 /* Takes our options off the arguments. False when they are wrong, which was said. */
 static bool take_options(struct tool *t)
@@ -33,6 +51,9 @@ static bool take_options(struct tool *t)
 		if (str_eq(option, S("--dir")))
 			t->config_path =
 				arena_printf(t->arena, "%.*s/posthorn.conf", STR_ARGS(t->args[1]));
+		t->config_path = absolute(t, t->config_path);
+		if (!t->config_path.n)
+			return false;
 		t->args += 2;
 		t->n -= 2;
 	}

@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """`posthorn reload` and SIGHUP with connections open, each in the middle of something: a DATA, a chunk, an APPEND's literal, a
 transaction under TLS after AUTH, an IDLE, a connection that sleeps. Nothing is dropped and no role begins anew; new connections see
-the new settings and the new certificate; a configuration with a fault changes nothing. Then reloads under load, often.
+the new settings and the new certificate; a configuration with a fault changes nothing. The folder may be named from where one is.
+Then reloads under load, often.
 """
 import base64
 import os
@@ -16,7 +17,7 @@ import time
 TOP = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 sys.path.insert(0, os.path.join(TOP, "tests/lib"))
 import mailtools as mail  # noqa: E402
-from server import Server  # noqa: E402
+from server import Server, binary  # noqa: E402
 from tap import done, eq, note, ok  # noqa: E402
 
 RELOADS = int(os.environ.get("RELOADS", "10"))  # under load
@@ -258,9 +259,20 @@ def under_load(s):
        f"{RELOADS} reloads under load: {sum(count)} messages are there")
 
 
+def relative(s):
+    """The folder, named from the one above it, and from inside."""
+    above, name = os.path.split(s.folder)
+    for where, given in ((above, name), (above, f"./{name}/"), (s.folder, "."), ("/", s.folder)):
+        run = subprocess.run([binary(), "--dir", given, "status"], cwd=where, capture_output=True, text=True, check=False)
+        ok(run.returncode == 0 and "store" in run.stdout, f"--dir {given}: the server is found")
+    run = subprocess.run([binary(), "-c", "posthorn.conf", "config", "data_dir"], cwd=s.folder, capture_output=True, text=True, check=False)
+    ok(s.folder in run.stdout, "-c posthorn.conf: the settings are those of the folder")
+
+
 def main():
     with Server(config=["disable_plaintext_auth = no"]) as s:
         each_way(s)
+        relative(s)
         refused(s)
         under_load(s)
         if not ok(not s.crashes(), "nothing crashed"):
