@@ -34,16 +34,20 @@ static str ask_role(struct admin_command *c, enum role_kind kind, unsigned index
 	return m.out;
 }
 
+/* A member on a line, those of an object further in. */
 static void put_human(struct buf *out, str members)
 {
-	for (size_t i = 0; i < members.n; i++) {
-		char ch = members.p[i];
+	int depth = 1;
 
-		if (ch == ',' && i + 1 < members.n && members.p[i + 1] == '"')
-			buf_add(out, S("\n    "));
+	for (size_t i = 0; i < members.n; i++) {
+		char ch = members.p[i], next = i + 1 < members.n ? members.p[i + 1] : 0;
+
+		depth += ch == '{' ? 1 : ch == '}' ? -1 : 0;
+		if (ch == '{' || (ch == ',' && next == '"'))
+			buf_printf(out, "\n%*s", 4 * depth, "");
 		else if (ch == ':')
-			buf_add(out, S(" "));
-		else if (ch != '"')
+			buf_add(out, next == '{' ? S(":") : S(" "));
+		else if (ch != '"' && ch != '}')
 			buf_add_char(out, ch);
 	}
 }
