@@ -13,6 +13,7 @@ struct entry {
 
 struct smtp_known {
 	struct lru table;
+	uint64_t clears;
 };
 
 enum err smtp_known_new(size_t max, struct smtp_known **out)
@@ -39,6 +40,7 @@ static void drop(struct smtp_known *k, struct lru_node *n)
 
 void smtp_known_clear(struct smtp_known *k)
 {
+	k->clears++;
 	for (struct lru_node *n; (n = lru_oldest(&k->table, 0));)
 		drop(k, n);
 }
@@ -52,11 +54,16 @@ void smtp_known_free(struct smtp_known *k)
 	free(k);
 }
 
-void smtp_known_add(struct smtp_known *k, str address)
+uint64_t smtp_known_clears(const struct smtp_known *k)
+{
+	return k->clears;
+}
+
+void smtp_known_add(struct smtp_known *k, str address, uint64_t clears)
 {
 	struct entry *e;
 
-	if (smtp_known_has(k, address) || !(e = malloc(sizeof(*e) + address.n)))
+	if (clears != k->clears || smtp_known_has(k, address) || !(e = malloc(sizeof(*e) + address.n)))
 		return;
 	if (lru_is_full(&k->table))
 		drop(k, lru_oldest(&k->table, 0));

@@ -14,8 +14,10 @@ struct smtp_known;
 /* ERR_NO_MEMORY. `max`: addresses. */
 MUST_USE enum err smtp_known_new(size_t max, struct smtp_known **out);
 void smtp_known_free(struct smtp_known *k);
-/* Without memory it is not kept. */
-void smtp_known_add(struct smtp_known *k, str address);
+/* How often it was cleared. */
+uint64_t smtp_known_clears(const struct smtp_known *k);
+/* `clears`: when auth was asked; not kept when there was one since, nor without memory. */
+void smtp_known_add(struct smtp_known *k, str address, uint64_t clears);
 bool smtp_known_has(struct smtp_known *k, str address);
 void smtp_known_clear(struct smtp_known *k);
 

@@ -354,6 +354,8 @@ void smtp_do_rcpt(struct smtp_session *s, const struct smtp_command *c)
 {
 	struct smtp_transaction *t = s->txn;
 	struct msg_auth_verdict v = { 0 };
+	struct smtp_known *known = s->is_authenticated ? NULL : s->server->known;
+	uint64_t clears = known ? smtp_known_clears(known) : 0;
 	struct smtp_accepted *r;
 	struct smtp_answer a;
 	enum err err = ERR_OK;
@@ -390,8 +392,8 @@ void smtp_do_rcpt(struct smtp_session *s, const struct smtp_command *c)
 			sender_refused(s, r->address, a);
 		return;
 	}
-	if (v.holds && s->server->known && !s->is_authenticated)
-		smtp_known_add(s->server->known, r->address);
+	if (v.holds && known)
+		smtp_known_add(known, r->address, clears);
 	if (t->last)
 		t->last->next = r;
 	else

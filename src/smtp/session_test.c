@@ -491,7 +491,7 @@ static void story_known(struct world *w)
 static void story_known_is_gone(struct world *w)
 {
 	EQ(smtp_known_new(10, &w->server.known), ERR_OK);
-	smtp_known_add(w->server.known, S("known@y.example"));
+	smtp_known_add(w->server.known, S("known@y.example"), 0);
 	w->known_is_gone = true;
 	hello(w, SMTP_SERVICE_LMTP);
 	EQ(world_ask(w, "MAIL FROM:<a@b.example>\r\n"), 250);
