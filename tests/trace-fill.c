@@ -1,12 +1,21 @@
-/* trace-fill DIR MESSAGES: a history of so many messages, written by the trace's own writer, for tests/full/trace.t.
+/* trace-fill DIR MESSAGES: a history of so many messages, written by the trace's own writer, for
+ * tests/full/trace.t.
  *
- * Each message is taken and stored: two events, as one delivery to one mailbox has, from one of SENDERS addresses to one
- * of RECIPIENTS. Their times are evenly spread over the last day. Prints the first, middle and last id. */
+ * Each message is taken and stored: two events, as one delivery to one mailbox has, from one of
+ * SENDERS addresses to one of RECIPIENTS. Their times are evenly spread over the last day. Prints
+ * IDS ids, evenly spread, and the last. */
 #include "roles/trace_log.h"
 
 #include <stdio.h>
 
-enum { SENDERS = 50000, RECIPIENTS = 200, DAY_SECONDS = 86400, ACCEPTED = 6, STORED = 50 };
+enum {
+	IDS = 20,
+	SENDERS = 50000,
+	RECIPIENTS = 200,
+	DAY_SECONDS = 86400,
+	ACCEPTED = 6,
+	STORED = 50
+};
 
 static void add(struct trace_log *t, uint64_t number, uint64_t message, int64_t at_us)
 {
@@ -14,7 +23,8 @@ static void add(struct trace_log *t, uint64_t number, uint64_t message, int64_t 
 	struct msg_trace_event e = { .message = message, .at_us = at_us, .event = ACCEPTED };
 
 	snprintf(sender, sizeof(sender), "sender%u@example.org", (unsigned)(number % SENDERS));
-	snprintf(recipient, sizeof(recipient), "user%u@example.test", (unsigned)(number % RECIPIENTS));
+	snprintf(recipient, sizeof(recipient), "user%u@example.test",
+		 (unsigned)(number % RECIPIENTS));
 	e.sender = str_from_c(sender);
 	e.recipient = str_from_c(recipient);
 	e.text = S("10240 bytes from 192.0.2.1 (mail.example.org), ESMTPS, 250 2.0.0");
@@ -48,7 +58,7 @@ int main(int argc, char **argv)
 
 		id = msgid_next(&ids, at);
 		add(t, i, id, at);
-		if (i == 0 || i == count / 2 || i == count - 1)
+		if (i % (count / IDS + 1) == 0 || i == count - 1)
 			puts(msgid_text(id, text).p);
 	}
 	if (trace_log_flush(t))

@@ -394,6 +394,7 @@ struct os_syncer {
 	pthread_t thread;
 	int ask, tell;
 	int fd;
+	bool is_folder;
 	enum err result;
 	atomic_int state;
 };
@@ -416,7 +417,7 @@ static void *syncer_thread(void *arg)
 			panic("syncer: %d", errno);
 		if (atomic_load(&s->state) == SYNC_QUIT)
 			return NULL;
-		s->result = os_fdatasync(s->fd);
+		s->result = s->is_folder ? os_fsync(s->fd) : os_fdatasync(s->fd);
 		atomic_store(&s->state, SYNC_DONE);
 		eventfd_signal(s->tell);
 	}
@@ -465,12 +466,23 @@ int os_syncer_fd(const struct os_syncer *s)
 	return s->tell;
 }
 
-void os_sync_start(struct os_syncer *s, int fd)
+static void sync_start(struct os_syncer *s, int fd, bool is_folder)
 {
 	assert(atomic_load(&s->state) == SYNC_IDLE);
 	s->fd = fd;
+	s->is_folder = is_folder;
 	atomic_store(&s->state, SYNC_ASKED);
 	eventfd_signal(s->ask);
+}
+
+void os_sync_start(struct os_syncer *s, int fd)
+{
+	sync_start(s, fd, false);
+}
+
+void os_sync_start_folder(struct os_syncer *s, int fd)
+{
+	sync_start(s, fd, true);
 }
 
 enum err os_sync_result(struct os_syncer *s)

@@ -132,6 +132,7 @@ enum err os_listen_datagrams(const char *path, int *fd)
 enum err os_connect_datagrams(const char *path, int *fd)
 {
 	union sock_addr sa = { .un = { .sun_family = AF_UNIX } };
+	struct timeval patience = { .tv_sec = OS_CONTROL_SECONDS };
 	enum err err;
 
 	if (strlen(path) >= sizeof(sa.un.sun_path))
@@ -140,9 +141,12 @@ enum err os_connect_datagrams(const char *path, int *fd)
 	*fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
 	if (*fd < 0)
 		return err_from_errno(errno);
+	setsockopt(*fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof(patience));
 	if (connect(*fd, &sa.any, sizeof(sa.un)) == 0)
 		return ERR_OK;
-	err = errno == ECONNREFUSED ? ERR_NOT_FOUND : err_from_errno(errno);
+	err = errno == ECONNREFUSED ? ERR_NOT_FOUND
+	      : errno == EAGAIN	    ? ERR_TIMEOUT
+				    : err_from_errno(errno);
 	os_close(*fd);
 	*fd = -1;
 	return err;

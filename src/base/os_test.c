@@ -285,6 +285,9 @@ static void test_syncer(int dir)
 		EQ(os_wait_readable(os_syncer_fd(s), 0), ERR_TIMEOUT);
 	}
 	os_close(fd);
+	os_sync_start_folder(s, dir);
+	EQ(os_wait_readable(os_syncer_fd(s), 60000), ERR_OK);
+	EQ(os_sync_result(s), ERR_OK);
 	EQ(os_socketpair(false, no_file), ERR_OK);
 	os_sync_start(s, no_file[0]); /* what cannot be synced is an error, not a success */
 	EQ(os_wait_readable(os_syncer_fd(s), 60000), ERR_OK);

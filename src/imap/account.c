@@ -173,6 +173,22 @@ static int mailbox_cmp(const void *x, const void *y)
 	return (a->record.id > b->record.id) - (a->record.id < b->record.id);
 }
 
+/* Views of mailboxes that are gone, and go when nobody uses them any more. */
+static void views_check(struct imap_account *a)
+{
+	for (struct imap_view **at = &a->views, *v; (v = *at);) {
+		const struct imap_mailbox *m = imap_account_mailbox_by_id(a, v->mailbox);
+
+		v->is_deleted = !m || m->record.is_gone || m->record.uidvalidity != v->uidvalidity;
+		if (v->is_deleted && !v->first_selected && !v->busy) {
+			*at = v->next;
+			imap_view_free(v);
+		} else {
+			at = &v->next;
+		}
+	}
+}
+
 /* The new list takes the old one's place. */
 static enum err install_list(struct imap_account *a, const struct list_load *load)
 {
@@ -199,11 +215,7 @@ static enum err install_list(struct imap_account *a, const struct list_load *loa
 	if (a->mailbox_count > 1)
 		qsort(list, a->mailbox_count, sizeof(*list), mailbox_cmp);
 	a->list_is_known = true;
-	for (struct imap_view *v = a->views; v; v = v->next) {
-		const struct imap_mailbox *m = imap_account_mailbox_by_id(a, v->mailbox);
-
-		v->is_deleted = !m || m->record.is_gone || m->record.uidvalidity != v->uidvalidity;
-	}
+	views_check(a);
 	return ERR_OK;
 }
 
@@ -407,6 +419,7 @@ enum err imap_account_refresh(struct imap_account *a, struct imap_view *v)
 {
 	enum err err = ERR_OK;
 
+	v->busy++;
 	while (!err && !v->is_deleted && (!v->is_loaded || v->hint > v->modseq)) {
 		if (v->is_refreshing) {
 			err = waiters_wait(a->loop, &v->refreshed, imap_account_deadline(a));
@@ -419,6 +432,7 @@ enum err imap_account_refresh(struct imap_account *a, struct imap_view *v)
 		if (!err)
 			err = check_keywords(a, v);
 	}
+	v->busy--;
 	if (err == ERR_NOT_FOUND) {
 		v->is_deleted = true;
 		err = ERR_OK;

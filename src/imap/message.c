@@ -2,9 +2,10 @@
  *
  * Locations are fetched for a run of messages at once, because a client that reads one reads its
  * neighbours. The prefix (Return-Path, Delivered-To) is in the cold row and is asked for only where
- * the row's size says that there is one. A body that does not open may have been moved by the
- * store: the location is forgotten and asked for again, once. Then the message is damaged, which is
- * logged with its name and told to the client; what did not verify is never sent.
+ * the row's size says that there is one. A body that does not open, or whose segment is gone, may
+ * have been moved by the store: the location is forgotten and asked for again, once. Then the
+ * message is expunged or damaged; the latter is logged with its name and told to the client; what
+ * did not verify is never sent.
  */
 #include "imap/message.h"
 
@@ -224,7 +225,8 @@ enum err imap_message_read(struct imap_account *a, struct imap_view *v, uint32_t
 	enum err err = read_body(a, v, uid, from, n, out);
 	size_t index;
 
-	if ((err != ERR_DAMAGED && err != ERR_IO && err != ERR_EOF) || find(v, uid, &index))
+	if ((err != ERR_DAMAGED && err != ERR_IO && err != ERR_EOF && err != ERR_NOT_FOUND) ||
+	    find(v, uid, &index) || !v->located[index].is_known)
 		return err;
 	forget_location(a, v, index);
 	err = read_body(a, v, uid, from, n, out);

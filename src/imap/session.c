@@ -488,9 +488,14 @@ static enum err restore_selected(struct imap_session *s, const struct imap_parke
 		return err;
 	if (v->uidvalidity != p->uidvalidity)
 		return ERR_STALE;
-	if (v->modseq > p->modseq &&
-	    (err = imap_account_gone(s->account, v, p->modseq, p->uidnext, s->arena, &gone)))
+	v->busy++;
+	if (v->modseq > p->modseq)
+		err = imap_account_gone(s->account, v, p->modseq, p->uidnext, s->arena, &gone);
+	v->busy--;
+	if (err)
 		return err;
+	if (v->is_deleted)
+		return ERR_NOT_FOUND;
 	if ((err = imap_view_restore_gone(v, gone.ranges, gone.count, p->uidnext)))
 		return err;
 	err = imap_selected_resume(&s->selected, v, p->is_read_only, p->uidnext, p->modseq,

@@ -238,6 +238,53 @@ static void large_message(struct world *w)
 	free(text);
 }
 
+/* As many as segments are needed for, and away again. */
+static void rubbish_add(struct world *w)
+{
+	enum { MESSAGES = 45, SIZE = 200000 };
+	char *text = malloc(SIZE);
+
+	memset(text, 'x', SIZE);
+	for (unsigned i = 0; i < MESSAGES; i++) {
+		buf_clear(&w->got);
+		fake_write(w, 0, S("r APPEND Trash (\\Deleted) {200000+}\r\n"));
+		fake_write(w, 0, str_of(text, SIZE));
+		fake_write(w, 0, S("\r\n"));
+		OK(fake_read_until(w, 0, "r OK "));
+	}
+	free(text);
+	HAS(talk(w, 0, "s SELECT Trash"), "s OK ");
+	HAS(talk(w, 0, "t CLOSE"), "t OK ");
+}
+
+/* The store moves what a session has read already, and gives back the segments. */
+static void compacted(struct world *w)
+{
+	struct store_limits limits = { .percent = 90 };
+
+	tap_group("compacted");
+	fake_connect(w, 0);
+	append(w, 0, "INBOX", "", mail);
+	append(w, 0, "INBOX", "", mail);
+	HAS(talk(w, 0, "a SELECT INBOX"), "* 2 EXISTS");
+	HAS(talk(w, 0, "b FETCH 1:2 BODY.PEEK[TEXT]"), "* 2 FETCH (BODY[TEXT] {27}\n");
+	HAS(talk(w, 0, "c UNSELECT"), "c OK ");
+	rubbish_add(w);
+	store_set_limits(w->store, &limits);
+	EQ(store_checkpoint(w->store), ERR_OK);
+	EQ(store_compact(w->store), ERR_OK);
+	OK(store_compact_freed(w->store) > 0);
+	/* As if other segments had been read since. */
+	for (size_t i = 0; i < IMAP_SEGMENTS_MAX; i++) {
+		os_close(w->account->segments[i].fd);
+		w->account->segments[i].fd = -1;
+	}
+	HAS(talk(w, 0, "d SELECT INBOX"), "* 2 EXISTS");
+	HAS(talk(w, 0, "e FETCH 1:2 BODY.PEEK[TEXT]"), "e OK ");
+	HAS(buf_str(&w->got), "* 1 FETCH (BODY[TEXT] {27}\n");
+	HAS(buf_str(&w->got), "* 2 FETCH (BODY[TEXT] {27}\n");
+}
+
 static void two_connections(struct world *w)
 {
 	str got;
@@ -297,6 +344,25 @@ static void deleted_by_us(struct world *w)
 	LACKS(talk(w, 0, "c DELETE Gone"), "BYE");
 	HAS(buf_str(&w->got), "c OK ");
 	HAS(talk(w, 0, "d FETCH 1 FLAGS"), "d BAD No mailbox selected.");
+}
+
+/* What the account remembers of a mailbox goes with it. */
+static void deleted_often(struct world *w)
+{
+	unsigned views = 0;
+
+	tap_group("deleted often");
+	fake_connect(w, 0);
+	for (unsigned i = 0; i < 5; i++) {
+		HAS(talk(w, 0, "a CREATE Gone"), "a OK ");
+		HAS(talk(w, 0, "b SELECT Gone"), "b OK ");
+		HAS(talk(w, 0, "c UNSELECT"), "c OK ");
+		HAS(talk(w, 0, "d DELETE Gone"), "d OK ");
+		HAS(talk(w, 0, "e LIST \"\" *"), "e OK ");
+	}
+	for (const struct imap_view *v = w->account->views; v; v = v->next)
+		views++;
+	EQ(views, 0);
 }
 
 static void stored(void *arg, enum err err, const struct msg_st_commit_reply *reply)
@@ -516,8 +582,10 @@ int main(void)
 	fake_run(raw_append);
 	fake_run(multiappend);
 	fake_run(large_message);
+	fake_run(compacted);
 	fake_run(two_connections);
 	fake_run(deleted_by_us);
+	fake_run(deleted_often);
 	fake_run(came_and_went);
 	fake_run(copy_undone);
 	fake_run(late_hint);

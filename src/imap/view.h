@@ -63,7 +63,7 @@ struct imap_view {
 	uint64_t first_change;
 
 	struct imap_selected *first_selected;
-	unsigned busy; /* commands that hold indexes */
+	unsigned busy; /* who holds indexes, or the view, while it waits */
 	bool is_refreshing;
 	struct waiters refreshed;
 	struct imap_view *next;

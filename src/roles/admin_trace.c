@@ -1,7 +1,8 @@
-/* `posthorn trace ID|ADDRESS [--json]`: the history in plain words.
+/* `posthorn trace ID|ADDRESS [--limit N] [--json]`: the history in plain words.
  *
- * The sentences are base/trace.def's; %s, %r and %t in them are the event's sender, recipient and
- * text. */
+ * Of an address, the newest messages are told, each of them whole; how much more there is goes to
+ * standard error, so that the answer itself is the same for programs. The sentences are
+ * base/trace.def's; %s, %r and %t in them are the event's sender, recipient and text. */
 #include "roles/admin_priv.h"
 
 #include "base/trace.h"
@@ -9,7 +10,13 @@
 #include <stdio.h>
 #include <time.h>
 
-enum { EXPANDED_MAX = 100 };
+enum { LIMIT = 50 }; /* messages of an address, unless --limit says otherwise */
+
+struct question {
+	str what;
+	uint64_t limit;
+	bool json;
+};
 
 static const char *sentence_of(uint16_t event)
 {
@@ -114,106 +121,90 @@ static bool has_message(const struct trace_found *e, size_t from, size_t to, uin
 	return false;
 }
 
-/* Where the newest EXPANDED_MAX messages begin. */
-static size_t expanded_from(const struct trace_found *e, size_t n)
-{
-	size_t at = n, messages = 0;
-
-	while (at > 0) {
-		if (e[at - 1].message && !has_message(e, at, n, e[at - 1].message) &&
-		    messages++ == EXPANDED_MAX)
-			break;
-		at--;
-	}
-	return at;
-}
-
-/* The events at hand of the message that e[i] is of, those after it too. */
-static enum err print_at_hand(struct admin_command *c, const struct trace_found *e, size_t i,
-			      size_t n, struct arena *a, bool json)
-{
-	struct trace_found *same = arena_array(a, n - i, sizeof(*same));
-	size_t m = 0;
-
-	if (!same)
-		return ERR_NO_MEMORY;
-	for (size_t k = i; k < n; k++)
-		if (e[k].message == e[i].message)
-			same[m++] = e[k];
-	print_events(c, same, m, json);
-	return ERR_OK;
-}
-
 /* All of each message that concerns the address, the oldest message first; what has no message
- * stands where it happened. Each message is a search of half a millisecond among millions, so all
- * is told of the newest ones alone. */
-static enum err print_address(struct admin_command *c, str address, bool json, size_t *count)
+ * stands where it happened. */
+static enum err print_address(struct admin_command *c, const struct question *q, size_t *count)
 {
 	struct trace_found *e, *of_message;
 	struct arena *one =
 		arena_new(ADMIN_ARENA); /* of one message: all of them together would not fit */
-	size_t n = 0, m, from;
-	enum err err = one ? trace_log_find_address(c->admin->trace, address, c->arena, &e, &n)
+	size_t n = 0, m;
+	uint64_t older = 0;
+	enum err err = one ? trace_log_find_address(c->admin->trace, q->what, q->limit, c->arena,
+						    &e, &n, &older)
 			   : ERR_NO_MEMORY;
 
 	*count = n;
-	from = err ? 0 : expanded_from(e, n);
 	for (size_t i = 0; !err && i < n; i++) {
-		arena_reset(one);
 		if (!e[i].message) {
-			print_events(c, &e[i], 1, json);
+			print_events(c, &e[i], 1, q->json);
 			continue;
 		}
-		if (i < from && !has_message(e, from, n, e[i].message)) {
-			if (!has_message(e, 0, i, e[i].message))
-				err = print_at_hand(c, e, i, n, one, json);
+		if (has_message(e, 0, i, e[i].message))
 			continue;
-		}
-		if (i < from || has_message(e, from, i, e[i].message))
-			continue;
+		arena_reset(one);
 		if (!(err = trace_log_find_message(c->admin->trace, e[i].message, one, &of_message,
 						   &m)))
-			print_events(c, of_message, m, json);
+			print_events(c, of_message, m, q->json);
 	}
+	if (!err && older)
+		buf_printf(&c->err,
+			   "this is the newest of it: there are about %llu older events of %.*s "
+			   "(--limit N tells of more than %llu messages)\n",
+			   (unsigned long long)older, STR_ARGS(q->what),
+			   (unsigned long long)q->limit);
 	arena_free(one);
 	return err;
 }
 
+static bool question_parse(const struct admin_command *c, struct question *q)
+{
+	*q = (struct question){ .limit = LIMIT };
+	for (size_t i = 1; i < c->n; i++) {
+		if (str_eq(c->args[i], S("--json"))) {
+			q->json = true;
+		} else if (str_eq(c->args[i], S("--limit"))) {
+			if (++i == c->n || str_to_u64(c->args[i], TRACE_FOUND_MAX, &q->limit) ||
+			    q->limit == 0)
+				return false;
+		} else if (q->what.n || str_starts(c->args[i], S("--"))) {
+			return false;
+		} else {
+			q->what = c->args[i];
+		}
+	}
+	return q->what.n > 0;
+}
+
 void admin_trace(struct admin_command *c)
 {
+	struct question q;
 	struct trace_found *e;
-	bool json = false;
-	str what = STR_EMPTY;
 	uint64_t message;
 	size_t n = 0;
 	enum err err;
 
-	for (size_t i = 1; i < c->n; i++) {
-		if (str_eq(c->args[i], S("--json")))
-			json = true;
-		else
-			what = c->args[i];
-	}
-	if (!what.n) {
-		buf_add(&c->err, S("posthorn trace ID|ADDRESS [--json]\n"));
+	if (!question_parse(c, &q)) {
+		buf_printf(&c->err, "posthorn trace ID|ADDRESS [--limit 1..%d] [--json]\n",
+			   TRACE_FOUND_MAX);
 		c->exit = 2;
 		return;
 	}
 	/* What was said before the question may not have been looked at yet. */
 	if (fiber_sleep(c->admin->role->loop, MILLISECONDS(ADMIN_PACE_MS + 1)))
 		return;
-	if (msgid_parse(what, &message) == ERR_OK) {
+	if (msgid_parse(q.what, &message) == ERR_OK) {
 		err = trace_log_find_message(c->admin->trace, message, c->arena, &e, &n);
 		if (!err)
-			print_events(c, e, n, json);
+			print_events(c, e, n, q.json);
 	} else {
-		err = print_address(c, what, json, &n);
+		err = print_address(c, &q, &n);
 	}
 	if (err) {
 		buf_printf(&c->err, "the history cannot be read: %s\n", err_text(err));
 		c->exit = 1;
 	} else if (n == 0) {
-		buf_printf(&c->err, "nothing is known of %.*s\n", STR_ARGS(what));
+		buf_printf(&c->err, "nothing is known of %.*s\n", STR_ARGS(q.what));
 		c->exit = 1;
 	}
 }

@@ -447,9 +447,14 @@ void auth_sasl_continue(struct auth_role *a, struct chan *from, uint32_t id,
 	struct buf reply;
 	enum err err;
 
-	if (!c || !c->sasl || c->is_working || c->delay.position > 0) {
-		refuse_at_once(a, from, id, AUTH_SASL_FAILED,
-			       S("No authentication is in progress"));
+	/* It began with a process before this one. The password is not wrong. */
+	if (!c || !c->sasl) {
+		refuse_at_once(a, from, id, AUTH_SASL_TEMPORARY,
+			       S("The authentication was interrupted"));
+		return;
+	}
+	if (c->is_working || c->delay.position > 0) {
+		refuse_at_once(a, from, id, AUTH_SASL_FAILED, S("Not now"));
 		return;
 	}
 	c->caller = auth_caller(a, from, id);

@@ -58,7 +58,7 @@ static void exchanges(struct world *w)
 	tap_group("a step without an exchange, and one of another front");
 	EQ(CALL(front, auth_sasl_step, auth_sasl_reply, &r, w->arena, patience(w), .conn = 1),
 	   ERR_OK);
-	EQ(r.state, AUTH_SASL_FAILED);
+	EQ(r.state, AUTH_SASL_TEMPORARY);
 	EQ(CALL(front, auth_sasl, auth_sasl_reply, &r, w->arena, patience(w), .conn = 1,
 		.service = S("imap"), .client = S("192.0.2.1:5"), .mechanism = S("PLAIN")),
 	   ERR_OK);
@@ -66,7 +66,7 @@ static void exchanges(struct world *w)
 	EQ(CALL(w->links[FRONT1].there, auth_sasl_step, auth_sasl_reply, &r, w->arena, patience(w),
 		.conn = 1, .response = S("\0alice@example.test\0a")),
 	   ERR_OK);
-	EQ(r.state, AUTH_SASL_FAILED);
+	EQ(r.state, AUTH_SASL_TEMPORARY);
 	EQ(CALL(front, auth_sasl_step, auth_sasl_reply, &r, w->arena, patience(w), .conn = 1,
 		.response = S("\0alice@example.test\0a")),
 	   ERR_OK);
@@ -84,7 +84,7 @@ static void exchanges(struct world *w)
 	EQ(CALL(front, auth_sasl_step, auth_sasl_reply, &r, w->arena, patience(w), .conn = 3,
 		.response = S("x")),
 	   ERR_OK);
-	EQ(r.state, AUTH_SASL_FAILED);
+	EQ(r.state, AUTH_SASL_TEMPORARY);
 	EQ(w->auth->conns.count, 1);
 }
 

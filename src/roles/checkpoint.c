@@ -3,8 +3,9 @@
  * It brings the index up to the position that the store names, which is durable, and may take its
  * time. It is a process of its own so that the pages it copies, and the disk it
  * waits for, are not those of the event loop that answers `250`. If it dies, the store asks its
- * successor for the same again. Before its first run it reads the whole index and checks it; what
- * is wrong there is for the store to act on.
+ * successor for the same again. What the store removed is closed here, so that the freeing of
+ * blocks, too, does not hold up that loop. Before its first run it reads the whole index and checks
+ * it; what is wrong there is for the store to act on.
  *
  * Sandbox: files below the store's directory.
  */
@@ -124,6 +125,8 @@ static void checkpoint_message(struct role *r, struct chan *from, struct msg *m)
 	struct msg_cp_done done = { .position = 0 };
 	enum err err = ERR_DENIED;
 
+	if (m->type == MSG_cp_removed)
+		return; /* closed with the message */
 	if (m->type == MSG_cp_plan) {
 		err = plan(r, from, m->id, &m->u.cp_plan);
 	} else if (m->type == MSG_cp_step) {

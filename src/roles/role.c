@@ -3,7 +3,9 @@
  * The order on the control channel is: sup_config, then listeners, files and channels in any order,
  * then sup_start. After that channels may be replaced (a peer was restarted), the configuration
  * reloaded, the role stopped. When the control channel ends, the supervisor is gone and so are we.
- */
+ *
+ * A peer that works has its end of a channel before we are told to start, and may speak at once.
+ * What it says waits in the socket until then: a role hears of nobody before it is whole. */
 #include "roles/role.h"
 
 #include "base/trace.h"
@@ -19,6 +21,8 @@ enum { PATHS_MAX = 8 };
 struct peer {
 	struct chan *chan;
 	unsigned instance;
+	bool has_early; /* a socket that waits for the start */
+	int early;
 };
 
 struct role_private {
@@ -224,13 +228,37 @@ static void on_channel(struct role_private *p, struct msg_sup_channel *m)
 		p->peer_counts[kind] = MAX(p->peer_counts[kind], m->index + 1u);
 	}
 	peer->instance = m->instance;
+	if (!p->is_started) {
+		if (peer->has_early)
+			os_close(peer->early);
+		peer->has_early = true;
+		peer->early = m->socket;
+		m->socket = -1;
+		return;
+	}
 	if ((err = chan_attach(peer->chan, m->socket))) {
 		role_fail(p, "channel", err);
 		return;
 	}
 	m->socket = -1;
-	if (p->is_started && r->ops->peer_up)
+	if (r->ops->peer_up)
 		r->ops->peer_up(r, peer->chan);
+}
+
+/* The channels that came before the start. */
+static enum err attach_early(struct role_private *p)
+{
+	for (unsigned kind = 0; kind < ROLE_COUNT; kind++)
+		for (unsigned i = 0; i < p->peer_counts[kind]; i++) {
+			struct peer *peer = &p->peers[kind][i];
+			enum err err =
+				peer->has_early ? chan_attach(peer->chan, peer->early) : ERR_OK;
+
+			if (err)
+				return err;
+			peer->has_early = false;
+		}
+	return ERR_OK;
 }
 
 static void on_start(struct role_private *p, uint32_t id, const struct msg_sup_start *m)
@@ -244,6 +272,11 @@ static void on_start(struct role_private *p, uint32_t id, const struct msg_sup_s
 	for (unsigned i = 0; i < p->paths; i++)
 		paths[i] = p->write_paths[i];
 	p->test_hooks = m->test_hooks;
+	/* Now: the hooks may send. Nothing arrives before they are done. */
+	if ((err = attach_early(p))) {
+		role_fail(p, "channel", err);
+		return;
+	}
 	run_hook(p, r->ops->prepare, "prepare");
 	if (p->status)
 		return;
@@ -286,7 +319,8 @@ static void control_message(void *arg, struct chan *c, struct msg *m)
 
 	(void)c;
 	if (p->status)
-		return; /* it failed, and what the supervisor had sent by then finds only half of it */
+		return; /* it failed, and what the supervisor had sent by then finds only half of it
+			 */
 	switch ((unsigned)m->type) {
 	case MSG_sup_config:
 		on_config(p, &m->u.sup_config);

@@ -53,6 +53,17 @@ static void traced(void *arg, uint64_t message, unsigned event, str sender, str 
 	role_trace(s->role, message, event, sender, recipient, "%.*s", STR_ARGS(text));
 }
 
+static void removed(void *arg, int fd)
+{
+	struct store_role *s = arg;
+	struct chan *helper = role_peer(s->role, ROLE_CHECKPOINT, 0);
+
+	/* Not behind others: descriptors are few. */
+	if (helper && chan_counts(helper).queued_bytes == 0 && SEND(helper, cp_removed, .file = fd))
+		log_debug(&s->role->log, "store-removed-here", "reason=helper-is-down");
+	os_close(fd);
+}
+
 static struct store_limits limits_of(const struct conf *conf)
 {
 	return (struct store_limits){
@@ -80,7 +91,7 @@ static enum err store_prepare_role(struct role *r)
 					 .may_wait = true,
 					 .limits = limits_of(r->conf),
 					 .hooks = { s, store_role_changed, store_role_queued,
-						    traced } };
+						    removed, traced } };
 	enum err err = s->dir < 0 ? ERR_CONFIG : store_prepare(&options);
 
 	return err ? err : store_open(&options, &s->store);

@@ -12,6 +12,8 @@
 
 enum {
 	PENDING_FLUSH = 256 * 1024,
+	BUCKETS = 1 << 16, /* of the newest file's keys, of which it has some 400,000 when full */
+	KEY_BLOCK = 256,   /* keys that are read at once where a binary search ends */
 	EVENT_HEAD = 8,
 	EVENT_FIXED = 24,
 	KEY_SIZE = 12,
@@ -21,6 +23,7 @@ enum {
 struct key {
 	uint64_t hash;
 	uint32_t offset;
+	uint32_t older; /* in memory: the next older one of its bucket, plus one */
 };
 
 struct trace_file {
@@ -40,6 +43,7 @@ struct trace_log {
 	size_t files_n;
 	struct key *keys; /* of the last */
 	size_t keys_n, keys_size;
+	uint32_t *buckets; /* the newest key of each, plus one; 0: none */
 	struct buf pending;
 	uint64_t events;
 	uint64_t lost; /* bytes that could not be written, since the last that could */
@@ -64,6 +68,20 @@ static struct trace_file *last_file(struct trace_log *t)
 	return &t->files[t->files_n - 1];
 }
 
+static void key_link(struct trace_log *t, size_t i)
+{
+	uint32_t *bucket = &t->buckets[t->keys[i].hash % BUCKETS];
+
+	t->keys[i].older = *bucket;
+	*bucket = (uint32_t)i + 1;
+}
+
+static void keys_clear(struct trace_log *t)
+{
+	t->keys_n = 0;
+	memset(t->buckets, 0, BUCKETS * sizeof(*t->buckets));
+}
+
 static bool key_add(struct trace_log *t, uint64_t hash, uint32_t offset)
 {
 	if (t->keys_n == t->keys_size) {
@@ -75,7 +93,8 @@ static bool key_add(struct trace_log *t, uint64_t hash, uint32_t offset)
 		t->keys = keys;
 		t->keys_size = size;
 	}
-	t->keys[t->keys_n++] = (struct key){ hash, offset };
+	t->keys[t->keys_n] = (struct key){ .hash = hash, .offset = offset };
+	key_link(t, t->keys_n++);
 	return true;
 }
 
@@ -112,7 +131,8 @@ static bool event_keys(struct trace_log *t, const struct trace_found *e, uint32_
 {
 	return (!e->message || key_add(t, key_of_message(e->message), offset)) &&
 	       (!e->sender.n || key_add(t, key_of_address(e->sender), offset)) &&
-	       (!e->recipient.n || key_add(t, key_of_address(e->recipient), offset));
+	       (!e->recipient.n || str_case_eq(e->recipient, e->sender) ||
+		key_add(t, key_of_address(e->recipient), offset));
 }
 
 /* The newest file after a start: its keys, and where its whole events end. */
@@ -130,7 +150,7 @@ static enum err scan_last(struct trace_log *t)
 		free(all);
 		return err;
 	}
-	for (t->keys_n = 0; event_decode(str_of(all + at, f->size - at), &e, &size); at += size) {
+	for (keys_clear(t); event_decode(str_of(all + at, f->size - at), &e, &size); at += size) {
 		if (!event_keys(t, &e, (uint32_t)at)) {
 			free(all);
 			return ERR_NO_MEMORY;
@@ -197,7 +217,14 @@ static enum err close_last(struct trace_log *t)
 		err = os_rename(t->folder, temporary, name);
 	if (!err)
 		err = open_keys(t, f);
-	t->keys_n = err ? t->keys_n : 0;
+	if (!err) {
+		keys_clear(t);
+		return ERR_OK;
+	}
+	/* It goes on being the last; sorting has moved its keys. */
+	memset(t->buckets, 0, BUCKETS * sizeof(*t->buckets));
+	for (size_t i = 0; i < t->keys_n; i++)
+		key_link(t, i);
 	return err;
 }
 
@@ -300,6 +327,8 @@ enum err trace_log_open(int folder, int64_t keep_us, uint64_t keep_bytes, const 
 	struct arena *a = arena_new(16 * 1024 * 1024);
 	enum err err = t && a ? ERR_OK : ERR_NO_MEMORY;
 
+	if (!err && !(t->buckets = calloc(BUCKETS, sizeof(*t->buckets))))
+		err = ERR_NO_MEMORY;
 	if (!err) {
 		t->folder = folder;
 		t->log = log;
@@ -334,6 +363,7 @@ void trace_log_close(struct trace_log *t)
 	buf_free(&t->pending);
 	free(t->files);
 	free(t->keys);
+	free(t->buckets);
 	free(t);
 }
 
@@ -417,17 +447,43 @@ struct search {
 	struct arena *arena;
 	uint64_t hash, message;
 	str address;
+	size_t limit, messages; /* of an address: at most so many, and how many there are */
 	struct trace_found *found;
 	size_t n; /* filled from the end: the newest first */
+	bool is_full;
+	uint64_t older; /* events that are not in it */
 };
+
+static bool is_known(const struct search *s, uint64_t message)
+{
+	for (size_t i = TRACE_FOUND_MAX - s->n; i < TRACE_FOUND_MAX; i++)
+		if (s->found[i].message == message)
+			return true;
+	return false;
+}
+
+/* True when it is of one message more than were asked for. An event of none counts as one. */
+static bool is_beyond(struct search *s, const struct trace_found *e)
+{
+	if (s->n == TRACE_FOUND_MAX)
+		return true;
+	if (s->message || (e->message && is_known(s, e->message)))
+		return false;
+	return s->messages++ >= s->limit;
+}
 
 static enum err take_event(struct search *s, const struct trace_file *f, uint32_t offset)
 {
 	char room[EVENT_MAX];
 	size_t got, size;
 	struct trace_found e;
-	enum err err = os_pread(f->events, room, sizeof(room), offset, &got);
+	enum err err;
 
+	if (s->is_full) {
+		s->older++;
+		return ERR_OK;
+	}
+	err = os_pread(f->events, room, sizeof(room), offset, &got);
 	if (err && err != ERR_EOF)
 		return err;
 	if (err || offset >= f->size || !event_decode(str_of(room, got), &e, &size))
@@ -436,9 +492,11 @@ static enum err take_event(struct search *s, const struct trace_file *f, uint32_
 		    ? e.message != s->message
 		    : !str_case_eq(e.sender, s->address) && !str_case_eq(e.recipient, s->address))
 		return ERR_OK;
-	if (s->n && s->found[TRACE_FOUND_MAX - s->n].at_us == e.at_us &&
-	    str_eq(e.sender, e.recipient) && s->address.n)
-		return ERR_OK; /* the same event by its other key */
+	if (is_beyond(s, &e)) {
+		s->is_full = true;
+		s->older++;
+		return ERR_OK;
+	}
 	e.sender = arena_str(s->arena, e.sender);
 	e.recipient = arena_str(s->arena, e.recipient);
 	e.text = arena_str(s->arena, e.text);
@@ -448,41 +506,71 @@ static enum err take_event(struct search *s, const struct trace_file *f, uint32_
 	return ERR_OK;
 }
 
-static enum err read_key(const struct trace_file *f, uint32_t i, struct key *k)
+static enum err read_keys(const struct trace_file *f, uint32_t i, uint32_t n, char *room)
 {
-	char room[KEY_SIZE];
-	enum err err = os_pread_all(f->keys, room, sizeof(room), (uint64_t)i * KEY_SIZE);
+	return os_pread_all(f->keys, room, (size_t)n * KEY_SIZE, (uint64_t)i * KEY_SIZE);
+}
 
-	*k = (struct key){ get_le64(room), get_le32(room + 8) };
-	return err;
+/* The first key of a sorted index with this hash or a higher one. */
+static enum err first_key(const struct trace_file *f, uint64_t hash, uint32_t *at)
+{
+	char room[KEY_BLOCK * KEY_SIZE];
+	uint32_t lo = 0, hi = f->keys_n;
+	enum err err;
+
+	while (hi - lo > KEY_BLOCK) {
+		uint32_t mid = lo + (hi - lo) / 2;
+
+		if ((err = read_keys(f, mid, 1, room)))
+			return err;
+		if (get_le64(room) < hash)
+			lo = mid + 1;
+		else
+			hi = mid;
+	}
+	if ((err = read_keys(f, lo, hi - lo, room)))
+		return err;
+	for (const char *p = room; lo < hi && get_le64(p) < hash; p += KEY_SIZE)
+		lo++;
+	*at = lo;
+	return ERR_OK;
 }
 
 /* Goes through the keys of the hash from the newest to the oldest. */
 static enum err search_sorted(struct search *s, const struct trace_file *f)
 {
-	uint32_t lo = 0, hi = f->keys_n;
-	struct key k;
-	enum err err;
+	char room[KEY_SIZE];
+	uint32_t from, to, offset, last = UINT32_MAX;
+	enum err err = first_key(f, s->hash, &from);
 
-	while (lo < hi) { /* the first key above the hash */
-		uint32_t mid = lo + (hi - lo) / 2;
-
-		if ((err = read_key(f, mid, &k)))
-			return err;
-		if (k.hash <= s->hash)
-			lo = mid + 1;
-		else
-			hi = mid;
-	}
-	while (lo > 0 && s->n < TRACE_FOUND_MAX) {
-		if ((err = read_key(f, --lo, &k)))
-			return err;
-		if (k.hash != s->hash)
+	if (err || from == f->keys_n || (err = read_keys(f, from, 1, room)) ||
+	    get_le64(room) != s->hash)
+		return err;
+	to = f->keys_n;
+	if (s->hash < UINT64_MAX)
+		err = first_key(f, s->hash + 1, &to);
+	for (; !err && to > from && !s->is_full; to--) {
+		if ((err = read_keys(f, to - 1, 1, room)))
 			break;
-		if ((err = take_event(s, f, k.offset)))
-			return err;
+		offset = get_le32(room + 8);
+		if (offset != last) /* an event has two, with sender and recipient the same */
+			err = take_event(s, f, offset);
+		last = offset;
 	}
-	return ERR_OK;
+	if (!err)
+		s->older += to - from;
+	return err;
+}
+
+static enum err search_newest(struct search *s)
+{
+	struct trace_log *t = s->t;
+	enum err err = ERR_OK;
+
+	for (uint32_t i = t->buckets[s->hash % BUCKETS]; i && !err; i = t->keys[i - 1].older)
+		if (t->keys[i - 1].hash == s->hash)
+			err = take_event(s, last_file(t), t->keys[i - 1].offset);
+	return err;
 }
 
 /* They come from several roles, so an earlier one may have been written later, but hardly ever by
@@ -507,10 +595,9 @@ static enum err search_all(struct search *s, struct trace_found **found, size_t 
 	s->found = arena_array(s->arena, TRACE_FOUND_MAX, sizeof(*s->found));
 	if (!s->found)
 		return ERR_NO_MEMORY;
-	for (size_t i = t->keys_n; !err && i > 0 && s->n < TRACE_FOUND_MAX; i--)
-		if (t->keys[i - 1].hash == s->hash)
-			err = take_event(s, last_file(t), t->keys[i - 1].offset);
-	for (size_t i = t->files_n - 1; !err && i > 0 && s->n < TRACE_FOUND_MAX; i--)
+	if (!err)
+		err = search_newest(s);
+	for (size_t i = t->files_n - 1; !err && i > 0; i--)
 		err = search_sorted(s, &t->files[i - 1]);
 	*found = s->found + TRACE_FOUND_MAX - s->n;
 	*n = s->n;
@@ -528,14 +615,18 @@ enum err trace_log_find_message(struct trace_log *t, uint64_t message, struct ar
 	return search_all(&s, found, n);
 }
 
-enum err trace_log_find_address(struct trace_log *t, str address, struct arena *a,
-				struct trace_found **found, size_t *n)
+enum err trace_log_find_address(struct trace_log *t, str address, size_t limit, struct arena *a,
+				struct trace_found **found, size_t *n, uint64_t *older)
 {
-	struct search s = {
-		.t = t, .arena = a, .address = address, .hash = key_of_address(address)
-	};
+	struct search s = { .t = t,
+			    .arena = a,
+			    .address = address,
+			    .limit = limit,
+			    .hash = key_of_address(address) };
+	enum err err = search_all(&s, found, n);
 
-	return search_all(&s, found, n);
+	*older = s.older;
+	return err;
 }
 
 struct trace_counts trace_log_counts(const struct trace_log *t)

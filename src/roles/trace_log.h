@@ -7,8 +7,8 @@
  * history, never mail.
  *
  * Files are NNNNNNNN.events and NNNNNNNN.keys in the folder; the oldest are removed by age and
- * size. A search touches each file's index
- * about log2(keys) times: a few milliseconds for a million messages.
+ * size. A search reads each file's index about ten times: less than a millisecond among a million
+ * messages.
  */
 #ifndef ROLES_TRACE_LOG_H
 #define ROLES_TRACE_LOG_H
@@ -41,12 +41,16 @@ struct trace_found {
 	str sender, recipient, text;
 };
 
-/* All events of a message id, or with an address as sender or recipient (ASCII case does not
- * matter), in order of time, at most the newest TRACE_FOUND_MAX. They live in the arena. */
+/* All events of a message id, in order of time, at most the newest TRACE_FOUND_MAX. They live in
+ * the arena. */
 MUST_USE enum err trace_log_find_message(struct trace_log *t, uint64_t message, struct arena *a,
 					 struct trace_found **found, size_t *n);
-MUST_USE enum err trace_log_find_address(struct trace_log *t, str address, struct arena *a,
-					 struct trace_found **found, size_t *n);
+/* The same with an address as sender or recipient (ASCII case does not matter): events of the
+ * newest `limit` messages, where one of no message counts as a message. `older`: how many events of
+ * the address there are besides. */
+MUST_USE enum err trace_log_find_address(struct trace_log *t, str address, size_t limit,
+					 struct arena *a, struct trace_found **found, size_t *n,
+					 uint64_t *older);
 
 struct trace_counts {
 	uint64_t events, bytes, files;

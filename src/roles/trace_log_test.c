@@ -50,14 +50,68 @@ static size_t count_address(struct trace_log *t, str address, str *last_text, st
 {
 	struct trace_found *f;
 	size_t n = 0;
+	uint64_t older;
 
-	EQ(trace_log_find_address(t, address, a, &f, &n), ERR_OK);
+	EQ(trace_log_find_address(t, address, TRACE_FOUND_MAX, a, &f, &n, &older), ERR_OK);
 	for (size_t i = 1; i < n; i++)
 		if (f[i].at_us < f[i - 1].at_us)
 			OK(!"in order of time");
 	if (last_text)
 		*last_text = n ? f[n - 1].text : STR_EMPTY;
 	return n;
+}
+
+/* Two events for each message, as a delivery has, from the first of `messages` on; what is left out
+ * is counted. */
+static void check_limit(struct trace_log *t, struct arena *a, uint64_t first, uint64_t messages)
+{
+	struct trace_found *f;
+	size_t n = 0;
+	uint64_t older;
+
+	EQ(trace_log_find_address(t, S("pair@example.test"), 3, a, &f, &n, &older), ERR_OK);
+	EQ(n, 6);
+	EQ(older, 2 * (messages - 3));
+	for (size_t i = 0; i < n; i++)
+		EQ(f[i].message, first + messages - 3 + i / 2);
+	EQ(trace_log_find_address(t, S("pair@example.test"), messages, a, &f, &n, &older), ERR_OK);
+	EQ(n, 2 * messages);
+	EQ(older, 0);
+	EQ(trace_log_find_address(t, S("refused@example.test"), 2, a, &f, &n, &older), ERR_OK);
+	EQ(n, 2);
+	EQ(older, 2);
+	STR_EQ(f[1].text, S("4"));
+	EQ(trace_log_find_address(t, S("self@example.test"), 9, a, &f, &n, &older), ERR_OK);
+	EQ(n, 1);
+	EQ(older, 0);
+}
+
+/* They are in the file that is written, and then in one that was closed. */
+static void test_limit(struct trace_log **t, uint64_t first)
+{
+	struct arena *a = arena_new(64 << 20);
+	const uint64_t messages = 20;
+	size_t files;
+
+	tap_group("the newest of an address");
+	for (uint64_t i = first; i < first + messages; i++) {
+		add(*t, i, "", "pair@example.test", "taken");
+		add(*t, i, "", "pair@example.test", "stored");
+	}
+	for (unsigned i = 1; i <= 4; i++)
+		add(*t, 0, "", "refused@example.test", i == 4 ? "4" : "earlier");
+	add(*t, 1, "self@example.test", "SELF@example.test", "to oneself");
+	check_limit(*t, a, first, messages);
+	EQ(trace_log_flush(*t), ERR_OK);
+	trace_log_close(*t);
+	*t = open_log(UINT64_MAX);
+	check_limit(*t, a, first, messages);
+	files = trace_log_counts(*t).files;
+	for (uint64_t i = 0; trace_log_counts(*t).files == files; i++)
+		add(*t, 900000 + i, "sender@example.org", "recipient@example.test", "250 2.0.0 Ok");
+	add(*t, 880000, "", "last@example.test", "the last");
+	check_limit(*t, a, first, messages);
+	arena_free(a);
 }
 
 int main(void)
@@ -133,10 +187,15 @@ int main(void)
 	EQ(count_message(t, 300000), 1);
 	EQ(count_message(t, 500000), 1);
 	trace_log_close(t);
+	t = open_log(UINT64_MAX);
+	test_limit(&t, 850000);
+	EQ(trace_log_flush(t), ERR_OK);
+	trace_log_close(t);
 	tap_group("the oldest goes");
 	t = open_log(TRACE_FILE_SIZE);
 	EQ(count_message(t, 11), 0);
-	EQ(count_message(t, 800000), 1);
+	EQ(trace_log_counts(t).files, 1);
+	EQ(count_message(t, 880000), 1);
 	trace_log_close(t);
 	arena_free(a);
 	for (unsigned i = 1; i <= 9; i++) {

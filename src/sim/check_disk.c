@@ -167,6 +167,7 @@ static enum err on_queue(struct counting *c, uint64_t id, str value)
 		return err;
 	c->queued++;
 	c->owed += q.state != QUEUE_HELD;
+	world_queue_record(c->world, q.address);
 	b = body_of(c, q.body);
 	if (b)
 		b->references++;
@@ -255,6 +256,7 @@ static void recount(struct world *w, str dump)
 	char *key = malloc(VALUE_MAX), *value = malloc(2 * VALUE_MAX);
 	enum err err = key && value ? ERR_OK : ERR_NO_MEMORY;
 
+	world_queue_begin(w);
 	while (!err && dump.n) {
 		str line = str_cut(&dump, '\n'), k = str_cut(&line, ' ');
 
@@ -264,6 +266,8 @@ static void recount(struct world *w, str dump)
 		world_violation(w, "on the disk: a record that cannot be read: %s", err_name(err));
 	else
 		totals_check(&c);
+	if (!err)
+		world_queue_end(w);
 	free(key);
 	free(value);
 	free(c.accounts);
@@ -307,6 +311,9 @@ int check_disk_main(void *arg)
 	int dir = -1;
 	enum err err = os_open(-1, CHECK_STORE, OS_READ | OS_DIRECTORY, &dir);
 
+	/* Its first start had not come so far. What was acknowledged before, clients know. */
+	if (err == ERR_NOT_FOUND)
+		return 0;
 	buf_init(&recovered, DUMP_MAX);
 	buf_init(&rebuilt, DUMP_MAX);
 	if (!err)

@@ -9,4 +9,15 @@
 
 int check_disk_main(void *world);
 
+/* For those below. */
+struct fsck {
+	struct world *world;
+	struct chance chance;
+	bool is_done;	  /* it ran to its end, and (spoil) had something to spoil */
+	bool needs_index; /* what was spoilt is in the index alone */
+};
+int fsck_look_main(void *fsck);	  /* nothing is damaged */
+int fsck_repair_main(void *fsck); /* nothing is lost, and nothing is damaged afterwards */
+int fsck_spoil_main(void *fsck);  /* of something of which nothing is lost by it */
+
 #endif

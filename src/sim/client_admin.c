@@ -9,11 +9,11 @@
 #include <stdio.h>
 
 enum {
-	FIRST_TASK = 1, /* 0: accounts are added too; docs/RELIABILITY.md, Open */
 	ANSWER_SECONDS = 130,
 	OUTPUT_MAX = 4 * 1024 * 1024,
 	USERS_MAX = 200,
-	REPLY_MEMORY = 256 * 1024
+	REPLY_MEMORY = 256 * 1024,
+	ID_SIZE = 40,
 };
 
 struct admin {
@@ -134,31 +134,130 @@ static void queue_look(struct admin *a)
 			    str_find(buf_str(&a->out), S("The queue is empty")) != STR_NONE;
 }
 
+/* Some message on its way out; its id as the queue is called by, and the send. */
+static struct send *queue_pick(struct admin *a, char id[ID_SIZE])
+{
+	struct world *w = a->client->world;
+	str rest, line, address, name;
+	struct send *found = NULL, *s;
+	unsigned n = 0;
+
+	if (!command(a, S("queue\0list\0"), STR_EMPTY) || a->exit)
+		return NULL;
+	for (rest = buf_str(&a->out); rest.n;) {
+		size_t at;
+
+		line = str_cut(&rest, '\n');
+		at = str_find(line, S("> to <r-"));
+		if (at == STR_NONE || line.p[0] == ' ')
+			continue;
+		address = str_from(line, at + 6);
+		s = world_send_of(w, str_cut(&address, '>'));
+		if (!s)
+			continue;
+		s->is_seen = true;
+		if (chance_below(&a->client->chance, ++n))
+			continue;
+		found = s;
+		name = str_cut(&line, ' ');
+		snprintf(id, ID_SIZE, "%.*s", STR_ARGS(name));
+	}
+	return found;
+}
+
+static bool queue_command(struct admin *a, const char *verb, const char *id)
+{
+	char args[100];
+	int n = snprintf(args, sizeof(args), "queue%c%s%c%s%c", 0, verb, 0, id, 0);
+
+	bool is_told = command(a, str_of(args, (size_t)n), STR_EMPTY);
+
+	world_note(a->client->world, a->client->name, "queue %s %s: %d %d %.*s", verb, id, is_told,
+		   a->exit, STR_ARGS(str_head(buf_str(&a->out), 100)));
+	return is_told && a->exit == 0;
+}
+
+/* What is deleted may be gone from now on, and is gone when we are told so of all that was left. */
+static void queue_delete(struct admin *a)
+{
+	struct world *w = a->client->world;
+	char id[ID_SIZE], told[40];
+	struct send *s = queue_pick(a, id);
+	unsigned left = 0;
+
+	if (!s)
+		return;
+	s->is_deleted = true;
+	for (unsigned i = 0; i < s->n; i++)
+		s->rcpts[i].is_deleted |= !s->rcpts[i].is_local;
+	if (!queue_command(a, "delete", id))
+		return;
+	for (unsigned i = 0; i < s->n; i++)
+		left += !s->rcpts[i].is_local && !s->rcpts[i].accepted && !s->rcpts[i].refused;
+	world_note(w, a->client->name, "deleted s%llu, %u left: %.*s", (unsigned long long)s->id,
+		   left, STR_ARGS(buf_str(&a->out)));
+	snprintf(told, sizeof(told), "%u recipients deleted", left);
+	if (!left || !str_starts(buf_str(&a->out), str_from_c(told)))
+		return;
+	for (unsigned i = 0; i < s->n; i++)
+		if (!s->rcpts[i].is_local && !s->rcpts[i].accepted) {
+			s->rcpts[i].deleted_at = loop_now(a->client->loop);
+			w->counts.deleted++;
+		}
+}
+
+static void queue_hold(struct admin *a)
+{
+	char id[ID_SIZE];
+
+	if (queue_pick(a, id))
+		(void)queue_command(a, "hold", id);
+}
+
+static void task(struct admin *a, unsigned which)
+{
+	switch (which) {
+	case 0:
+		user_add(a);
+		break;
+	case 1:
+		(void)command(a, S("queue\0flush\0"), STR_EMPTY);
+		break;
+	case 2:
+		(void)command(a, S("status\0"), STR_EMPTY);
+		break;
+	case 3:
+		(void)command(a, S("compact\0"), STR_EMPTY);
+		break;
+	case 4:
+		queue_hold(a);
+		break;
+	case 5:
+		(void)queue_command(a, "release", "ALL");
+		break;
+	case 6:
+	case 7:
+		queue_delete(a);
+		break;
+	default:
+		queue_look(a);
+	}
+}
+
 void client_admin_run(struct client *c)
 {
 	struct admin a = { .client = c };
 
 	buf_init(&a.out, OUTPUT_MAX);
-	while (client_sleep(c, 300 + chance_below(&c->chance, 2000))) {
+	while (client_sleep(c, 50 + chance_below(&c->chance, 900))) {
 		if (c->world->is_kind) {
+			(void)queue_command(&a, "release", "ALL");
 			(void)command(&a, S("queue\0flush\0"), STR_EMPTY);
 			users_check(&a);
 			queue_look(&a);
 			continue;
 		}
-		switch (FIRST_TASK + chance_below(&c->chance, 4 - FIRST_TASK)) {
-		case 0:
-			user_add(&a);
-			break;
-		case 1:
-			(void)command(&a, S("queue\0flush\0"), STR_EMPTY);
-			break;
-		case 2:
-			(void)command(&a, S("status\0"), STR_EMPTY);
-			break;
-		default:
-			queue_look(&a);
-		}
+		task(&a, chance_below(&c->chance, 9));
 	}
 	buf_free(&a.out);
 }

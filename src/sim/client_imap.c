@@ -372,6 +372,15 @@ static void work(struct writer *x)
 	(void)wire_command(&x->imap, "LOGOUT");
 }
 
+/* While all are kind there is little to see for who has looked; a session's process lingers longer.
+ */
+static unsigned pause_ms(struct writer *x)
+{
+	if (!x->w->is_kind)
+		return below(x, 300);
+	return x->w->audited & 1u << x->a->number ? 15000 : 1000;
+}
+
 void client_imap_run(struct client *c)
 {
 	struct writer x = { .c = c, .w = c->world, .a = &c->world->accounts[c->number] };
@@ -392,6 +401,6 @@ void client_imap_run(struct client *c)
 			work(&x);
 		is_sure = is_sure && boots == x.w->boots;
 		wire_close(&x.imap);
-	} while (client_sleep(c, x.w->is_kind ? 1000 : below(&x, 300)));
+	} while (client_sleep(c, pause_ms(&x)));
 	buf_free(&x.text);
 }

@@ -60,18 +60,25 @@ static enum mood mood(struct visit *v)
 
 static struct send *send_of(struct visit *v, str address)
 {
-	str rest = address;
-	uint64_t id = 0;
-
-	(void)str_cut(&rest, '-');
-	if (str_to_u64(str_cut(&rest, '-'), UINT32_MAX, &id))
-		return NULL;
-	return world_send(v->client->world, id);
+	return world_send_of(v->client->world, address);
 }
 
-static void refuse(struct visit *v, str address)
+/* What the address of an alias belongs to, its message says alone. */
+static bool is_list(str address)
 {
-	struct send *s = send_of(v, address);
+	return str_case_eq(address, S(WORLD_LIST));
+}
+
+static struct send *send_in(struct visit *v, str address, uint64_t token)
+{
+	return is_list(address) && TOKEN_KIND(token) == 's'
+		       ? world_send(v->client->world, TOKEN_ID(token))
+		       : send_of(v, address);
+}
+
+static void refuse(struct visit *v, str address, uint64_t token)
+{
+	struct send *s = send_in(v, address, token);
 	struct send_rcpt *r = s ? world_rcpt(s, address) : NULL;
 
 	if (r)
@@ -81,17 +88,20 @@ static void refuse(struct visit *v, str address)
 static bool on_rcpt(struct visit *v, str line)
 {
 	str address = line;
+	enum mood m;
 
 	(void)str_cut(&address, '<');
 	address = str_cut(&address, '>');
-	if (!send_of(v, address) || !world_rcpt(send_of(v, address), address)) {
+	if (!is_list(address) &&
+	    (!send_of(v, address) || !world_rcpt(send_of(v, address), address))) {
 		world_violation(v->client->world, "remote: mail for %.*s, to whom nobody wrote",
 				STR_ARGS(address));
 		return say(v, S("550 5.1.1 who\r\n"));
 	}
-	switch (mood(v)) {
+	m = mood(v);
+	switch (m == MOOD_NEVER && is_list(address) ? MOOD_LATER : m) {
 	case MOOD_NEVER:
-		refuse(v, address);
+		refuse(v, address, 0);
 		return say(v, S("550 5.1.1 no\r\n"));
 	case MOOD_LATER:
 		return say(v, S("450 4.2.0 later\r\n"));
@@ -121,52 +131,74 @@ static bool data_read(struct visit *v)
 }
 
 /* Taken: the ledger knows it before the other side does. */
-static bool deliver(struct visit *v, int64_t dot)
+static bool deliver(struct visit *v, uint64_t token, const char *why, int64_t dot)
 {
 	struct world *w = v->client->world;
-	const char *why = "a notice to the outside";
-	uint64_t token = text_token(w, buf_str(&v->data), &why);
 	int64_t now = loop_now(v->client->loop);
 	bool told;
 
 	if (TOKEN_KIND(token) != 's')
 		world_violation(w, "remote: a message for %s: %s: %zu bytes, %.*s", v->rcpts[0],
 				why, buf_len(&v->data), STR_ARGS(str_head(buf_str(&v->data), 200)));
-	for (unsigned i = 0; i < v->n; i++) {
-		struct send *s = send_of(v, str_from_c(v->rcpts[i]));
+	for (unsigned i = 0; i < v->n && TOKEN_KIND(token) == 's'; i++) {
+		str address = str_from_c(v->rcpts[i]);
+		struct send *s = send_in(v, address, token);
 
-		if (TOKEN_KIND(token) == 's' && s->id != TOKEN_ID(token))
+		if (s->id != TOKEN_ID(token))
 			world_violation(w, "remote: %s got s%llu", v->rcpts[i],
 					(unsigned long long)TOKEN_ID(token));
-		world_relayed(w, s, str_from_c(v->rcpts[i]), dot, now);
+		world_relayed(w, s, address, dot, now);
 		world_note(w, v->client->name, "took %s", v->rcpts[i]);
 	}
 	told = say(v, S("250 2.0.0 taken\r\n"));
-	for (unsigned i = 0; told && i < v->n; i++)
-		world_rcpt(send_of(v, str_from_c(v->rcpts[i])), str_from_c(v->rcpts[i]))
-			->is_answered = true;
+	for (unsigned i = 0; told && i < v->n && TOKEN_KIND(token) == 's'; i++) {
+		str address = str_from_c(v->rcpts[i]);
+		struct send_rcpt *r = world_rcpt(send_in(v, address, token), address);
+
+		if (r)
+			r->is_answered = true;
+	}
 	return told;
+}
+
+static void refuse_all(struct visit *v, uint64_t token)
+{
+	for (unsigned i = 0; i < v->n; i++)
+		refuse(v, str_from_c(v->rcpts[i]), token);
+}
+
+static bool has_list(const struct visit *v)
+{
+	for (unsigned i = 0; i < v->n; i++)
+		if (is_list(str_from_c(v->rcpts[i])))
+			return true;
+	return false;
 }
 
 static bool on_data(struct visit *v)
 {
 	enum mood m = mood(v);
+	const char *why = "a notice to the outside";
+	uint64_t token;
 	int64_t dot;
 	bool good;
 
-	for (unsigned i = 0; m == MOOD_NEVER && i < v->n; i++)
-		refuse(v, str_from_c(v->rcpts[i]));
+	if (m == MOOD_NEVER && has_list(v))
+		m = MOOD_LATER;
+	if (m == MOOD_NEVER)
+		refuse_all(v, 0);
 	if (m != MOOD_GOOD || !v->n)
 		return say(v, m == MOOD_NEVER ? S("554 5.6.0 no\r\n") : S("451 4.3.0 later\r\n"));
 	if (!say(v, S("354 go\r\n")) || !data_read(v))
 		return false;
 	dot = loop_now(v->client->loop);
-	if (!v->client->world->is_kind && chance_in(&v->client->chance, 8))
+	if (!v->client->world->is_kind && chance_in(&v->client->chance, 4))
 		client_wait(v->client, chance_below(&v->client->chance, 3000));
+	token = text_token(v->client->world, buf_str(&v->data), &why);
 	m = mood(v);
-	for (unsigned i = 0; m == MOOD_NEVER && i < v->n; i++)
-		refuse(v, str_from_c(v->rcpts[i]));
-	good = m == MOOD_GOOD	 ? deliver(v, dot)
+	if (m == MOOD_NEVER)
+		refuse_all(v, token);
+	good = m == MOOD_GOOD	 ? deliver(v, token, why, dot)
 	       : m == MOOD_LATER ? say(v, S("451 4.3.0 not now\r\n"))
 				 : say(v, S("554 5.6.0 not this\r\n"));
 	v->n = 0;

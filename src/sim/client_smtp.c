@@ -23,7 +23,8 @@ struct smtp {
 	enum service service;
 	struct account_model *login; /* submission's */
 	struct buf text, wire;
-	char last[200]; /* the last reply's last line */
+	char last[200];	    /* the last reply's last line */
+	const char *notify; /* behind the address; RFC 3461 4.1 */
 };
 
 /* The code of one reply, 0 when the connection is gone. */
@@ -49,7 +50,7 @@ static unsigned ask(struct smtp *s, const char *fmt, const char *arg)
 {
 	/* Only formats of this file come here. */
 	if (arg)
-		conn_printf(s->conn, "%s<%s>\r\n", fmt, arg);
+		conn_printf(s->conn, "%s<%s>%s\r\n", fmt, arg, s->notify);
 	else
 		conn_printf(s->conn, "%s\r\n", fmt);
 	return reply_read(s);
@@ -65,33 +66,91 @@ static void refused(struct smtp *s, const char *what, unsigned code)
 				s->last);
 }
 
-/* `before`: the same recipient of the message that is sent again, or NULL. */
-static void rcpt_add(struct smtp *s, struct send *m, const struct send_rcpt *before)
+/* Sends the RCPT. False: it was not taken. */
+static bool rcpt_ask(struct smtp *s, struct send *m, const char *address, bool asks)
 {
-	struct client *c = s->client;
-	struct world *w = c->world;
-	struct send_rcpt *r = &m->rcpts[m->n];
 	unsigned code;
 
-	*r = (struct send_rcpt){ .is_local = s->service != SERVICE_SUBMISSION ||
-					     chance_in(&c->chance, 2) };
-	if (before)
-		r->is_local = true;
-	if (r->is_local) {
-		r->account = before ? before->account : chance_below(&c->chance, WORLD_ACCOUNTS);
-		for (unsigned i = 0; i < m->n; i++)
-			if (m->rcpts[i].is_local && m->rcpts[i].account == r->account)
-				return;
-		snprintf(r->address, sizeof(r->address), "%s", w->accounts[r->account].address);
-	} else {
-		snprintf(r->address, sizeof(r->address), "r-%llu-%u@%s.remote.example",
-			 (unsigned long long)m->id, m->n, chance_in(&c->chance, 2) ? "a" : "b");
-	}
-	code = ask(s, "RCPT TO:", r->address);
+	s->notify = asks ? " NOTIFY=SUCCESS,FAILURE" : "";
+	code = ask(s, "RCPT TO:", address);
+	s->notify = "";
 	if (code / 100 == 2)
-		m->n++;
+		m->commands++;
 	else if (code)
-		refused(s, r->address, code);
+		refused(s, address, code);
+	return code / 100 == 2;
+}
+
+/* Who sends may ask to be told: the notice comes to a mailbox here. */
+static bool asks(struct smtp *s)
+{
+	return s->login && chance_in(&s->client->chance, 4);
+}
+
+static void local_add(struct send *m, const struct world *w, unsigned account, unsigned command)
+{
+	struct send_rcpt *r = &m->rcpts[m->n++];
+
+	*r = (struct send_rcpt){ .is_local = true, .account = account, .command = command };
+	snprintf(r->address, sizeof(r->address), "%s", w->accounts[account].address);
+}
+
+static bool has_account(const struct send *m, unsigned account)
+{
+	for (unsigned i = 0; i < m->n; i++)
+		if (m->rcpts[i].is_local && m->rcpts[i].account == account)
+			return true;
+	return false;
+}
+
+/* One of ours. One that is there already is named again: it must get the message once. */
+static void rcpt_local(struct smtp *s, struct send *m, unsigned account)
+{
+	struct world *w = s->client->world;
+	bool is_new = !has_account(m, account), will_ask = is_new && asks(s);
+
+	if (!is_new && chance_in(&s->client->chance, 2))
+		return;
+	if (!rcpt_ask(s, m, w->accounts[account].address, will_ask) || !is_new)
+		return;
+	local_add(m, w, account, m->commands - 1);
+	m->rcpts[m->n - 1].asks = will_ask;
+}
+
+static void rcpt_remote(struct smtp *s, struct send *m)
+{
+	struct client *c = s->client;
+	struct send_rcpt *r = &m->rcpts[m->n];
+
+	*r = (struct send_rcpt){ .asks = asks(s), .command = m->commands };
+	snprintf(r->address, sizeof(r->address), "r-%llu-%u@%s.remote.example",
+		 (unsigned long long)m->id, m->n, chance_in(&c->chance, 2) ? "a" : "b");
+	m->n += rcpt_ask(s, m, r->address, r->asks);
+}
+
+/* One RCPT, several recipients, here and there. */
+static void rcpt_alias(struct smtp *s, struct send *m)
+{
+	bool will_ask = asks(s);
+
+	if (!rcpt_ask(s, m, WORLD_ALIAS, will_ask))
+		return;
+	m->alias_asks = will_ask;
+	for (unsigned i = 0; i < WORLD_TEAM; i++)
+		local_add(m, s->client->world, i, m->commands - 1);
+	m->rcpts[m->n] = (struct send_rcpt){ .command = m->commands - 1 };
+	snprintf(m->rcpts[m->n].address, sizeof(m->rcpts[m->n].address), "%s", WORLD_LIST);
+	m->n++;
+}
+
+static void rcpt_add(struct smtp *s, struct send *m)
+{
+	struct chance *c = &s->client->chance;
+
+	if (s->service == SERVICE_SUBMISSION && chance_in(c, 2))
+		rcpt_remote(s, m);
+	else
+		rcpt_local(s, m, chance_below(c, WORLD_ACCOUNTS));
 }
 
 /* An address that does not exist is refused, whatever else is going on, and never for good when
@@ -109,7 +168,7 @@ static struct send *envelope(struct smtp *s, uint64_t again)
 	struct client *c = s->client;
 	struct send *m = world_send_new(c->world);
 	const struct send *before = world_send(c->world, again);
-	unsigned code, tries = 1 + chance_below(&c->chance, WORLD_RCPTS - 1);
+	unsigned code, tries = 1 + chance_below(&c->chance, 4);
 
 	m->again = again;
 	m->is_lmtp = s->service == SERVICE_LMTP;
@@ -130,9 +189,11 @@ static struct send *envelope(struct smtp *s, uint64_t again)
 		rcpt_unknown(s);
 	for (unsigned i = 0; before && i < before->n; i++)
 		if (before->rcpts[i].is_local && !conn_failed(s->conn))
-			rcpt_add(s, m, &before->rcpts[i]);
+			rcpt_local(s, m, before->rcpts[i].account);
+	if (!before && s->login && chance_in(&c->chance, 6))
+		rcpt_alias(s, m);
 	while (!before && tries-- && m->n < WORLD_RCPTS && !conn_failed(s->conn))
-		rcpt_add(s, m, NULL);
+		rcpt_add(s, m);
 	if (!m->n)
 		(void)ask(s, "RSET", NULL);
 	return m->n ? m : NULL;
@@ -202,18 +263,21 @@ static bool content_send(struct smtp *s, struct send *m)
 	return true;
 }
 
-/* 0: the connection went before it. */
-static bool answer_read(struct smtp *s, struct send *m, unsigned from)
+/* The answer to the nth RCPT that was taken (LMTP), or to all. False: the connection went before
+ * it.
+ */
+static bool answer_read(struct smtp *s, struct send *m, unsigned n)
 {
 	struct client *c = s->client;
-	unsigned to = m->is_lmtp ? from + 1 : m->n, code = reply_read(s);
+	unsigned code = reply_read(s);
 	enum send_state state = code / 100 == 2	  ? SEND_ACKED
 				: code / 100 == 4 ? SEND_DEFERRED
 				: code		  ? SEND_REFUSED
 						  : SEND_UNKNOWN;
 
-	for (unsigned i = from; i < (code ? to : m->n); i++)
-		world_answered(c->world, m, i, state, loop_now(c->loop));
+	for (unsigned i = 0; i < m->n; i++)
+		if (!m->is_lmtp || m->rcpts[i].command == n || (!code && m->rcpts[i].command > n))
+			world_answered(c->world, m, i, state, loop_now(c->loop));
 	m->state = state;
 	world_note(c->world, c->name, "s%llu: %s", (unsigned long long)m->id,
 		   code ? s->last : "no answer");
@@ -246,7 +310,7 @@ static bool transaction(struct smtp *s, uint64_t *again)
 		return false;
 	}
 	*again = 0;
-	for (unsigned i = 0; i < (m->is_lmtp ? m->n : 1); i++)
+	for (unsigned i = 0; i < (m->is_lmtp ? m->commands : 1); i++)
 		if (!answer_read(s, m, i)) {
 			*again = m->id;
 			return false;
@@ -311,7 +375,7 @@ static void connection(struct smtp *s, uint64_t *again)
 
 void client_smtp_run(struct client *c)
 {
-	struct smtp s = { .client = c };
+	struct smtp s = { .client = c, .notify = "" };
 	const struct addr *to;
 	uint64_t again = 0;
 

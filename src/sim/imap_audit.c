@@ -113,6 +113,9 @@ bool wire_audit(struct wire *i)
 	for (unsigned k = 0; good && k < names.n; k++)
 		good = box_look(i, seen, names.names[k]);
 	i->untagged = NULL;
+	if (!good)
+		world_note(w, i->client->name, "the audit ends at %s: %.*s", i->sent,
+			   STR_ARGS(str_head(buf_str(&i->response), 200)));
 	if (good) {
 		w->counts.audits++;
 		if (model_reconcile(w, i->account, seen))

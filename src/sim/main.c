@@ -2,7 +2,7 @@
  *
  *	posthorn-sim [--seed N] [--cuts N] [--seconds N] [--jobs N]    seeds from N on, in TAP
  *	posthorn-sim --seed N --trace                                  one seed, readable
- *	posthorn-sim --mutants [NAME]                                  until each is caught
+ *	posthorn-sim --mutants [NAME] [--trials N]                     seeds until each is caught
  *
  * A run is a real process, so that one that crashes or hangs is a failure of its seed and of no
  * other. This file is outside of the simulation: it uses the real clock and real processes. */
@@ -21,7 +21,9 @@ enum {
 	JOBS_MAX = 16,
 	CUTS_PER_SEED = 25,
 	SEED_SECONDS = 300, /* real ones; a run that takes longer hangs */
-	MUTANT_SEEDS = 64,  /* a mutant that survives so many is not caught */
+	TRIALS = 5,	    /* of each mutant */
+	TRIAL_SEEDS = 20,   /* a mutant that survives so many is not caught */
+	HUNT_SEEDS = TRIALS * TRIAL_SEEDS,
 	OUTPUT_KEPT = 4096,
 };
 
@@ -38,7 +40,7 @@ static const struct mutant mutants[] = {
 
 struct arguments {
 	uint64_t seed, cuts;
-	unsigned seconds, jobs;
+	unsigned seconds, jobs, trials;
 	bool trace, mutants, has_seed;
 	const char *mutant;
 };
@@ -77,6 +79,7 @@ static void child(const struct plan_options *o, int out)
 
 	alarm(o->trace ? 0 : SEED_SECONDS);
 	plan_run(o, &result);
+	fflush(stdout);
 	for (size_t done = 0; done < sizeof(result);) {
 		ssize_t n = write(out, p + done, sizeof(result) - done);
 
@@ -246,6 +249,13 @@ static void totals_print(const struct totals *t, int64_t ms)
 	       "them done\n",
 	       N(c->resent), N(c->relayed_twice), N(c->deferred_yet), N(c->unknown),
 	       N(c->unknown_done));
+	printf("# notices of success: %llu, %llu of aliases, %llu not written (window 3); %llu "
+	       "recipients deleted\n",
+	       N(c->told), N(c->expanded), N(c->untold), N(c->deleted));
+	printf("# %llu power cuts where compaction gives segments back; %llu repairs, with %llu "
+	       "cuts "
+	       "in them; %llu records of the queue compared\n",
+	       N(c->compact_cuts), N(c->repairs), N(c->repair_cuts), N(c->queued));
 	printf("# disk: %llu syncs; at the cuts %llu unsynced blocks, %llu kept, %llu torn, %llu "
 	       "names lost\n",
 	       N(s->syncs), N(s->dirty_blocks), N(s->kept_blocks), N(s->torn_blocks),
@@ -332,38 +342,96 @@ static int trace_run(const struct arguments *a)
 	return 1;
 }
 
-/* The number of seeds until it was caught, 0: it was not. */
-static unsigned mutant_run(const struct arguments *a, const char *name)
+/* ---- mutants ---- */
+
+enum verdict { NOT_RUN, CLEAN, CAUGHT };
+
+/* The hunt for one mutant. A trial is seeds, one after the other, until one of them catches it; the
+ * next trial begins with the next seed. */
+struct hunt {
+	unsigned trials, started, running;
+	enum verdict of[HUNT_SEEDS];
+	char why[sizeof(((struct plan_result *)NULL)->first_violation)]; /* the first time */
+};
+
+/* After how many seeds each trial ended, and how many have. *missed: one did not. */
+static unsigned trials_read(const struct hunt *h, unsigned seeds[TRIALS], bool *missed)
+{
+	unsigned n = 0, length = 0;
+
+	*missed = false;
+	for (unsigned i = 0; i < h->started && h->of[i] && n < h->trials && !*missed; i++) {
+		length++;
+		if (h->of[i] == CAUGHT) {
+			seeds[n++] = length;
+			length = 0;
+		} else {
+			*missed = length == TRIAL_SEEDS;
+		}
+	}
+	return n;
+}
+
+static enum verdict seed_run(uint64_t seed, const char *mutant, struct job *j)
+{
+	struct plan_options o = { .seed = seed, .cuts = CUTS_PER_SEED, .mutant = mutant };
+
+	job_start(j, &o);
+	(void)job_wait(j, 1);
+	(void)job_end(j);
+	return j->result.violations ? CAUGHT : CLEAN;
+}
+
+/* A seed that fails without any mutant proves nothing. `without` remembers. */
+static void hunt_end(const struct arguments *a, struct hunt *h, struct job *j,
+		     enum verdict without[HUNT_SEEDS])
+{
+	unsigned at = (unsigned)(j->seed - a->seed);
+	struct job *own = j->result.violations && !without[at] ? calloc(1, sizeof(*own)) : NULL;
+
+	h->running--;
+	h->of[at] = j->result.violations ? CAUGHT : CLEAN;
+	if (own)
+		without[at] = seed_run(j->seed, NULL, own);
+	if (own && without[at] == CAUGHT)
+		printf("# seed %llu fails without a mutant: %s\n", N(j->seed),
+		       own->result.first_violation);
+	free(own);
+	if (h->of[at] == CAUGHT && without[at] == CAUGHT)
+		h->of[at] = CLEAN;
+	if (h->of[at] == CAUGHT && !h->why[0])
+		memcpy(h->why, j->result.first_violation, sizeof(h->why));
+}
+
+static void hunt(const struct arguments *a, const char *name, struct hunt *h,
+		 enum verdict without[HUNT_SEEDS])
 {
 	struct job *jobs = calloc(JOBS_MAX, sizeof(*jobs));
-	unsigned started = 0, running = 0, caught = 0;
+	unsigned seeds[TRIALS];
+	bool missed;
 
 	for (;;) {
-		for (unsigned i = 0; i < a->jobs; i++) {
-			struct plan_options o = { .seed = a->seed + started,
+		bool is_over = trials_read(h, seeds, &missed) == h->trials || missed;
+
+		for (unsigned i = 0; i < a->jobs && !is_over && h->started < HUNT_SEEDS; i++) {
+			struct plan_options o = { .seed = a->seed + h->started,
 						  .cuts = CUTS_PER_SEED,
 						  .mutant = name };
 
-			if (jobs[i].pid || caught || started == MUTANT_SEEDS)
+			if (jobs[i].pid)
 				continue;
 			job_start(&jobs[i], &o);
-			started++;
-			running++;
+			h->started++;
+			h->running++;
 		}
-		if (!running) {
-			free(jobs);
-			return caught;
-		}
+		if (!h->running)
+			break;
 		struct job *j = job_wait(jobs, a->jobs);
-		unsigned number = (unsigned)(j->seed - a->seed) + 1;
 
 		(void)job_end(j);
-		running--;
-		if (j->result.violations && (!caught || number < caught)) {
-			caught = number;
-			printf("#   %s\n", j->result.first_violation);
-		}
+		hunt_end(a, h, j, without);
 	}
+	free(jobs);
 }
 
 static int compare(const void *a, const void *b)
@@ -373,32 +441,51 @@ static int compare(const void *a, const void *b)
 	return (x > y) - (x < y);
 }
 
+/* The median of its trials, 0: one of them did not catch it. */
+static unsigned mutant_run(const struct arguments *a, const struct mutant *m, unsigned number,
+			   enum verdict without[HUNT_SEEDS])
+{
+	struct hunt *h = calloc(1, sizeof(*h));
+	unsigned seeds[TRIALS] = { 0 }, n;
+	bool missed;
+
+	h->trials = a->trials;
+	hunt(a, m->name, h, without);
+	n = trials_read(h, seeds, &missed);
+	printf("%sok %u - %s (%s): caught after", n < h->trials ? "not " : "", number, m->name,
+	       m->text);
+	for (unsigned i = 0; i < n; i++)
+		printf(" %u", seeds[i]);
+	printf(n < h->trials ? " and then not in %u seeds\n" : " seeds\n", TRIAL_SEEDS);
+	printf("#   %s\n", h->why[0] ? h->why : "never");
+	fflush(stdout);
+	free(h);
+	qsort(seeds, n, sizeof(seeds[0]), compare);
+	return n < a->trials ? 0 : seeds[n / 2];
+}
+
 static int mutants_run(const struct arguments *a)
 {
-	unsigned seeds[ARRAY_LEN(mutants)], n = 0, missed = 0, number = 0;
+	unsigned medians[ARRAY_LEN(mutants)], n = 0, number = 0;
+	enum verdict *without = calloc(HUNT_SEEDS, sizeof(*without));
 
 	for (const struct mutant *m = mutants; m->name; m++) {
-		unsigned caught;
+		unsigned median;
 
 		if (a->mutant && strcmp(a->mutant, m->name) != 0)
 			continue;
-		caught = mutant_run(a, m->name);
-		missed += !caught;
-		if (caught)
-			seeds[n++] = caught;
-		printf("%sok %u - %s (%s): %s %u seeds\n", caught ? "" : "not ", ++number, m->name,
-		       m->text, caught ? "caught after" : "survived",
-		       caught ? caught : MUTANT_SEEDS);
-		fflush(stdout);
+		median = mutant_run(a, m, ++number, without);
+		if (median)
+			medians[n++] = median;
 	}
+	free(without);
 	printf("1..%u\n", number);
-	qsort(seeds, n, sizeof(seeds[0]), compare);
+	qsort(medians, n, sizeof(medians[0]), compare);
 	if (n)
-		printf("# %u mutants caught, %u survived; the median is caught after %u seeds, the "
-		       "last "
-		       "after %u\n",
-		       n, missed, seeds[n / 2], seeds[n - 1]);
-	return missed || !number;
+		printf("# %u of %u mutants caught in each of %u trials; of the medians the median "
+		       "is %u seeds, the largest %u\n",
+		       n, number, a->trials, medians[n / 2], medians[n - 1]);
+	return n < number || !number;
 }
 
 static bool number_of(const char *text, uint64_t *out)
@@ -436,6 +523,8 @@ static bool arguments_read(int argc, char **argv, struct arguments *a)
 				a->seconds = (unsigned)n;
 			else if (strcmp(argv[i - 1], "--jobs") == 0 && n >= 1 && n <= JOBS_MAX)
 				a->jobs = (unsigned)n;
+			else if (strcmp(argv[i - 1], "--trials") == 0 && n >= 1 && n <= TRIALS)
+				a->trials = (unsigned)n;
 			else
 				return false;
 		}
@@ -445,13 +534,13 @@ static bool arguments_read(int argc, char **argv, struct arguments *a)
 
 int main(int argc, char **argv)
 {
-	struct arguments a = { .seed = 1, .jobs = 2 };
+	struct arguments a = { .seed = 1, .jobs = 2, .trials = TRIALS };
 
 	signal(SIGPIPE, SIG_IGN);
 	if (!arguments_read(argc, argv, &a)) {
 		fprintf(stderr, "usage: posthorn-sim [--seed N] [--cuts N] [--seconds N] [--jobs "
 				"N] [--trace] "
-				"[--mutants [NAME]]\n");
+				"[--mutants [NAME]] [--trials N]\n");
 		return 2;
 	}
 	if (a.trace)

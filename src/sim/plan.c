@@ -11,6 +11,7 @@
  * must hold as much as after the one before: descriptors and memory do not leak. */
 #include "sim/plan.h"
 
+#include "imap/account.h"
 #include "sim/check_disk.h"
 
 #include <stdio.h>
@@ -21,12 +22,16 @@ enum {
 	SENDERS = 2,
 	CLIENTS_MAX = 1 + SENDERS + 2 * WORLD_ACCOUNTS,
 	SETTLE_SECONDS = 1800, /* simulated; back-off of the queue and of roles included */
-	BURSTS = 4,
-	BURST_SECONDS = 20,
+	SILENCE_SECONDS = 120,
+	BURSTS = 5,
+	BURSTS_COMPARED = 4, /* the last ones */
+	BURST_SECONDS = 12,
 	USAGE_MAX = 256,
-	/* Between two silences a role may have grown by so much: a cache, a larger buffer. */
-	GROWTH_BYTES = 96 * 1024,
-	DESCRIPTORS_KEPT = 72, /* as many may be: the store keeps 32 segments open */
+	/* From each burst to the next a role may grow by so much: LMDB keeps the pages of its
+	 * largest transaction, buffers the room of the largest message. */
+	GROWTH_BYTES = 48 * 1024,
+	/* Of files a session keeps its segments' open, the store some; a role has a few others. */
+	FILES_MAX = IMAP_SEGMENTS_MAX + 8,
 	DISK_BYTES = 512 * 1024 * 1024,
 	PASSWORD_SIZE = 8,
 };
@@ -128,16 +133,20 @@ static void world_start(struct plan *p)
 
 /* ---- faults ---- */
 
-static void role_kill(struct plan *p)
+static void role_kill(struct plan *p, const char *role)
+{
+	if (!sim_kill(p->sim, role, below(p, 2)) && !sim_kill(p->sim, role, 0))
+		return;
+	disturb(p, strcmp(role, "out") == 0 ? DISTURB_KILL_OUT : DISTURB_KILL_OTHER);
+}
+
+static const char *role_draw(struct plan *p)
 {
 	static const char *const roles[] = { "store",	   "queue",  "out",    "auth",
 					     "session",	   "front",  "filter", "session+",
 					     "checkpoint", "lookup", "dns",    "admin" };
-	const char *role = roles[below(p, ARRAY_LEN(roles))];
 
-	if (!sim_kill(p->sim, role, below(p, 2)) && !sim_kill(p->sim, role, 0))
-		return;
-	disturb(p, strcmp(role, "out") == 0 ? DISTURB_KILL_OUT : DISTURB_KILL_OTHER);
+	return roles[below(p, ARRAY_LEN(roles))];
 }
 
 static void disk_low(struct plan *p)
@@ -159,10 +168,16 @@ static void disk_high(struct plan *p)
 	disturb(p, DISTURB_DISK);
 }
 
+static void disk_slow(struct plan *p, unsigned ms)
+{
+	sim_slow_disk(p->sim, (int64_t)ms * SIM_MILLISECOND);
+	disturb(p, DISTURB_DISK);
+}
+
 static void fault(struct plan *p)
 {
 	p->result->faults++;
-	switch (below(p, 10)) {
+	switch (below(p, 14)) {
 	case 0:
 		sim_fail_sync(p->sim, below(p, 2) ? "/log/" : NULL);
 		disturb(p, DISTURB_DISK);
@@ -181,8 +196,22 @@ static void fault(struct plan *p)
 	case 4:
 		disk_high(p);
 		break;
+	case 5:
+		/* What is pending stays so for long, and all look at it; then it fails. */
+		disk_slow(p, 1000);
+		if (below(p, 2))
+			sim_fail_sync(p->sim, "/log/");
+		break;
+	case 6:
+		/* What `out` has in hand goes on, and the next one must know of it. */
+		role_kill(p, "queue");
+		break;
+	case 7:
+		/* In the middle of commits that clients wait for. */
+		role_kill(p, "store");
+		break;
 	default:
-		role_kill(p);
+		role_kill(p, role_draw(p));
 	}
 }
 
@@ -191,8 +220,12 @@ static void fault(struct plan *p)
 static void disk_check(struct plan *p)
 {
 	struct sim_disk *disk = sim_disk_copy(p->sim);
+	struct fsck k = { .world = &p->world };
 
 	sim_disk_limit(p->sim, DISK_BYTES); /* a rebuild needs room */
+	sim_heal_disk(p->sim);
+	if (sim_do(p->sim, SIM_SERVER, "fsck", fsck_look_main, &k) != 0)
+		world_violation(&p->world, "fsck did not end");
 	if (sim_do(p->sim, SIM_SERVER, "disk-check", check_disk_main, &p->world) != 0)
 		world_violation(&p->world, "the check of the disk did not end");
 	sim_disk_use(p->sim, disk);
@@ -200,32 +233,96 @@ static void disk_check(struct plan *p)
 	sim_disk_limit(p->sim, p->limit);
 }
 
-static void cut(struct plan *p)
+static void power_cut(struct plan *p)
 {
 	sim_power_cut(p->sim);
 	disturb(p, DISTURB_CUT);
 	p->result->cuts++;
+}
+
+/* Something is spoilt on the disk and repaired, and power cuts come between. A server that starts
+ * on an unfinished repair makes the index anew now and then, so it must not be all that is left. */
+static void repair_cut(struct plan *p, struct fsck *k)
+{
+	unsigned cuts = below(p, 4);
+
+	for (k->is_done = false; !k->is_done; cuts--) {
+		if (cuts)
+			sim_stop_at_file(p->sim, NULL, 1 + below(p, 1u << below(p, 10)));
+		if (sim_do(p->sim, SIM_SERVER, "fsck", fsck_repair_main, k) == 0)
+			break;
+		if (!cuts) {
+			world_violation(&p->world, "the repair does not end");
+			break;
+		}
+		power_cut(p);
+		p->world.counts.repair_cuts++;
+		if (!k->needs_index && below(p, 2))
+			break;
+	}
+	sim_stop_at_file(p->sim, NULL, 0);
+	p->world.counts.repairs += k->is_done;
+}
+
+static void repair(struct plan *p)
+{
+	struct fsck k = { .world = &p->world, .chance = { chance_next(&p->chance) } };
+
+	sim_disk_limit(p->sim, DISK_BYTES);
+	sim_heal_disk(p->sim);
+	if (sim_do(p->sim, SIM_SERVER, "spoiler", fsck_spoil_main, &k) == 0 && k.is_done)
+		repair_cut(p, &k);
+	sim_disk_limit(p->sim, p->limit);
+}
+
+static void cut(struct plan *p)
+{
+	power_cut(p);
 	if (below(p, 3) == 0)
 		disk_check(p);
+	if (below(p, 8) == 0)
+		repair(p);
 	if (below(p, 2))
 		disk_high(p);
 	boot(p);
 }
 
+/* A place for the next cut: any call that changes a file, or one of those that are few. True: it is
+ * one of those by which compaction gives segments back. */
+static bool cut_aim(struct plan *p)
+{
+	static const struct {
+		const char *name;
+		unsigned most;
+	} calls[] = { { "log/header", 4 }, { "log/free-", 4 }, { "log/new", 3 },
+		      { "body/", 8 },	   { "index/", 40 },   { ".seg", 40 } };
+	unsigned which = below(p, 2 * ARRAY_LEN(calls));
+
+	if (which < ARRAY_LEN(calls))
+		sim_stop_at_file(p->sim, calls[which].name, 1 + below(p, calls[which].most));
+	else
+		sim_stop_at_file(p->sim, NULL, 1 + below(p, 300));
+	return which < 2;
+}
+
 static void work_until_cut(struct plan *p)
 {
 	/* From the middle of the start to several seconds of work. */
-	unsigned ms = below(p, 4) == 0 ? below(p, 400) : 400 + below(p, 4000);
+	unsigned ms = below(p, 4) == 0 ? 1 + below(p, 400) : 400 + below(p, 4000);
 	unsigned faults = below(p, 3) == 0 ? 1 + below(p, 2) : 0;
+	bool is_compaction = false;
 
 	while (faults--) {
 		(void)sim_run(p->sim, (int64_t)below(p, ms) * SIM_MILLISECOND, NULL, NULL);
 		fault(p);
 	}
+	if (below(p, 6) == 0)
+		disk_slow(p, ms);
 	if (below(p, 2))
-		sim_stop_at_file(p->sim, 1 + below(p, 300));
-	(void)sim_run(p->sim, (int64_t)ms * SIM_MILLISECOND, NULL, NULL);
-	sim_stop_at_file(p->sim, 0);
+		is_compaction = cut_aim(p);
+	if (sim_run(p->sim, (int64_t)ms * SIM_MILLISECOND, NULL, NULL) == SIM_AT_FILE)
+		p->world.counts.compact_cuts += is_compaction;
+	sim_stop_at_file(p->sim, NULL, 0);
 	cut(p);
 }
 
@@ -283,8 +380,11 @@ struct usages {
 static void usages_take(struct plan *p, struct usages *x)
 {
 	x->n = sim_usage(p->sim, x->u, USAGE_MAX);
-	for (size_t i = 0; i < x->n; i++)
+	for (size_t i = 0; i < x->n; i++) {
 		snprintf(x->names[i], sizeof(x->names[i]), "%s", x->u[i].name);
+		sim_trace(p->sim, "%s: %zu files, %zu other descriptors, %zu bytes", x->names[i],
+			  x->u[i].files, x->u[i].descriptors, x->u[i].bytes);
+	}
 }
 
 static const struct sim_usage *usage_of(const struct usages *x, int process)
@@ -295,24 +395,39 @@ static const struct sim_usage *usage_of(const struct usages *x, int process)
 	return NULL;
 }
 
-/* Grown in each of the last two bursts: that is no cache that filled. */
-static void leaks_check(struct plan *p, const struct usages *a, const struct usages *b,
-			const struct usages *c)
+/* More in each burst than in the one before: that is no cache that filled. */
+static bool has_grown(const size_t *held, size_t by)
 {
-	for (size_t i = 0; i < c->n; i++) {
-		const struct sim_usage *z = &c->u[i], *y = usage_of(b, z->process),
-				       *x = usage_of(a, z->process);
+	for (unsigned i = 1; i < BURSTS_COMPARED; i++)
+		if (held[i] <= held[i - 1] + by)
+			return false;
+	return true;
+}
 
-		if (z->where != SIM_SERVER || !x || !y)
+static void leaks_check(struct plan *p, const struct usages *x)
+{
+	const struct usages *last = &x[BURSTS_COMPARED - 1];
+
+	for (size_t i = 0; i < last->n; i++) {
+		const struct sim_usage *now = &last->u[i], *u;
+		size_t descriptors[BURSTS_COMPARED], bytes[BURSTS_COMPARED];
+		unsigned n = 0;
+
+		for (; n < BURSTS_COMPARED && (u = usage_of(&x[n], now->process)); n++) {
+			descriptors[n] = u->descriptors;
+			bytes[n] = u->bytes;
+		}
+		if (now->where != SIM_SERVER || n < BURSTS_COMPARED)
 			continue;
-		if (z->descriptors > y->descriptors && y->descriptors > x->descriptors &&
-		    z->descriptors > DESCRIPTORS_KEPT)
-			world_violation(&p->world, "%s leaks descriptors: %zu, %zu, %zu",
-					c->names[i], x->descriptors, y->descriptors,
-					z->descriptors);
-		if (z->bytes > y->bytes + GROWTH_BYTES && y->bytes > x->bytes + GROWTH_BYTES)
-			world_violation(&p->world, "%s leaks memory: %zu, %zu, %zu bytes",
-					c->names[i], x->bytes, y->bytes, z->bytes);
+		if (has_grown(descriptors, 0))
+			world_violation(&p->world, "%s leaks descriptors: %zu after %zu",
+					last->names[i], now->descriptors, descriptors[0]);
+		if (now->files > FILES_MAX)
+			world_violation(&p->world, "%s keeps %zu files open", last->names[i],
+					now->files);
+		if (has_grown(bytes, GROWTH_BYTES))
+			world_violation(&p->world, "%s leaks memory: %zu after %zu bytes",
+					last->names[i], now->bytes, bytes[0]);
 	}
 }
 
@@ -327,11 +442,11 @@ static void bursts(struct plan *p)
 			free(x);
 			return;
 		}
-		/* Idle connections, sessions and their processes go by themselves. */
-		(void)sim_run(p->sim, (int64_t)300 * SIM_SECOND, NULL, NULL);
+		/* Idle connections go by themselves. */
+		(void)sim_run(p->sim, (int64_t)SILENCE_SECONDS * SIM_SECOND, NULL, NULL);
 		usages_take(p, &x[i]);
 	}
-	leaks_check(p, &x[BURSTS - 3], &x[BURSTS - 2], &x[BURSTS - 1]);
+	leaks_check(p, &x[BURSTS - BURSTS_COMPARED]);
 	free(x);
 }
 
@@ -353,11 +468,13 @@ void plan_run(const struct plan_options *o, struct plan_result *out)
 {
 	struct plan *all = calloc(1, sizeof(*all));
 	const char *addresses[WORLD_ACCOUNTS + 1] = { NULL };
+	const char *aliases[2 * WORLD_TEAM + 3] = { NULL };
 	struct sim_options so = { .seed = o->seed,
 				  .trace = o->trace,
 				  .mutant = o->mutant,
 				  .accounts = addresses,
 				  .password = password,
+				  .aliases = aliases,
 				  .conf = "delay_warning_time = 0\nminimal_backoff_time = 1s\n"
 					  "maximal_backoff_time = 4s\nlog_level = info\n",
 				  .disk_bytes = DISK_BYTES };
@@ -371,6 +488,10 @@ void plan_run(const struct plan_options *o, struct plan_result *out)
 	world_start(all);
 	for (unsigned i = 0; i < WORLD_ACCOUNTS; i++)
 		addresses[i] = all->world.accounts[i].address;
+	for (unsigned i = 0; i <= WORLD_TEAM; i++) {
+		aliases[2 * i] = WORLD_ALIAS;
+		aliases[2 * i + 1] = i < WORLD_TEAM ? addresses[i] : WORLD_LIST;
+	}
 	if (sim_new(&so, &all->sim))
 		panic("sim: no memory");
 	run(all);

@@ -190,6 +190,9 @@ static enum err directory_make(const struct sim_options *o)
 	}
 	for (size_t i = 0; o->accounts && o->accounts[i] && !err; i++)
 		err = account_add(d, o, str_from_c(o->accounts[i]));
+	for (size_t i = 0; o->aliases && o->aliases[i] && !err; i += 2)
+		err = directory_alias_add(d, str_from_c(o->aliases[i]),
+					  str_from_c(o->aliases[i + 1]));
 	directory_close(d);
 	return err;
 }
@@ -328,15 +331,28 @@ void sim_reset_connections(struct sim *s)
 	net_reset_all(s);
 }
 
+void sim_slow_disk(struct sim *s, int64_t nanoseconds)
+{
+	sim_trace(s, "---- syncs are slow for %lld ms", (long long)(nanoseconds / SIM_MILLISECOND));
+	s->slow_until = s->now + nanoseconds;
+}
+
+void sim_heal_disk(struct sim *s)
+{
+	s->fails_sync = false;
+	s->slow_until = s->now;
+}
+
 void sim_partition(struct sim *s, int64_t nanoseconds)
 {
 	sim_trace(s, "---- no network for %lld ms", (long long)(nanoseconds / SIM_MILLISECOND));
 	s->partition_until = s->now + nanoseconds;
 }
 
-void sim_stop_at_file(struct sim *s, uint64_t n)
+void sim_stop_at_file(struct sim *s, const char *name, uint64_t n)
 {
 	s->stop_at_file = n;
+	snprintf(s->stop_name, sizeof(s->stop_name), "%s", name ? name : "");
 }
 
 uint64_t sim_file_operations(const struct sim *s)
@@ -385,6 +401,16 @@ bool sim_chance(struct sim *s, unsigned in_1000)
 	return sim_random_chance(&s->random, in_1000);
 }
 
+static bool is_disk_file(const struct sim_object *o)
+{
+	struct sim_inode_facts f;
+
+	if (o->kind != SIM_FILE)
+		return false;
+	f = sim_inode_facts(o->file.inode);
+	return !f.is_directory && !f.is_anonymous;
+}
+
 size_t sim_usage(const struct sim *s, struct sim_usage *out, size_t max)
 {
 	size_t n = 0;
@@ -399,7 +425,10 @@ size_t sim_usage(const struct sim *s, struct sim_usage *out, size_t max)
 						     .bytes = sim_heap_bytes(p->heap),
 						     .blocks = sim_heap_blocks(p->heap) };
 			for (int fd = 0; fd < p->fds_end; fd++)
-				out[n].descriptors += p->fds[fd] != NULL;
+				if (p->fds[fd] && is_disk_file(p->fds[fd]))
+					out[n].files++;
+				else
+					out[n].descriptors += p->fds[fd] != NULL;
 		}
 		n++;
 	}

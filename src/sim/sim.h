@@ -50,8 +50,9 @@ struct sim_options {
 	/* Addresses, NULL-ended, all with this password, made at the first boot. */
 	const char *const *accounts;
 	const char *password;
-	const char *conf;    /* more lines for posthorn.conf, or NULL */
-	uint64_t disk_bytes; /* size of the disk; 0: 1 GB */
+	const char *const *aliases; /* pairs of address and target, NULL-ended; or NULL */
+	const char *conf;	    /* more lines for posthorn.conf, or NULL */
+	uint64_t disk_bytes;	    /* size of the disk; 0: 1 GB */
 	/* Chances in 1000, where 0 stands for the default; SIM_NEVER for none. */
 	unsigned interrupt;   /* that a call which changes files lets others run first (300) */
 	unsigned network_cut; /* that bytes sent are cut into parts that arrive apart (100) */
@@ -97,8 +98,9 @@ enum sim_why {
  * is true. */
 enum sim_why sim_run(struct sim *s, int64_t nanoseconds, bool (*stop)(void *arg), void *arg);
 /* The next sim_run ends before the nth call from now that changes files on the server; 0: never. A
- * power cut there falls between two calls of one process. */
-void sim_stop_at_file(struct sim *s, uint64_t n);
+ * power cut there falls between two calls of one process. `name`: a part of the path that is meant,
+ * NULL: any. */
+void sim_stop_at_file(struct sim *s, const char *name, uint64_t n);
 uint64_t sim_file_operations(const struct sim *s); /* counted since sim_new */
 
 /* ---- faults ---- */
@@ -111,6 +113,10 @@ void sim_power_cut(struct sim *s);
  * reads still see it; later ones say ERR_OK. `name`: a part of the path that is meant, NULL: any.
  */
 void sim_fail_sync(struct sim *s, const char *name);
+/* Syncs take up to half a second for so long. */
+void sim_slow_disk(struct sim *s, int64_t nanoseconds);
+/* No sync fails or is slow any more. */
+void sim_heal_disk(struct sim *s);
 /* The size of the disk, in bytes, from now on. ERR_FULL when it is full. */
 void sim_disk_limit(struct sim *s, uint64_t bytes);
 uint64_t sim_disk_used(const struct sim *s);
@@ -142,7 +148,8 @@ struct sim_usage {
 	const char *name; /* until the next sim_run */
 	int process;
 	enum sim_machine where;
-	size_t bytes, blocks, descriptors;
+	size_t bytes, blocks;
+	size_t files, descriptors; /* open files of the disk; all other descriptors */
 };
 /* All living processes, in order of their numbers; how many there are, of which `max` are told. */
 size_t sim_usage(const struct sim *s, struct sim_usage *out, size_t max);

@@ -52,7 +52,7 @@ MUST_USE enum err sim_fs_create(struct sim_fs *fs, struct sim_inode *dir, const 
 MUST_USE enum err sim_fs_unlink(struct sim_fs *fs, struct sim_inode *dir, const char *path);
 MUST_USE enum err sim_fs_link(struct sim_fs *fs, struct sim_inode *dir, const char *from,
 			      const char *to);
-/* Both in one directory. */
+/* Within one directory it is one change. */
 MUST_USE enum err sim_fs_rename(struct sim_fs *fs, struct sim_inode *dir, const char *from,
 				const char *to);
 /* The names of a directory, one after the other. NULL: there are no more. */
@@ -73,8 +73,10 @@ void sim_inode_sync(struct sim_inode *i);
 void sim_inode_sync_range(struct sim_inode *i, uint64_t at, uint64_t n);
 /* A sync that failed: the disk got nothing, and nothing is dirty any more. */
 void sim_inode_sync_failed(struct sim_inode *i);
-/* Its contents as memory that stays in place for as long as it is mapped. */
-MUST_USE enum err sim_inode_map(struct sim_inode *i, uint64_t size, char **out);
+/* Its contents as memory that stays in place for as long as it is mapped. Once it is writable, all
+ * of it counts as not synced until the next sync: nobody here syncs what is written so (the shared
+ * memory of SQLite, LMDB's locks). */
+MUST_USE enum err sim_inode_map(struct sim_inode *i, uint64_t size, bool is_writable, char **out);
 void sim_inode_unmap(struct sim_inode *i);
 
 enum {

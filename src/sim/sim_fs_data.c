@@ -169,12 +169,15 @@ void sim_inode_sync_failed(struct sim_inode *i)
 		i->blocks[b] &= (uint8_t)~BLOCK_DIRTY;
 }
 
-enum err sim_inode_map(struct sim_inode *i, uint64_t size, char **out)
+enum err sim_inode_map(struct sim_inode *i, uint64_t size, bool is_writable, char **out)
 {
 	if (size > i->room && i->mapped)
 		return ERR_NO_MEMORY;
 	if (size > i->room)
 		fs_data_room(i, size * ROOM_MAPPED);
+	/* What is written through the mapping comes past us. */
+	if (is_writable)
+		mark(i, 0, size, BLOCK_DIRTY | BLOCK_DIFFERS | BLOCK_CACHE);
 	i->mapped++;
 	*out = i->cache;
 	return ERR_OK;

@@ -227,6 +227,37 @@ static void test_names(void)
 	OK(!renamed_apart);
 }
 
+/* Journals do better; who depends on that must say so. */
+static void test_moved(void)
+{
+	bool back = false, there = false, both = false, neither = false;
+
+	tap_group("a rename to another directory is two changes");
+	for (uint64_t seed = 0; seed < SEEDS; seed++) {
+		struct sim_fs *fs = disk_new(seed);
+		bool is_old, is_new;
+
+		(void)make(fs, "/other", true);
+		synced_file(fs, "/file");
+		sim_fs_sync_all(fs);
+		if (sim_fs_rename(fs, NULL, "/file", "/other/file") || find(fs, "/file") ||
+		    !find(fs, "/other/file"))
+			panic("rename");
+		sim_fs_cut(fs);
+		is_old = find(fs, "/file") != NULL;
+		is_new = find(fs, "/other/file") != NULL;
+		back |= is_old && !is_new;
+		there |= !is_old && is_new;
+		both |= is_old && is_new;
+		neither |= !is_old && !is_new;
+		sim_fs_free(fs);
+	}
+	OK(back);
+	OK(there);
+	OK(both);
+	OK(neither);
+}
+
 static void test_removed_comes_back(void)
 {
 	bool back = false, gone = false, after_sync = false;
@@ -281,6 +312,36 @@ static void test_failed_sync(void)
 	OK(later);
 }
 
+/* SQLite's shared memory: it is written through a mapping alone, and truncated by the first who
+ * opens it after a cut, so that nobody believes what it said. */
+static void test_mapped(void)
+{
+	bool kept = false, lost = false, is_empty = true;
+
+	tap_group("what is written through a mapping");
+	for (uint64_t seed = 0; seed < SEEDS; seed++) {
+		struct sim_fs *fs = disk_new(seed);
+		struct sim_inode *i = synced_file(fs, "/file");
+		char *p;
+
+		if (sim_inode_map(i, SIZE, true, &p))
+			panic("cannot map");
+		memset(p, 'b', SIZE);
+		sim_inode_unmap(i);
+		sim_fs_cut(fs);
+		i = find(fs, "/file");
+		kept |= holds(i, 1, 'b');
+		lost |= holds(i, 1, 'a');
+		if (sim_inode_truncate(i, 3) || sim_inode_truncate(i, SIZE))
+			panic("cannot truncate");
+		is_empty = is_empty && holds(i, 1, 0);
+		sim_fs_free(fs);
+	}
+	OK(kept);
+	OK(lost);
+	OK(is_empty);
+}
+
 static void test_full(void)
 {
 	struct sim_fs *fs = disk_new(1);
@@ -326,8 +387,10 @@ int main(void)
 	test_size();
 	test_behind_the_end();
 	test_names();
+	test_moved();
 	test_removed_comes_back();
 	test_failed_sync();
+	test_mapped();
 	test_full();
 	test_copy();
 	return tap_done();

@@ -12,6 +12,7 @@ enum {
 	SYNC_USUAL = 1000 * SIM_MICROSECOND,
 	SYNC_SLOW = 30 * SIM_MILLISECOND,
 	SLOW_IN_1000 = 20,
+	SYNC_BUSY = 500 * SIM_MILLISECOND, /* while the disk is slow */
 	INTERRUPT_MOST = 100 * SIM_MICROSECOND,
 };
 
@@ -25,7 +26,7 @@ void file_point(struct sim_process *p, const char *what, const char *path)
 		return;
 	s->counts.file_operations++;
 	sim_trace(s, "%s: %s %s", p->name, what, path);
-	if (s->stop_at_file && --s->stop_at_file == 0) {
+	if (s->stop_at_file && strstr(path, s->stop_name) && --s->stop_at_file == 0) {
 		s->is_at_file = true;
 		process_pause(p, 0);
 	} else if (sim_random_chance(&s->scheduling, s->options.interrupt)) {
@@ -38,6 +39,8 @@ int64_t file_sync_time(struct sim *s)
 	struct sim_random *r = &s->scheduling;
 	uint64_t most = sim_random_chance(r, SLOW_IN_1000) ? SYNC_SLOW : SYNC_USUAL;
 
+	if (s->now < s->slow_until)
+		most = SYNC_BUSY;
 	return SYNC_LEAST + (int64_t)sim_random_below(r, most);
 }
 

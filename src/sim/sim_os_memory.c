@@ -176,6 +176,11 @@ void os_sync_start(struct os_syncer *x, int fd)
 	event_at(p->sim, p->sim->now + file_sync_time(p->sim), sync_done, o);
 }
 
+void os_sync_start_folder(struct os_syncer *x, int fd)
+{
+	os_sync_start(x, fd);
+}
+
 enum err os_sync_result(struct os_syncer *x)
 {
 	struct sim_object *o = x->object;

@@ -406,7 +406,8 @@ void *__wrap_mmap(void *at, size_t n, int protection, int flags, int fd, off_t o
 		return m;
 	}
 	f = file_at(fd);
-	err = f ? sim_inode_map(f->inode, (uint64_t)offset + n, &m) : ERR_CLOSED;
+	err = f ? sim_inode_map(f->inode, (uint64_t)offset + n, protection & PROT_WRITE, &m)
+		: ERR_CLOSED;
 	if (posix_result(err))
 		return MAP_FAILED;
 	mapping_add(p, m + offset, n, f->inode);

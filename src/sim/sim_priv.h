@@ -196,9 +196,10 @@ struct sim {
 	bool is_prepared;
 	struct sim_object *ready; /* our end of the socket on which the server says so */
 	uint64_t stop_at_file;
+	char stop_name[32]; /* a part of the path that is meant */
 	bool is_at_file, fails_sync, is_power_lost;
 	char fail_name[SIM_PATH_MAX];
-	int64_t partition_until;
+	int64_t partition_until, slow_until;
 	char *free_stacks[64];
 	unsigned free_stacks_n;
 	uint64_t hash;

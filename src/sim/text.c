@@ -98,7 +98,12 @@ static bool number_after(str s, const char *what, char kind, uint64_t *id)
 
 static uint64_t notice_token(struct world *w, str message, const char **why)
 {
+	static const char *const kinds[] = { [NOTICE_FAILED] = "Action: failed\r\n",
+					     [NOTICE_DELIVERED] = "Action: delivered\r\n",
+					     [NOTICE_RELAYED] = "Action: relayed\r\n",
+					     [NOTICE_EXPANDED] = "Action: expanded\r\n" };
 	str addresses[WORLD_RCPTS], rest = message, field = S("Final-Recipient: rfc822;");
+	enum queue_notice kind = NOTICE_NONE;
 	unsigned n = 0;
 	uint64_t id;
 	size_t at;
@@ -115,7 +120,11 @@ static uint64_t notice_token(struct world *w, str message, const char **why)
 		*why = "a notice about nobody";
 		return 0;
 	}
-	return world_notice(w, message, id, addresses, n);
+	/* All recipients of one notice have the same. */
+	for (unsigned i = NOTICE_FAILED; i < ARRAY_LEN(kinds); i++)
+		if (kinds[i] && str_case_find(message, str_from_c(kinds[i])) != STR_NONE)
+			kind = (enum queue_notice)i;
+	return world_notice(w, message, id, kind, addresses, n);
 }
 
 uint64_t text_token(struct world *w, str message, const char **why)

@@ -23,6 +23,8 @@ enum {
 	/* The same after something that holds up commits: the store was restarted, or a sync failed
 	 * and the outcome is tried again. */
 	RECORD_LATE_SECONDS = 40,
+	/* What was sent before may arrive so late. */
+	ON_ITS_WAY_SECONDS = 8,
 	/* After a disturbance, roles are started again with back-off. */
 	CALM_SECONDS = 120,
 };
@@ -224,7 +226,8 @@ static struct notice *notice_find(struct world *w, uint64_t token)
 	return NULL;
 }
 
-uint64_t world_notice(struct world *w, str message, uint64_t send, const str *addresses, unsigned n)
+uint64_t world_notice(struct world *w, str message, uint64_t send, enum queue_notice kind,
+		      const str *addresses, unsigned n)
 {
 	uint64_t token = TOKEN('n', str_hash(message, 0) >> 8);
 	struct notice *x = notice_find(w, token);
@@ -233,7 +236,7 @@ uint64_t world_notice(struct world *w, str message, uint64_t send, const str *ad
 		return token;
 	w->notices = grown(w->notices, w->notice_count, &w->notice_room, sizeof(*w->notices));
 	x = &w->notices[w->notice_count++];
-	*x = (struct notice){ .token = token, .send = send, .n = n };
+	*x = (struct notice){ .token = token, .send = send, .kind = kind, .n = n };
 	for (unsigned i = 0; i < n; i++)
 		snprintf(x->addresses[i], sizeof(x->addresses[i]), "%.*s", STR_ARGS(addresses[i]));
 	return token;
@@ -261,6 +264,16 @@ static bool outcome_may_be_lost(const struct world *w, const struct send_rcpt *r
 	return !r->is_answered;
 }
 
+/* Did anything at all go wrong then, or for as long as an outcome may take afterwards? */
+static bool is_disturbed(const struct world *w, int64_t from, int64_t to)
+{
+	for (size_t i = 0; i < w->disturbance_count; i++)
+		if (w->disturbances[i].at >= from - SECONDS(RECORD_LATE_SECONDS) &&
+		    w->disturbances[i].at <= to + SECONDS(RECORD_LATE_SECONDS))
+			return true;
+	return false;
+}
+
 /* Is this a message whose sender has gone since its dot, and which was sent again meanwhile? */
 static bool is_left_over(const struct world *w, int64_t dot)
 {
@@ -269,6 +282,67 @@ static bool is_left_over(const struct world *w, int64_t dot)
 		if (breaks_connections(&w->disturbances[i - 1]))
 			return true;
 	return false;
+}
+
+static const char *failure_told(const struct world *w, const struct send_rcpt *r)
+{
+	if (r->is_local)
+		return "a notice of failure about a mailbox here";
+	if (!r->refused)
+		return "a notice of failure, and nobody had refused it";
+	if (r->bounced)
+		return "a second notice about one recipient";
+	if (r->accepted && !outcome_may_be_lost(w, r))
+		return "a notice of failure after it was taken";
+	return NULL;
+}
+
+static const char *success_told(const struct send_rcpt *r, enum queue_notice kind)
+{
+	if (!r->asks)
+		return "a notice of success that nobody asked for";
+	if (r->told)
+		return "a second notice of success about one recipient";
+	if (r->is_local != (kind == NOTICE_DELIVERED))
+		return "a notice of another kind of success";
+	if (!r->is_local && !r->accepted)
+		return "a notice of success, and nobody had taken it";
+	return NULL;
+}
+
+static const char *notice_objection(const struct world *w, struct send *s, const struct notice *x,
+				    unsigned i)
+{
+	struct send_rcpt *r = world_rcpt(s, str_from_c(x->addresses[i]));
+	const char *why;
+
+	if (x->kind == NOTICE_EXPANDED)
+		return strcasecmp(x->addresses[i], WORLD_ALIAS) != 0 || !s->alias_asks
+			       ? "a notice about an alias that nobody asked for"
+		       : s->alias_told ? "a second notice about an alias"
+				       : must_not(s, &s->rcpts[0]);
+	if (!r)
+		return "a notice about somebody it was not sent to";
+	if (x->kind == NOTICE_NONE)
+		return "a notice of a kind that there is not";
+	why = x->kind == NOTICE_FAILED ? failure_told(w, r) : success_told(r, x->kind);
+	return why ? why : must_not(s, r);
+}
+
+static void notice_count(struct world *w, struct send *s, const struct notice *x, unsigned i)
+{
+	struct send_rcpt *r = world_rcpt(s, str_from_c(x->addresses[i]));
+
+	if (x->kind == NOTICE_EXPANDED) {
+		s->alias_told++;
+		w->counts.expanded++;
+	} else if (x->kind == NOTICE_FAILED) {
+		r->bounced++;
+		w->counts.notices++;
+	} else {
+		r->told++;
+		w->counts.told++;
+	}
 }
 
 const char *world_notice_arrived(struct world *w, uint64_t token, const char *at, bool adopt)
@@ -283,23 +357,14 @@ const char *world_notice_arrived(struct world *w, uint64_t token, const char *at
 	if (x->is_counted)
 		return "the same notice again";
 	for (unsigned i = 0; i < x->n; i++) {
-		struct send_rcpt *r = world_rcpt(s, str_from_c(x->addresses[i]));
+		const char *why = notice_objection(w, s, x, i);
 
-		if (!r || r->is_local)
-			return "a notice about somebody it was not sent to";
-		if (!r->refused)
-			return "a notice of failure, and nobody had refused it";
-		if (r->bounced)
-			return "a second notice about one recipient";
-		if (r->accepted && !outcome_may_be_lost(w, r))
-			return "a notice of failure after it was taken";
-		if (must_not(s, r))
-			return must_not(s, r);
+		if (why)
+			return why;
 	}
 	for (unsigned i = 0; adopt && i < x->n; i++) {
-		world_rcpt(s, str_from_c(x->addresses[i]))->bounced++;
+		notice_count(w, s, x, i);
 		x->is_counted = true;
-		w->counts.notices++;
 	}
 	return NULL;
 }
@@ -329,6 +394,9 @@ void world_relayed(struct world *w, struct send *s, str address, int64_t dot, in
 				"between (first at %lld ms)",
 				(unsigned long long)s->id, r->address,
 				(long long)(r->accepted_at / 1000000));
+	if (r->deleted_at && dot > r->deleted_at + SECONDS(ON_ITS_WAY_SECONDS))
+		world_violation(w, "s%llu was relayed to %s after it was deleted from the queue",
+				(unsigned long long)s->id, r->address);
 	w->counts.relayed_twice += r->accepted > 0;
 	w->counts.relayed++;
 	w->counts.deferred_yet += r->state == SEND_DEFERRED && !r->accepted;
@@ -336,6 +404,64 @@ void world_relayed(struct world *w, struct send *s, str address, int64_t dot, in
 	r->accepted_from = dot;
 	r->accepted_at = now;
 	r->is_answered = false;
+}
+
+struct send *world_send_of(struct world *w, str address)
+{
+	str rest = address;
+	uint64_t id = 0;
+
+	if (!str_eq(str_cut(&rest, '-'), S("r")) ||
+	    str_to_u64(str_cut(&rest, '-'), UINT32_MAX, &id))
+		return NULL;
+	return world_send(w, id);
+}
+
+void world_queue_begin(struct world *w)
+{
+	for (size_t i = 0; i < w->send_count; i++)
+		for (unsigned k = 0; k < w->sends[i]->n; k++)
+			w->sends[i]->rcpts[k].is_queued = false;
+}
+
+void world_queue_record(struct world *w, str address)
+{
+	struct send *s = world_send_of(w, address);
+	struct send_rcpt *r = s ? world_rcpt(s, address) : NULL;
+	const char *why = r ? must_not(s, r) : NULL;
+
+	if (!r)
+		return;
+	if (r->is_queued)
+		why = "it is there twice";
+	else if (r->deleted_at)
+		why = "it was deleted";
+	if (why)
+		world_violation(w, "s%llu to %s is in the queue: %s", (unsigned long long)s->id,
+				r->address, why);
+	r->is_queued = true;
+}
+
+/* On its way, as far as anybody was told. What WORLD_LIST stands for is not seen in an address. */
+static bool must_be_queued(const struct send_rcpt *r)
+{
+	return r->state == SEND_ACKED && !r->is_local && !r->accepted && !r->refused &&
+	       !r->bounced && !r->is_deleted && strcmp(r->address, WORLD_LIST) != 0;
+}
+
+void world_queue_end(struct world *w)
+{
+	for (size_t i = 0; i < w->send_count; i++)
+		for (unsigned k = 0; k < w->sends[i]->n; k++) {
+			const struct send_rcpt *r = &w->sends[i]->rcpts[k];
+
+			if (must_be_queued(r) && !r->is_queued)
+				world_violation(w,
+						"s%llu to %s was acknowledged, and is not in the "
+						"queue on the disk",
+						(unsigned long long)w->sends[i]->id, r->address);
+			w->counts.queued += r->is_queued;
+		}
 }
 
 void world_check_owed(struct world *w, struct account_model *a, int64_t before)
@@ -353,6 +479,28 @@ void world_check_owed(struct world *w, struct account_model *a, int64_t before)
 	}
 }
 
+/* The notice of a delivery here is owed by the commit that delivers. One of the remote host's
+ * success may be lost with role queue (docs/QUEUE.md, window 3). */
+static void told_check_end(struct world *w, const struct send *s)
+{
+	if (s->is_deleted)
+		return;
+	for (unsigned i = 0; i < s->n; i++) {
+		const struct send_rcpt *r = &s->rcpts[i];
+
+		if (!r->asks || r->told || r->bounced || r->state != SEND_ACKED)
+			continue;
+		if (r->is_local || !is_disturbed(w, r->accepted_from, r->accepted_at))
+			world_violation(w, "s%llu to %s: nobody was told of its success",
+					(unsigned long long)s->id, r->address);
+		else
+			w->counts.untold++;
+	}
+	if (s->alias_asks && !s->alias_told && s->rcpts[0].state == SEND_ACKED)
+		world_violation(w, "s%llu: nobody was told that its alias was expanded",
+				(unsigned long long)s->id);
+}
+
 static void send_check_end(struct world *w, const struct send *s)
 {
 	unsigned there = 0, wanted = 0;
@@ -365,10 +513,12 @@ static void send_check_end(struct world *w, const struct send *s)
 			continue;
 		wanted++;
 		there += is_there;
-		if (r->state == SEND_ACKED && !is_there)
-			world_violation(w, "s%llu to %s was acknowledged and is nowhere",
-					(unsigned long long)s->id, r->address);
+		if ((r->state == SEND_ACKED || s->is_seen) && !is_there)
+			world_violation(w, "s%llu to %s was %s and is nowhere",
+					(unsigned long long)s->id, r->address,
+					s->is_seen ? "seen in the queue" : "acknowledged");
 	}
+	told_check_end(w, s);
 	/* One transaction is one commit, whatever its client heard. */
 	if (there && there != wanted)
 		world_violation(w, "s%llu arrived at %u of its %u recipients",

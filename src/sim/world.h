@@ -17,12 +17,14 @@
 
 #include "base/buf.h"
 #include "base/loop.h"
+#include "queue/outcome.h"
 #include "sim/chance.h"
 #include "sim/model.h"
 
 enum {
 	WORLD_ACCOUNTS = 4,
-	WORLD_RCPTS = 5,
+	WORLD_RCPTS = 6,
+	WORLD_TEAM = 3, /* the alias leads to accounts 0 to 2, and to WORLD_LIST */
 	WORLD_DISTURBANCES = 4096,
 	/* How long after an answer its effect may still be on its way, in simulated time. */
 	WORLD_SETTLE_SECONDS = 5,
@@ -38,6 +40,9 @@ enum send_state {
 	SEND_REFUSED,  /* 5yz: nothing happened */
 };
 
+#define WORLD_ALIAS "all@example.test"
+#define WORLD_LIST  "list@a.remote.example"
+
 struct send_rcpt {
 	bool is_local;
 	unsigned account;		    /* local: whose INBOX */
@@ -48,7 +53,12 @@ struct send_rcpt {
 	unsigned refused;		    /* remote: times that it answered 5yz */
 	unsigned bounced;		    /* notices that name it */
 	bool is_answered;		    /* our last acceptance was told whole */
-	bool is_deleted;		    /* by the administrator */
+	bool is_deleted;		    /* by the administrator, perhaps */
+	bool is_queued;			    /* at the last look at the disk */
+	bool asks;			    /* to be told of success */
+	unsigned told;			    /* notices of success that name it */
+	unsigned command;		    /* the RCPT that led to it first */
+	int64_t deleted_at;		    /* and the administrator was told so; 0: not */
 	int64_t accepted_from, accepted_at; /* the last time: the dot was read, it was taken */
 };
 
@@ -57,8 +67,12 @@ struct send {
 	uint64_t again; /* the send that this one repeats, 0: none (RFC 1047) */
 	char sender[64];
 	unsigned size;
-	unsigned n;
+	unsigned n, commands; /* recipients; RCPTs that were taken */
 	struct send_rcpt rcpts[WORLD_RCPTS];
+	bool alias_asks; /* one RCPT was WORLD_ALIAS, and asked to be told */
+	unsigned alias_told;
+	bool is_deleted; /* as of a recipient: notices that are owed go too */
+	bool is_seen;	 /* in the queue, by the administrator: it happened */
 	enum send_state state;
 	bool is_lmtp;
 	unsigned kills;	     /* world's, when it began */
@@ -69,6 +83,7 @@ struct send {
 /* A notice that was seen somewhere. */
 struct notice {
 	uint64_t token, send;
+	enum queue_notice kind;
 	char addresses[WORLD_RCPTS][64];
 	unsigned n;
 	bool is_counted;
@@ -100,6 +115,11 @@ struct world_counts {
 	uint64_t relayed_twice; /* the remote host took it twice, in a stated window */
 	uint64_t deferred_yet;	/* 4yz or NO, a role had died, and it was done all the same */
 	uint64_t unknown, unknown_done;
+	uint64_t told, expanded, untold; /* notices of success; those that a window took */
+	uint64_t deleted;		 /* recipients, by the administrator */
+	uint64_t queued;		 /* records of the queue that were compared */
+	uint64_t compact_cuts;		 /* between the calls that give segments back */
+	uint64_t repairs, repair_cuts;	 /* of fsck, on what was spoilt */
 };
 
 struct world {
@@ -147,8 +167,8 @@ struct send *world_send(struct world *w, uint64_t id); /* NULL: never sent */
 /* A message in an INBOX: may it be there? With `adopt`, it is counted. The reason, or NULL. */
 const char *world_delivery(struct world *w, struct account_model *a, uint64_t token, bool adopt);
 /* A notice as it was read; the same one again changes nothing. */
-uint64_t world_notice(struct world *w, str message, uint64_t send, const str *addresses,
-		      unsigned n);
+uint64_t world_notice(struct world *w, str message, uint64_t send, enum queue_notice kind,
+		      const str *addresses, unsigned n);
 /* It arrived at the sender. The reason why it must not, or NULL. */
 const char *world_notice_arrived(struct world *w, uint64_t token, const char *at, bool adopt);
 /* What its client was told, of one recipient. */
@@ -157,6 +177,13 @@ void world_answered(struct world *w, struct send *s, unsigned rcpt, enum send_st
 /* The remote host, which read its dot then, took it, and is about to say so. */
 void world_relayed(struct world *w, struct send *s, str address, int64_t dot, int64_t now);
 struct send_rcpt *world_rcpt(struct send *s, str address);
+/* Whose address of *.remote.example that is; NULL: nobody wrote there. */
+struct send *world_send_of(struct world *w, str address);
+/* The queue as it lies on the disk: its beginning, each of its records, its end. What must be there
+ * is, and what must not is not. */
+void world_queue_begin(struct world *w);
+void world_queue_record(struct world *w, str address);
+void world_queue_end(struct world *w);
 /* What was acknowledged `before` and has not come to this account's INBOX is lost. */
 void world_check_owed(struct world *w, struct account_model *a, int64_t before);
 /* At the end, when nothing is under way any more. */

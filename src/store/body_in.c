@@ -1,14 +1,14 @@
 /* Bodies on the way in: hashed and sealed in one pass as they arrive, so that a transaction that
  * waits for its verdict holds ciphertext alone, and a commit only takes over memory.
  *
- * Large ones (body_job.c) go to a file, under a temporary name, synced; the commit that refers to
- * them gives them their final name and syncs the directory before its frame is written. If that
- * commit fails, the file goes; if we are killed in between, it is found by its number at the next
- * start: one that was never given away.
+ * Large ones (body_job.c) go to a file, under a temporary name, `new-` and the id that the body
+ * will have. When it is synced it gets its final name as a second one, the directory is synced, and
+ * then comes the commit that refers to it. When that is durable the temporary name goes. So at the
+ * next start a temporary name says of which file nobody may have been told: it goes, unless the
+ * commit is there. (If it is there, but damaged: the body's key was in it too.)
  */
 #include "store/store_priv.h"
 
-#include "base/mutant.h"
 #include <openssl/evp.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -46,9 +46,9 @@ void body_file_name(char name[40], uint64_t body)
 	snprintf(name, 40, "body/%016llx", (unsigned long long)body);
 }
 
-static void file_temporary_name(char name[40], uint64_t number)
+void body_file_marker(char name[40], uint64_t body)
 {
-	snprintf(name, 40, "body/new-%llx", (unsigned long long)number);
+	snprintf(name, 40, "body/new-%llx", (unsigned long long)body);
 }
 
 static uint64_t large_min(const struct store *s)
@@ -71,8 +71,8 @@ static enum err room_make(struct store *s, struct sealed *b, struct sealing *x)
 	}
 	if (!(x->sealed = malloc(BODY_CHUNK + BODY_TAG)))
 		return ERR_NO_MEMORY;
-	b->file = ++s->file_number;
-	file_temporary_name(name, b->file);
+	b->file = body_reserve(s);
+	body_file_marker(name, b->file);
 	return os_open(s->options.dir, name, OS_WRITE | OS_CREATE | OS_TRUNCATE, &x->to);
 }
 
@@ -154,61 +154,51 @@ enum err body_take(struct store *s, const struct body_source *from, bool hash, s
 
 void sealed_drop(struct store *s, struct sealed *b)
 {
-	char name[40];
+	char name[40], marker[40];
+	enum err err;
 
 	free(b->blob);
 	b->blob = NULL;
 	if (!b->file)
 		return;
-	file_temporary_name(name, b->file);
-	if (os_unlink(s->options.dir, name) && s->options.log)
-		log_warn(s->options.log, "store-file-left", "file=%s", name);
+	body_file_name(name, b->file);
+	body_file_marker(marker, b->file);
+	err = os_unlink(s->options.dir, name);
+	if (!err || err == ERR_NOT_FOUND)
+		err = os_unlink(s->options.dir, marker);
+	if (err && err != ERR_NOT_FOUND && s->options.log)
+		log_warn(s->options.log, "store-file-left", "file=%s", marker);
 	b->file = 0;
 }
 
-static bool is_left_over(str name, uint64_t next)
+static bool hex_id(str name, uint64_t *id)
 {
-	uint64_t id = 0;
-
-	if (str_starts(name, S("new-")))
-		return true;
-	if (name.n != 16)
-		return false;
+	*id = 0;
 	for (size_t i = 0; i < name.n; i++) {
 		int digit = ascii_hex_value(name.p[i]);
 
 		if (digit < 0)
 			return false;
-		id = id << 4 | (uint64_t)digit;
+		*id = *id << 4 | (uint64_t)digit;
 	}
-	return id >= next;
+	return name.n > 0 && name.n <= 16;
 }
 
-/* Those with a lower number are left to fsck: a file that only seems to be nobody's, because
- * something else is damaged, must not be removed. */
-void body_files_sweep(struct store *s)
+/* A file whose id was never given away, or whose commit was under way and is not there. Others that
+ * nobody refers to are left to fsck: a file that only seems to be nobody's, because something else
+ * is damaged, must not be removed. */
+static bool is_left_over(struct store *s, str name, uint64_t next, uint64_t *id)
 {
-	struct arena *a = arena_new(256 * 1024 * 1024);
-	uint64_t next = body_ids_end(s);
-	size_t count = 0, removed = 0;
-	char name[64];
-	str *names;
-	int fd;
+	bool is_marker = str_starts(name, S("new-"));
+	struct key k;
+	str value;
 
-	if (a && next && os_open(s->options.dir, "body", OS_READ | OS_DIRECTORY, &fd) == ERR_OK) {
-		if (os_list(fd, a, &names, &count))
-			count = 0;
-		os_close(fd);
-	}
-	for (size_t i = 0; i < count; i++) {
-		if (!is_left_over(names[i], next))
-			continue;
-		snprintf(name, sizeof(name), "body/%.*s", STR_ARGS(names[i]));
-		removed += os_unlink(s->options.dir, name) == ERR_OK;
-	}
-	if (removed && s->options.log)
-		log_info(s->options.log, "store-files-swept", "count=%zu", removed);
-	arena_free(a);
+	if (!hex_id(is_marker ? str_from(name, 4) : name, id) || (!is_marker && name.n != 16))
+		return false;
+	if (*id >= next)
+		return true;
+	k = key_make1(KIND_BODY, *id);
+	return is_marker && kv_get(s->kv, KV_DURABLE, &k, &value) == ERR_NOT_FOUND;
 }
 
 static enum err directory_sync(struct store *s)
@@ -218,42 +208,79 @@ static enum err directory_sync(struct store *s)
 
 	if (err)
 		return err;
-	err = MUTANT(body_file_not_synced) ? ERR_OK : os_fsync(fd);
+	err = os_fsync(fd);
 	os_close(fd);
 	return err;
 }
 
-enum err body_commit(struct store *s, struct pending *p, struct sealed *b, uint64_t references,
-		     uint64_t *id)
+/* The files first: a name that says what to remove must not go before that is gone. */
+static void files_sweep(struct store *s, const str *names, size_t count, uint64_t next)
+{
+	uint64_t removed = 0, id;
+	enum err err = ERR_OK;
+	char name[64];
+
+	for (size_t i = 0; i < count; i++) {
+		if (!is_left_over(s, names[i], next, &id))
+			continue;
+		body_file_name(name, id);
+		removed += os_unlink(s->options.dir, name) == ERR_OK;
+	}
+	if (removed)
+		err = directory_sync(s);
+	for (size_t i = 0; i < count && !err; i++) {
+		if (!str_starts(names[i], S("new-")))
+			continue;
+		snprintf(name, sizeof(name), "body/%.*s", STR_ARGS(names[i]));
+		removed += os_unlink(s->options.dir, name) == ERR_OK;
+	}
+	if (removed && s->options.log)
+		log_info(s->options.log, "store-files-swept", "count=%llu",
+			 (unsigned long long)removed);
+}
+
+void body_files_sweep(struct store *s)
+{
+	struct arena *a = arena_new(256 * 1024 * 1024);
+	uint64_t next = body_ids_end(s);
+	size_t count = 0;
+	str *names;
+	int fd;
+
+	if (a && next && os_open(s->options.dir, "body", OS_READ | OS_DIRECTORY, &fd) == ERR_OK) {
+		if (os_list(fd, a, &names, &count))
+			count = 0;
+		os_close(fd);
+	}
+	if (count)
+		files_sweep(s, names, count, next);
+	kv_release(s->kv);
+	arena_free(a);
+}
+
+void body_commit(struct store *s, struct pending *p, struct sealed *b, uint64_t references,
+		 uint64_t *id)
 {
 	struct body d = { .stored = b->stored, .size = b->size, .references = references };
-	char from[40], to[40];
 	struct key k;
-	enum err err;
 
-	*id = next_body(s);
+	*id = b->file ? b->file : next_body(s);
 	k = key_make1(KIND_BODY, *id);
 	if (!b->file)
 		d.place = PLACE_UNKNOWN;
 	buf_clear(&s->value);
 	body_put(&s->value, &d);
 	if (b->file) {
-		file_temporary_name(from, b->file);
-		body_file_name(to, *id);
-		if ((err = os_rename(s->options.dir, from, to)))
-			return err;
-		b->file = 0;
-		p->made = *id;
-		if ((err = directory_sync(s)))
-			return err;
 		kv_put(s->kv, &k, buf_str(&s->value));
+		body_reserved_given(s, *id);
+		p->made = *id;
+		b->file = 0;
 	} else {
 		unsigned blob = kv_blob(s->kv, b->blob, u32_of(b->stored));
 
 		b->blob = NULL;
 		kv_put_placed(s->kv, &k, buf_str(&s->value), blob);
 	}
-	return ERR_OK;
 }
 
 static str cold_encode(struct store *s, str prefix, bool has_parse, str envelope, str structure)
@@ -290,8 +317,7 @@ static enum err append_row(struct change *c, const struct msg_st_append *in, str
 	n.flags.w[1] = in->flags1;
 	memcpy(key, b->key, sizeof(key));
 	n.key = key;
-	if ((err = body_commit(s, c->pending, b, 1, &n.body)))
-		return err;
+	body_commit(s, c->pending, b, 1, &n.body);
 	n.cold = cold_encode(s, STR_EMPTY, in->has_parse, in->envelope, in->structure);
 	if ((err = message_add(c, &m, &n, &row)))
 		return err;

@@ -6,10 +6,13 @@
  * the hashing was turned down: it would share memory with this one.
  *
  * Bodies are sealed in the order in which they came, one after the other (each is done earlier so
- * than if they took turns); the sync of one goes on while the next is sealed. Who gives up a job
- * is not told of it any more; a job whose sync is under way ends with that.
+ * than if they took turns); the syncs of one (of the file, then of its name) go on while the next
+ * is sealed. Who gives up a job is not told of it any more; a job whose sync is under way ends with
+ * that.
  */
 #include "store/store_priv.h"
+
+#include "base/mutant.h"
 
 #include <stdlib.h>
 
@@ -19,6 +22,7 @@ struct body_job {
 	struct sealing sealing;
 	char *copy; /* of an inline body; or: */
 	int fd;
+	int folder;	  /* whose sync is under way: the file has its name; -1: not yet */
 	body_taken *done; /* NULL: given up */
 	void *arg;
 };
@@ -51,6 +55,7 @@ static void job_free(struct store *s, struct body_job *job)
 	sealing_end(&job->sealing);
 	sealed_drop(s, &job->body);
 	os_close(job->fd);
+	os_close(job->folder);
 	free(job->copy);
 	free(job);
 }
@@ -112,7 +117,7 @@ enum err body_job_start(struct store *s, const struct body_source *from, bool ha
 		return err;
 	job->done = done;
 	job->arg = arg;
-	job->fd = job->sealing.to = -1;
+	job->fd = job->folder = job->sealing.to = -1;
 	if (from->inline_body.n) {
 		if ((job->copy = malloc(from->inline_body.n))) {
 			memcpy(job->copy, from->inline_body.p, from->inline_body.n);
@@ -183,13 +188,37 @@ void body_jobs_step(struct store *s)
 		sync_next(s);
 }
 
+/* Where the file system has no links, what a crash cuts off is left to fsck. */
+static enum err job_name(struct store *s, struct body_job *job)
+{
+	char name[40], marker[40];
+	enum err err;
+
+	body_file_name(name, job->body.file);
+	body_file_marker(marker, job->body.file);
+	err = os_link(s->options.dir, marker, name);
+	if (err)
+		err = os_rename(s->options.dir, marker, name);
+	if (!err)
+		err = os_open(s->options.dir, "body", OS_READ | OS_DIRECTORY, &job->folder);
+	return err;
+}
+
 void body_jobs_sync_ready(struct store *s)
 {
 	struct body_jobs *j = s->jobs;
-	enum err err = j->syncing ? os_sync_result(j->syncer) : ERR_AGAIN;
+	struct body_job *job = j->syncing;
+	enum err err = job ? os_sync_result(j->syncer) : ERR_AGAIN;
 
 	if (err == ERR_AGAIN)
 		return;
+	if (!err && job->folder < 0 && job->done) {
+		err = job_name(s, job);
+		if (!err && !MUTANT(body_file_not_synced)) {
+			os_sync_start_folder(j->syncer, job->folder);
+			return;
+		}
+	}
 	if (err && s->options.log)
 		log_error(s->options.log, "store-body-sync-failed", "error=%s", err_name(err));
 	job_end(s, &j->syncing, err ? ERR_TEMPORARY : ERR_OK);

@@ -310,7 +310,11 @@ static enum err index_open(struct check *c)
 		err = index_reader_open(c->options->path, &c->id, &x);
 	if (!err)
 		err = index_covered(x, &c->covered);
-	index_reader_close(x);
+	/* While a server runs, the next state of it may be another. */
+	if (!err && c->options->is_online)
+		c->index = x;
+	else
+		index_reader_close(x);
 	c->has_index = !err;
 	c->result->index_is_sound = !err;
 	if (err == ERR_DAMAGED)
@@ -351,6 +355,19 @@ static void unfinished_check(struct check *c)
 	c->all_is_suspect = true;
 }
 
+static enum err view_open(struct check *c, const char *path)
+{
+	struct index_reader *x = c->has_index ? c->index : NULL;
+	enum err err = x ? ERR_OK : index_reader_open(path, &c->id, &x);
+
+	if (x == c->index)
+		c->index = NULL;
+	return err ? err
+		   : kv_view_open(c->dir, &c->id, x,
+				  c->options->is_online ? c->covered.position : UINT64_MAX,
+				  &c->view);
+}
+
 static enum err looks_from(struct check *c)
 {
 	char view_path[PATH_SIZE];
@@ -362,9 +379,7 @@ static enum err looks_from(struct check *c)
 	if (!err)
 		err = check_index(c, view_path);
 	if (!err)
-		err = kv_view_open(c->dir, &c->id, view_path,
-				   c->options->is_online ? c->covered.position : UINT64_MAX,
-				   &c->view);
+		err = view_open(c, view_path);
 	if (err)
 		return err;
 	kept_filter(c);
@@ -410,6 +425,7 @@ static void check_end(struct check *c)
 {
 	kv_close(c->view);
 	check_bodies_end(c);
+	index_reader_close(c->index);
 	log_cipher_free(c->cipher);
 	body_cipher_free(c->bodies);
 	overlay_free(c->lost);
@@ -425,32 +441,62 @@ static void check_end(struct check *c)
 
 /* ---- while the server runs ---- */
 
+struct mark {
+	uint32_t number;
+	uint64_t size, inode;
+};
+
 /* Which segments there are, and how long: compaction empties and removes what is old. */
-static enum err segments_mark(struct check *c, uint64_t *mark)
+static enum err marks_take(struct check *c, struct mark **marks, size_t *count)
 {
 	uint32_t *numbers;
-	size_t count;
-	enum err err = segment_list(c->dir, c->arena, &numbers, &count);
+	enum err err = segment_list(c->dir, c->arena, &numbers, count);
 
-	*mark = 0;
-	for (size_t i = 0; i < count && !err; i++) {
+	*marks = err ? NULL : arena_array(c->arena, *count + 1, sizeof(**marks));
+	if (!err && !*marks)
+		err = ERR_NO_MEMORY;
+	for (size_t i = 0; i < *count && !err; i++) {
 		char name[SEGMENT_NAME_SIZE];
 		struct os_stat st;
 
-		if (c->covered.position && numbers[i] > position_segment(c->covered.position))
-			break;
 		segment_name(name, numbers[i]);
-		err = os_stat(c->dir, name, &st);
-		*mark = (*mark + numbers[i]) * 0x9e3779b97f4a7c15u + st.size + st.inode;
+		if (!(err = os_stat(c->dir, name, &st)))
+			(*marks)[i] = (struct mark){ numbers[i], st.size, st.inode };
 	}
 	return err == ERR_NOT_FOUND ? ERR_AGAIN : err;
 }
 
-/* What was found counts if no segment was taken away meanwhile. ERR_AGAIN: one was. */
+/* Those that are looked at. */
+static size_t marks_covered(const struct check *c, const struct mark *marks, size_t count)
+{
+	uint32_t last = c->covered.position ? position_segment(c->covered.position) : UINT32_MAX;
+
+	while (count && marks[count - 1].number > last)
+		count--;
+	return count;
+}
+
+static bool marks_differ(const struct check *c, const struct mark *a, size_t a_count,
+			 const struct mark *b, size_t b_count)
+{
+	size_t n = marks_covered(c, a, a_count);
+
+	if (n != marks_covered(c, b, b_count))
+		return true;
+	for (size_t i = 0; i < n; i++)
+		if (a[i].number != b[i].number || a[i].size != b[i].size ||
+		    a[i].inode != b[i].inode)
+			return true;
+	return false;
+}
+
+/* What was found counts if no segment was taken away meanwhile, since before the state of the index
+ * that is looked at. ERR_AGAIN: one was. */
 static enum err look_online(const struct check_options *options, struct check_result *out)
 {
 	struct check c = { .options = options, .result = out, .dir = options->dir };
-	uint64_t before = 0, after = 0;
+	struct mark *before = NULL, *after = NULL;
+	size_t before_count = 0, after_count = 0;
 	enum err err = check_begin(&c), looked = ERR_OK;
 
 	*out = (struct check_result){ 0 };
@@ -458,14 +504,15 @@ static enum err look_online(const struct check_options *options, struct check_re
 	if (!err)
 		err = identity_check(&c);
 	if (!err)
-		err = index_open(&c);
+		err = marks_take(&c, &before, &before_count);
 	if (!err)
-		err = segments_mark(&c, &before);
+		err = index_open(&c);
 	if (!err)
 		looked = looks_from(&c);
 	if (!err)
-		err = segments_mark(&c, &after);
-	if (!err && before != after && (c.held || looked))
+		err = marks_take(&c, &after, &after_count);
+	if (!err && (c.held || looked) &&
+	    marks_differ(&c, before, before_count, after, after_count))
 		err = ERR_AGAIN;
 	for (const struct held *h = c.held; h && err != ERR_AGAIN; h = h->next)
 		found_tell(&c, &h->finding);

@@ -306,7 +306,8 @@ static enum err file_aside(struct check *c, str name)
 	return os_rename(c->dir, from, to);
 }
 
-/* Files whose number was never given away are swept at the server's start. */
+/* Files whose number was never given away, or whose commit was under way (body_in.c), are swept at
+ * the server's start. */
 static enum err files_check(struct check *c, uint64_t *next_body)
 {
 	uint64_t given = *next_body;
@@ -322,13 +323,15 @@ static enum err files_check(struct check *c, uint64_t *next_body)
 	os_close(fd);
 	for (size_t i = 0; i < count && !err; i++) {
 		const struct body_seen *s;
-		char file[NAME_MAX_SIZE];
+		char file[NAME_MAX_SIZE], marker[40];
+		struct os_stat st;
 
 		if (!name_is_body(names[i], &id) || (id >= given && !check_lost_records(c)))
 			continue;
 		*next_body = MAX(*next_body, id + 1);
 		s = check_body_seen(c, id);
-		if (s && s->references)
+		snprintf(marker, sizeof(marker), "body/new-%llx", (unsigned long long)id);
+		if (s ? s->references > 0 : os_stat(c->dir, marker, &st) == ERR_OK)
 			continue;
 		snprintf(file, sizeof(file), "body/%.*s", STR_ARGS(names[i]));
 		if (!s)

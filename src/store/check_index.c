@@ -105,7 +105,8 @@ static uint32_t segment_of(str value)
 	return get_le32(value.p - INDEX_PREFIX);
 }
 
-/* Of the index's own records, the accounts of segments that are there are compared. */
+/* Of the index's own records, the accounts of segments that are there are compared. Of those that
+ * compaction emptied the log says nothing any more. */
 static bool is_compared(const struct comparing *m, str key)
 {
 	struct unpack u = { .rest = str_from(key, 2) };
@@ -118,8 +119,17 @@ static bool is_compared(const struct comparing *m, str key)
 	segment = unpack_key_number(&u);
 	for (size_t i = 0; i < m->c->segment_count; i++)
 		if (m->c->segments[i].number == segment)
-			return true;
+			return !segment_is_emptied(m->c->segments[i].size);
 	return false;
+}
+
+/* A segment that nothing is alive in may have accounts of that, or none. */
+static bool is_nothing(str key, str value)
+{
+	for (size_t i = 0; i < value.n; i++)
+		if (value.p[i])
+			return false;
+	return key.p[0] == KIND_INDEX;
 }
 
 static void only_in_index(struct comparing *m, str key, str value)
@@ -170,11 +180,11 @@ static enum err compare_all(struct comparing *m)
 			err = ERR_DAMAGED;
 		else if (end_a && end_b)
 			break;
-		else if (order < 0)
+		else if (order < 0 && !is_nothing(key_a, value_a))
 			only_in_index(m, key_a, value_a);
-		else if (order > 0)
+		else if (order > 0 && !is_nothing(key_b, value_b))
 			only_in_log(m, key_b, value_b);
-		else
+		else if (order == 0)
 			in_both(m, key_a, value_a, value_b);
 		if (!err && order <= 0)
 			err = index_cursor_next(a);
@@ -210,18 +220,17 @@ static void differences_tell(struct comparing *m)
 static enum err compare(struct check *c, const char *scratch)
 {
 	struct comparing m = { .c = c,
+			       .old = c->index,
 			       .fixes_before = buf_len(&c->fixes),
 			       .fix_count_before = c->fix_count };
-	struct log_place covered;
-	enum err err = index_reader_open(c->options->path, &c->id, &m.old);
+	enum err err = m.old ? ERR_OK : index_reader_open(c->options->path, &c->id, &m.old);
 
 	if (!err)
 		err = index_reader_open(scratch, &c->id, &m.new);
 	if (!err)
-		err = index_covered(m.old, &covered);
-	if (!err)
 		err = compare_all(&m);
-	index_reader_close(m.old);
+	if (m.old != c->index)
+		index_reader_close(m.old);
 	index_reader_close(m.new);
 	if (err == ERR_DAMAGED)
 		m.unexplained++;

@@ -77,7 +77,8 @@ struct check {
 	uint32_t torn_segment, torn_from;
 	struct buf records, window;
 
-	bool has_index; /* it can be read, and is right */
+	bool has_index;		    /* it can be read, and is right */
+	struct index_reader *index; /* online: one state of it, for all looks; or NULL */
 	bool identity_is_damaged;
 	bool all_is_suspect;   /* records are lost, and nobody can say whose */
 	bool store_is_suspect; /* some are lost, whoever's */

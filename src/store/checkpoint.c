@@ -11,6 +11,7 @@
  */
 #include "store/index_priv.h"
 
+#include "base/mutant.h"
 #include "store/overlay.h"
 #include "store/records_priv.h"
 
@@ -28,9 +29,11 @@ enum {
 	INDEX_RESERVE_SIZE = 16 * 1024 * 1024,
 #endif
 	RECORD_OVERHEAD = 4, /* operation and lengths */
+	READ_PIECE = 1024 * 1024,
 };
 #define INDEX_MAP_FIRST ((size_t)1 << 32)
 #define INDEX_RESERVE	"index/reserve"
+#define INDEX_FILE	"index/data.mdb"
 
 struct index_writer {
 	int dir, log_dir;
@@ -69,7 +72,7 @@ static MDB_val val_of(str s)
 
 enum err index_discard(int dir)
 {
-	enum err err = os_unlink(dir, "index/data.mdb");
+	enum err err = os_unlink(dir, INDEX_FILE);
 
 	if (err && err != ERR_NOT_FOUND)
 		return err;
@@ -165,6 +168,21 @@ static void reserve_make(struct index_writer *x)
 	os_close(fd);
 }
 
+/* The name of a new one must be as durable as what it covers: a power cut that brought back the one
+ * before would bring back what was deleted, in segments that are gone meanwhile. And whoever made
+ * it may have died before this. */
+static enum err name_sync(const struct index_writer *x)
+{
+	int fd;
+	enum err err = os_open(x->dir, "index", OS_READ | OS_DIRECTORY, &fd);
+
+	if (err)
+		return err;
+	err = MUTANT(index_name_not_synced) ? ERR_OK : os_fsync(fd);
+	os_close(fd);
+	return err;
+}
+
 enum err index_writer_open(int dir, const char *path, const struct identity *id,
 			   const struct log *log, bool may_create, struct index_writer **out)
 {
@@ -185,6 +203,8 @@ enum err index_writer_open(int dir, const char *path, const struct identity *id,
 		err = index_discard(dir);
 	if (!err || (err == ERR_NOT_FOUND && may_create))
 		err = env_open(x, path);
+	if (!err)
+		err = name_sync(x);
 	if (err) {
 		index_writer_close(x);
 		return err;
@@ -212,14 +232,33 @@ void index_writer_close(struct index_writer *x)
 	free(x);
 }
 
+/* From end to end, so that its pages are in memory: a page at a time, in the order of keys, a disk
+ * takes several times as long, and until then the store waits for each page that it needs. Whatever
+ * goes wrong here is met again when the pages are looked at. */
+static void read_through(struct index_writer *x)
+{
+	char *piece = malloc(READ_PIECE);
+	uint64_t at = 0;
+	size_t n = 1;
+	int fd = -1;
+
+	if (piece && os_open(x->dir, INDEX_FILE, OS_READ, &fd) == ERR_OK)
+		while (n && os_pread(fd, piece, READ_PIECE, at, &n) == ERR_OK)
+			at += n;
+	os_close(fd);
+	free(piece);
+}
+
 enum err index_check(struct index_writer *x)
 {
 	MDB_cursor *cursor = NULL;
 	MDB_val k, v, found;
 	MDB_txn *txn;
 	enum err err = ERR_OK;
-	int rc = mdb_txn_begin(x->env, NULL, MDB_RDONLY, &txn);
+	int rc;
 
+	read_through(x);
+	rc = mdb_txn_begin(x->env, NULL, MDB_RDONLY, &txn);
 	if (rc)
 		return err_from_mdb(rc);
 	rc = mdb_cursor_open(txn, x->dbi, &cursor);

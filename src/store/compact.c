@@ -316,8 +316,10 @@ void store_compact_items(struct store *s, const struct msg_cp_items *in, str blo
 
 static bool victim_free(struct store *s, const struct compact_victim *v, uint32_t oldest)
 {
+	char name[SEGMENT_NAME_SIZE];
 	struct segment_usage u;
 	enum err err = index_usage(s->kv->index, v->number, &u);
+	int fd;
 
 	if (err || u.records || u.blobs)
 		return false;
@@ -325,7 +327,10 @@ static bool victim_free(struct store *s, const struct compact_victim *v, uint32_
 	if (u.deletes && !v->ends_older && v->number > oldest)
 		return false;
 	segment_fd_forget(s, v->number);
+	segment_name(name, v->number);
+	fd = removal_begin(s, name);
 	err = log_writer_empty(&s->kv->writer, v->number);
+	removal_end(s, fd);
 	if (err && s->options.log)
 		log_warn(s->options.log, "store-segment-kept", "segment=%08x error=%s", v->number,
 			 err_name(err));
@@ -338,11 +343,13 @@ static void victims_free(struct store *s)
 	uint32_t oldest;
 	size_t freed = 0;
 
+	/* The oldest go as they are; of the others the headers stay. */
+	segments_recycle(s);
 	(void)filled(s, &oldest);
 	for (size_t i = 0; i < c->count && oldest; i++) {
 		bool is_oldest = c->segments[i].number == oldest;
 
-		if (!victim_free(s, &c->segments[i], oldest))
+		if (c->segments[i].number >= oldest && !victim_free(s, &c->segments[i], oldest))
 			continue;
 		freed++;
 		if (is_oldest)
@@ -353,7 +360,7 @@ static void victims_free(struct store *s)
 	if (s->options.log)
 		log_info(s->options.log, "store-compacted", "segments=%zu freed=%zu", c->count,
 			 freed);
-	segments_recycle(s, freed > 0);
+	segments_recycle(s);
 	c->freed += freed;
 	c->has_gained = filled(s, &oldest) < c->filled;
 	/* More of the same at once, if it went well. */

@@ -289,7 +289,7 @@ void store_checkpoint_done(struct store *s, uint64_t position)
 	kv_checkpoint_done(s->kv, position);
 	/* What compaction emptied goes first: it may be read for a while. */
 	if (!store_compact_wants_checkpoint(s))
-		segments_recycle(s, false);
+		segments_recycle(s);
 }
 
 void store_checkpoint_failed(struct store *s)
@@ -324,12 +324,40 @@ enum err store_checkpoint(struct store *s)
 
 /* Pending commits. */
 
+int removal_begin(struct store *s, const char *name)
+{
+	int fd;
+
+	return s->options.hooks.removed && !os_open(s->options.dir, name, OS_READ, &fd) ? fd : -1;
+}
+
+void removal_end(struct store *s, int fd)
+{
+	if (fd >= 0)
+		s->options.hooks.removed(s->options.hooks.arg, fd);
+}
+
 static void file_drop(struct store *s, uint64_t body)
 {
 	char name[40];
+	int fd;
 
 	body_file_name(name, body);
+	fd = removal_begin(s, name);
 	if (os_unlink(s->options.dir, name) && s->options.log)
+		log_warn(s->options.log, "store-file-left", "file=%s", name);
+	removal_end(s, fd);
+}
+
+/* One that stays is looked at when the store is opened next. */
+static void marker_drop(struct store *s, uint64_t body)
+{
+	char name[40];
+	enum err err;
+
+	body_file_marker(name, body);
+	err = os_unlink(s->options.dir, name);
+	if (err && err != ERR_NOT_FOUND && s->options.log)
 		log_warn(s->options.log, "store-file-left", "file=%s", name);
 }
 
@@ -351,8 +379,10 @@ void pending_free(struct pending *p)
 {
 	if (!p)
 		return;
-	if (p->made)
+	if (p->made) {
 		file_drop(p->store, p->made);
+		marker_drop(p->store, p->made);
+	}
 	buf_free(&p->from);
 	buf_free(&p->to);
 	free(p->hints);
@@ -403,6 +433,8 @@ static void pending_done(void *arg, enum err err)
 
 	/* Even one that failed may have reached the disk, and be found there after a crash: with
 	 * its body. */
+	if (!err && p->made)
+		marker_drop(p->store, p->made);
 	p->made = 0;
 	if (!err) {
 		for (size_t i = 0; i < p->dropped_count; i++)
@@ -503,6 +535,26 @@ uint64_t next_body(struct store *s)
 	s->body_floor = c.body;
 	counters_save(s, &c);
 	return c.body - 1;
+}
+
+uint64_t body_reserve(struct store *s)
+{
+	struct counters c;
+
+	counters_load(s, &c);
+	s->body_floor = MAX(c.body, s->body_floor) + 1;
+	return s->body_floor - 1;
+}
+
+void body_reserved_given(struct store *s, uint64_t id)
+{
+	struct counters c;
+
+	counters_load(s, &c);
+	if (c.body > id)
+		return;
+	c.body = id + 1;
+	counters_save(s, &c);
 }
 
 uint64_t body_ids_end(struct store *s)

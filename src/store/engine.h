@@ -37,6 +37,9 @@ struct store_hooks {
 	void (*changed)(void *arg, uint64_t account, uint32_t mailbox, uint64_t modseq);
 	/* There are new records in the queue. */
 	void (*queued)(void *arg);
+	/* The last descriptor of a file that was removed, to be closed: that frees its blocks, and
+	 * takes the disk's time. NULL: it is closed at once. */
+	void (*removed)(void *arg, int fd);
 	/* For the history of a message (base/trace.h): what became of it, when that is durable or
 	 * sure. */
 	void (*traced)(void *arg, uint64_t message, unsigned event, str sender, str recipient,

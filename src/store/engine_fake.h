@@ -23,7 +23,7 @@ struct bench {
 	enum err last; /* what the last `done` said */
 	struct msg_st_commit_reply commit;
 	char from[512], to[512];
-	unsigned done, hints, wakes;
+	unsigned done, hints, wakes, removed;
 	uint16_t code;
 	char text[128];
 	char traced[1024]; /* events of messages, a line each */
@@ -42,6 +42,12 @@ static inline void on_changed(void *arg, uint64_t account, uint32_t mailbox, uin
 static inline void on_queued(void *arg)
 {
 	((struct bench *)arg)->wakes++;
+}
+
+static inline void on_removed(void *arg, int fd)
+{
+	((struct bench *)arg)->removed++;
+	os_close(fd);
 }
 
 static inline void on_traced(void *arg, uint64_t message, unsigned event, str sender, str recipient,
@@ -100,7 +106,8 @@ static inline void bench_make(struct bench *b)
 		panic("bench_make");
 	b->options = (struct store_options){ .dir = b->dir,
 					     .path = b->path,
-					     .hooks = { b, on_changed, on_queued, on_traced },
+					     .hooks = { b, on_changed, on_queued, on_removed,
+							on_traced },
 					     .segment_size = 1024 * 1024,
 					     .min_free = 1,
 					     .txn_seconds = 1 };

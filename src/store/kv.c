@@ -133,9 +133,7 @@ static struct version *write_record(struct kv *kv, const struct key *key, bool i
 		kv_fail(kv, ERR_TOO_LONG);
 		return NULL;
 	}
-	if (!MUTANT(record_dropped) || kv->serial % 16)
-		record_put(&f->records, is_deleted ? RECORD_DELETE : RECORD_PUT, key_str(key),
-			   value);
+	record_put(&f->records, is_deleted ? RECORD_DELETE : RECORD_PUT, key_str(key), value);
 	f->record_count++;
 	if (buf_failed(&f->records) ||
 	    !array_room(&f->touched, &f->touched_room, f->touched_count, sizeof(e)))
@@ -153,7 +151,12 @@ static struct version *write_record(struct kv *kv, const struct key *key, bool i
 
 void kv_put(struct kv *kv, const struct key *key, str value)
 {
-	(void)write_record(kv, key, false, value);
+	size_t before = buf_len(&kv->last->records);
+
+	if (write_record(kv, key, false, value) && MUTANT(record_dropped) && kv->serial % 16 == 0) {
+		buf_truncate(&kv->last->records, before);
+		kv->last->record_count--;
+	}
 }
 
 void kv_delete(struct kv *kv, const struct key *key)

@@ -126,6 +126,15 @@ void kv_condemn_index(int dir, const struct log *log)
 			  err ? err_name(err) : "rebuild-at-start");
 }
 
+enum err kv_trust_index(int dir)
+{
+	enum err err = os_unlink(dir, INDEX_ATTEMPTS);
+
+	if (!err || err == ERR_NOT_FOUND)
+		err = os_unlink(dir, INDEX_CONDEMNED);
+	return err == ERR_NOT_FOUND ? ERR_OK : err;
+}
+
 void kv_steady(struct kv *kv)
 {
 	enum err err = os_unlink(kv->options.dir, INDEX_ATTEMPTS);
@@ -163,26 +172,26 @@ static enum err replay(struct kv *kv, struct log_reader *r)
 	return err == ERR_EOF ? ERR_OK : err;
 }
 
-enum err kv_view_open(int dir, const struct identity *id, const char *index_path, uint64_t limit,
-		      struct kv **out)
+enum err kv_view_open(int dir, const struct identity *id, struct index_reader *index,
+		      uint64_t limit, struct kv **out)
 {
 	struct kv *kv = calloc(1, sizeof(*kv));
 	struct log_reader *r = NULL;
 	struct log_place covered;
 	enum err err;
 
-	if (!kv)
+	if (!kv) {
+		index_reader_close(index);
 		return ERR_NO_MEMORY;
+	}
 	kv->options.dir = dir;
 	kv->identity = *id;
+	kv->index = index;
 	kv->lock_fd = kv->writer.fd = -1;
 	buf_init(&kv->scratch, RECORD_VALUE_MAX);
 	kv->young = overlay_new(KV_OVERLAY_MAX);
 	kv->cipher = log_cipher_new(id->key);
-	err = kv->young && kv->cipher ? index_reader_open(index_path, id, &kv->index)
-				      : ERR_NO_MEMORY;
-	if (!err)
-		err = index_covered(kv->index, &covered);
+	err = kv->young && kv->cipher ? index_covered(index, &covered) : ERR_NO_MEMORY;
 	if (!err)
 		err = log_reader_new(dir, id, NULL, &covered, limit, &r);
 	if (!err)

@@ -117,15 +117,17 @@ MUST_USE enum err kv_open(const struct kv_options *options, struct kv **out);
 /* Without waiting for what is pending: like a crash, whoever waits is told ERR_CLOSED. */
 void kv_close(struct kv *kv);
 
-/* What a store would serve, for reading alone, and without writing anything: the index at
- * `index_path`, and what the log says behind it, up to `limit`. */
-MUST_USE enum err kv_view_open(int dir, const struct identity *id, const char *index_path,
+/* What a store would serve, for reading alone, and without writing anything: that index, which is
+ * the view's then, and what the log says behind it, up to `limit`. */
+MUST_USE enum err kv_view_open(int dir, const struct identity *id, struct index_reader *index,
 			       uint64_t limit, struct kv **out);
 
 /* Makes the store's files where there are none, and brings the index near the end of the log. */
 MUST_USE enum err kv_prepare(const struct kv_options *options);
 /* The next kv_prepare rebuilds the index. */
 void kv_condemn_index(int dir, const struct log *log);
+/* The index was read and is right: what spoke against it is forgotten. */
+MUST_USE enum err kv_trust_index(int dir);
 /* It runs: starting it was no mistake. Without this, the index is rebuilt at the fourth start. */
 void kv_steady(struct kv *kv);
 /* The store's identity; a copy that is missing or damaged is made again, all copies where there is

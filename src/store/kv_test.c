@@ -6,6 +6,8 @@
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 struct bench {
 	char path[64];
@@ -208,6 +210,69 @@ static void test_abandoned(void)
 	bench_end(&b);
 }
 
+/* Nobody's who is not root may open the folder then, but its files. */
+static void folder_close(struct bench *b, bool closed)
+{
+	enum { NOBODY = 65534 };
+	static const char *const files[] = { "log/free-0", "log/reserve", "log/00000002.seg",
+					     "log" };
+	bool is_root = getuid() == 0;
+
+	if (!closed && is_root && seteuid(0))
+		panic("seteuid");
+	for (size_t i = 0; i < ARRAY_LEN(files) && is_root; i++)
+		if (fchownat(b->options.dir, files[i], closed ? NOBODY : 0, (gid_t)-1, 0))
+			panic("fchownat");
+	if (fchmodat(b->options.dir, "log", closed ? 0300 : 0700, 0) ||
+	    (is_root && fchmod(b->options.dir, 0711)) || (closed && is_root && seteuid(NOBODY)))
+		panic("folder");
+}
+
+static uint32_t header_segment(struct bench *b, const char *name)
+{
+	char header[SEGMENT_HEADER_SIZE];
+	struct segment_header h;
+	int fd;
+
+	if (os_open(b->options.dir, name, OS_READ, &fd))
+		return 0;
+	if (os_pread_all(fd, header, sizeof(header), 0) ||
+	    segment_header_get(str_of(header, sizeof(header)), &h))
+		h.segment = 0;
+	os_close(fd);
+	return h.segment;
+}
+
+/* The folder of the log cannot be synced: what is free under a name that a power cut may take back
+ * is not written to. */
+static void test_unsynced_names(void)
+{
+	const uint32_t all = SEGMENT_SIZE_MIN - SEGMENT_HEADER_SIZE;
+	struct log_writer *w;
+	struct bench b;
+
+	tap_group("names that may not be on the disk");
+	bench_make(&b);
+	w = &b.kv->writer;
+	EQ(put(&b, 1, S("in the first segment")), ERR_OK);
+	settle(&b);
+	EQ(log_writer_room(w, all, false), ERR_OK);
+	EQ(position_segment(w->place.position), 2);
+	log_writer_wrote(w, all, 0);
+	EQ(log_writer_recycle(w, 1, true), ERR_OK);
+	folder_close(&b, true);
+	EQ(log_writer_settle(w), ERR_DENIED);
+	EQ(log_writer_room(w, all, false), ERR_DENIED);
+	w->has_reserve = false;
+	EQ(log_writer_make_reserve(w), ERR_DENIED);
+	folder_close(&b, false);
+	EQ(header_segment(&b, "log/free-0"), 1);
+	EQ(log_writer_room(w, all, false), ERR_OK);
+	EQ(header_segment(&b, "log/free-0"), 0);
+	EQ(header_segment(&b, "log/00000003.seg"), 3);
+	bench_end(&b);
+}
+
 static void test_second_store(void)
 {
 	struct kv *other;
@@ -260,6 +325,7 @@ int main(void)
 	test_undo();
 	test_failed_write();
 	test_abandoned();
+	test_unsynced_names();
 	test_second_store();
 	test_cursor();
 	return tap_done();

@@ -54,7 +54,8 @@ struct log_writer {
 	uint32_t segment_size;
 	uint32_t recycled; /* segments waiting to be used again */
 	bool has_reserve;
-	uint32_t written; /* below this offset the segment's blocks hold something */
+	bool names_unsynced; /* a file may have another name on the disk than here */
+	uint32_t written;    /* below this offset the segment's blocks hold something */
 	struct log_place place;
 	uint64_t durable;
 	const struct identity *identity;
@@ -76,10 +77,12 @@ void log_writer_abandon(struct log_writer *w, const struct log_place *end);
 /* Creates the reserve segment if it is not there. ERR_FULL when it cannot. */
 MUST_USE enum err log_writer_make_reserve(struct log_writer *w);
 /* Gives the oldest segment, which holds nothing alive, to later use, or back to the system. The
- * names in the directory are synced by segment_sync_directory. */
+ * names in the directory are synced by log_writer_settle. */
 MUST_USE enum err log_writer_recycle(struct log_writer *w, uint32_t segment, bool may_keep);
 /* The same for one with older ones before it: its header stays. */
 MUST_USE enum err log_writer_empty(struct log_writer *w, uint32_t segment);
+/* Syncs the names that those two changed. Until it could, no file is used again. */
+MUST_USE enum err log_writer_settle(struct log_writer *w);
 
 /* Reading frames in order. */
 struct log_reader;

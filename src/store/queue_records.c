@@ -196,7 +196,7 @@ static bool is_leased(struct store *s, uint64_t id, int64_t now_us)
 {
 	const struct lease *l = lease_find(s, id);
 
-	return l && !MUTANT(lease_not_kept) && (l->is_settling || l->until_us > now_us);
+	return l && (l->is_settling || l->until_us > now_us);
 }
 
 static enum err lease_one(struct store *s, uint64_t id, const struct msg_q_lease *in,
@@ -330,9 +330,8 @@ enum err store_q_outcome(struct store *s, const struct msg_q_outcome *in, store_
 	struct lease *l;
 	enum err err = p ? kv_begin(s->kv, true) : ERR_NO_MEMORY;
 
-	if (!err && MUTANT(outcome_not_kept) && in->state == QUEUE_SENT)
-		err = ERR_STALE;
-	if (!err && (err = outcome_apply(s, p, in)))
+	if (!err && !(MUTANT(outcome_not_kept) && in->state == QUEUE_SENT) &&
+	    (err = outcome_apply(s, p, in)))
 		kv_cancel(s->kv);
 	if (err) {
 		pending_free(p);

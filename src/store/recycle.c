@@ -21,27 +21,33 @@ void segment_fd_forget(struct store *s, uint32_t segment)
 	}
 }
 
-void segments_recycle(struct store *s, bool changed)
+void segments_recycle(struct store *s)
 {
 	struct arena *a = arena_new(64 * 1024 * 1024);
 	struct segment_usage u;
+	char name[SEGMENT_NAME_SIZE];
 	uint32_t *numbers;
 	size_t count;
+	int fd;
+	enum err err;
 
 	if (!a || segment_list(s->options.dir, a, &numbers, &count))
 		count = 0;
 	for (size_t i = 0; i < count && numbers[i] < position_segment(s->kv->covered); i++) {
-		if (index_usage(s->kv->index, numbers[i], &u) || u.blobs ||
-		    (u.records && !MUTANT(living_segment_recycled)))
+		if (index_usage(s->kv->index, numbers[i], &u) ||
+		    ((u.blobs || u.records) && !MUTANT(living_segment_recycled)))
 			break;
 		segment_fd_forget(s, numbers[i]);
+		segment_name(name, numbers[i]);
+		fd = removal_begin(s, name);
 		/* On a full disk it is given to whoever needs it. */
-		if (log_writer_recycle(&s->kv->writer, numbers[i], !s->kv->is_full))
+		err = log_writer_recycle(&s->kv->writer, numbers[i], !s->kv->is_full);
+		removal_end(s, fd);
+		if (err)
 			break;
 		s->freed_segments++;
-		changed = true;
 	}
-	if (changed && segment_sync_directory(s->options.dir) && s->options.log)
+	if (log_writer_settle(&s->kv->writer) && s->options.log)
 		log_warn(s->options.log, "store-directory-unsynced", "file=log");
 	kv_release(s->kv);
 	arena_free(a);

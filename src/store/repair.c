@@ -533,6 +533,9 @@ enum err check_repair(struct check *c, int *lock)
 	check_scratch_remove(c);
 	os_close(*lock);
 	*lock = -1;
+	/* It may be all that still has the records of damaged frames, until they are written. */
+	if (!err && c->has_index)
+		err = kv_trust_index(c->dir);
 	if (!err)
 		err = records_write(c, &o);
 	if (!err && c->has_index)

@@ -5,6 +5,11 @@
  * the directory is synced: a file with a segment's name always has a header, and no frame is
  * written into a file that a power cut could make disappear.
  *
+ * A file is written to only when the name that it has here is the one it has on the disk: after a
+ * power cut, the header of a new segment must not be found in an old one, whose own may still say
+ * where the segment before it ends. So names are synced before anything that was recycled, emptied
+ * or kept in reserve is used, and if they cannot be, nothing is.
+ *
  * The header says where the predecessor validly ends. That is how a segment whose sync failed is
  * closed: Linux forgets which pages could not be written, so nothing that was written there after
  * the last good sync can be believed, whatever a later read says; and nothing may be written there
@@ -100,6 +105,14 @@ enum err segment_sync_directory(int dir)
 	return err;
 }
 
+enum err log_writer_settle(struct log_writer *w)
+{
+	enum err err = w->names_unsynced ? segment_sync_directory(w->dir) : ERR_OK;
+
+	w->names_unsynced = err != ERR_OK;
+	return err;
+}
+
 enum err log_writer_open(struct log_writer *w, const struct log_place *place)
 {
 	char name[SEGMENT_NAME_SIZE];
@@ -107,6 +120,7 @@ enum err log_writer_open(struct log_writer *w, const struct log_place *place)
 	enum err err;
 
 	w->fd = -1;
+	w->names_unsynced = true;
 	w->place = *place;
 	w->durable = place->position;
 	w->written = position_offset(place->position);
@@ -127,7 +141,7 @@ enum err log_writer_open(struct log_writer *w, const struct log_place *place)
 		return err;
 	/* What was read back may have been in the page cache alone. */
 	err = os_fdatasync(w->fd);
-	return err ? err : segment_sync_directory(w->dir);
+	return err ? err : log_writer_settle(w);
 }
 
 void log_writer_close(struct log_writer *w)
@@ -212,8 +226,10 @@ static enum err segment_next(struct log_writer *w, bool may_use_reserve)
 	uint32_t segment = position_segment(w->place.position) + 1, written;
 	bool is_named = false;
 	int fd = -1;
-	enum err err = file_take(w, may_use_reserve, name, &fd, &written);
+	enum err err = log_writer_settle(w);
 
+	if (!err)
+		err = file_take(w, may_use_reserve, name, &fd, &written);
 	if (!err)
 		err = segment_begin(w, fd, name, segment, &is_named);
 	if (err) {
@@ -279,7 +295,9 @@ enum err log_writer_make_reserve(struct log_writer *w)
 
 	if (w->has_reserve)
 		return ERR_OK;
-	err = file_make(w, SEGMENT_SPARE, &fd);
+	err = log_writer_settle(w);
+	if (!err)
+		err = file_make(w, SEGMENT_SPARE, &fd);
 	if (err)
 		return err;
 	err = os_fsync(fd);
@@ -299,6 +317,7 @@ enum err log_writer_recycle(struct log_writer *w, uint32_t segment, bool may_kee
 	segment_name(name, segment);
 	if ((err = os_stat(w->dir, name, &st)))
 		return err;
+	w->names_unsynced = true;
 	if (st.size < w->segment_size)
 		return os_unlink(w->dir, name);
 	if (!w->has_reserve) {
@@ -348,6 +367,7 @@ enum err log_writer_empty(struct log_writer *w, uint32_t segment)
 
 	segment_name(name, segment);
 	err = header_copy(w, name);
+	w->names_unsynced = true;
 	if (!err) {
 		if (!w->has_reserve)
 			w->has_reserve = os_link(w->dir, name, SEGMENT_SPARE) == ERR_OK;

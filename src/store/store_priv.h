@@ -78,7 +78,6 @@ struct store {
 	uint64_t txn_bytes;
 	int64_t parts_lost[2]; /* auth [0], a filter [1] died: until then some may have begun whose
 				  part went with it; 0: no */
-	uint64_t file_number;  /* of temporary body files */
 	uint64_t body_floor;   /* ids below were given, if only to commits that failed: their files
 				  may be there */
 	uint64_t freed_segments;
@@ -105,7 +104,7 @@ struct pending {
 	size_t hint_count, hint_room;
 	uint64_t *dropped; /* bodies whose files go when this is durable */
 	size_t dropped_count, dropped_room;
-	uint64_t made; /* a body whose file has its final name: it goes when this fails; 0: none */
+	uint64_t made; /* a body in a file: that goes when this is given up; 0: none */
 	bool wakes_queue;
 	/* For what is not a commit of an account. */
 	void (*finish)(struct pending *p, enum err err);
@@ -146,6 +145,9 @@ void change_end(struct change *c);
 
 /* counters */
 uint64_t next_body(struct store *s);
+/* The same in two steps: an id before the commit that gives it away, and in that commit. */
+uint64_t body_reserve(struct store *s);
+void body_reserved_given(struct store *s, uint64_t id);
 uint64_t body_ids_end(struct store *s); /* above all that were given durably; 0: unknown */
 uint64_t next_queue(struct store *s);
 uint32_t next_uidvalidity(struct store *s);
@@ -200,7 +202,7 @@ void recent_free(struct store *s);
 /* bodies on the way in */
 struct sealed {
 	char *blob;		     /* NULL: in a file */
-	uint64_t size, stored, file; /* file: its temporary number */
+	uint64_t size, stored, file; /* file: the body's id */
 	uint8_t key[BODY_KEY_SIZE];
 	uint8_t hash[32];
 };
@@ -229,9 +231,9 @@ MUST_USE enum err sealing_begin(struct store *s, const struct body_source *from,
 				struct hasher *hasher, struct sealed *b, struct sealing *x);
 MUST_USE enum err sealing_step(struct store *s, struct sealing *x, struct sealed *b);
 void sealing_end(struct sealing *x);
-/* The same for large ones, between other work; synced. `done` is called once, from
- * body_jobs_step, body_jobs_sync_ready or (ERR_CLOSED) body_jobs_free; it may take over what is in
- * *b by clearing it. */
+/* The same for large ones, between other work; synced, and under its name. `done` is called once,
+ * from body_jobs_step, body_jobs_sync_ready or (ERR_CLOSED) body_jobs_free; it may take over what
+ * is in *b by clearing it. */
 struct body_job;
 typedef void body_taken(void *arg, enum err err, struct sealed *b);
 MUST_USE enum err body_job_start(struct store *s, const struct body_source *from, bool hash,
@@ -246,9 +248,12 @@ void body_jobs_step(struct store *s);
 int body_jobs_fd(const struct body_jobs *j);
 void body_jobs_sync_ready(struct store *s);
 /* In a commit: gives it an id and writes its record. What `b` held is the commit's afterwards. */
-MUST_USE enum err body_commit(struct store *s, struct pending *p, struct sealed *b,
-			      uint64_t references, uint64_t *id);
+void body_commit(struct store *s, struct pending *p, struct sealed *b, uint64_t references,
+		 uint64_t *id);
 void body_file_name(char name[40], uint64_t body);
+/* Until its commit is durable the file has a second name: it is removed at the next start, unless a
+ * record refers to it. */
+void body_file_marker(char name[40], uint64_t body);
 /* What a crash left in body/: files that no commit ever referred to. */
 void body_files_sweep(struct store *s);
 
@@ -260,10 +265,12 @@ void segment_fds_close(struct store *s);
 MUST_USE enum err location_put(struct store *s, struct buf *out, uint64_t body,
 			       const uint8_t key[BODY_KEY_SIZE]);
 
-/* Segments in which nothing is alive, from the oldest on; after a checkpoint. `changed`: names in
- * the directory are to be synced in any case. */
-void segments_recycle(struct store *s, bool changed);
+/* Segments in which nothing is alive, from the oldest on; after a checkpoint. */
+void segments_recycle(struct store *s);
 void segment_fd_forget(struct store *s, uint32_t segment);
+/* Around the removal of a file, so that its blocks are freed by whoever has the time. */
+int removal_begin(struct store *s, const char *name);
+void removal_end(struct store *s, int fd);
 void compact_free(struct store *s);
 
 /* queue and transactions */

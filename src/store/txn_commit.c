@@ -195,10 +195,10 @@ static enum err deliver_list(struct delivery *d, const struct rcpt_list *l)
 {
 	str ends = buf_str(&d->txn->ends);
 	struct rec_queue_end end;
-	enum err err;
+	enum err err = ERR_OK;
 
 	memcpy(d->key, d->txn->body.key, sizeof(d->key));
-	err = body_commit(d->store, d->pending, &d->txn->body, l->count + l->owed_count, &d->body);
+	body_commit(d->store, d->pending, &d->txn->body, l->count + l->owed_count, &d->body);
 	for (size_t i = 0; i < l->count && !err; i++)
 		err = l->items[i].account
 			      ? deliver_local(d, &l->items[i])

@@ -8,8 +8,8 @@
  *
  * An admin that is killed takes the commands with it that it had accepted; those that wait in the
  * socket's queue, which is the supervisor's, are the next one's. So a question whose connection
- * ends is asked again, and what changes something is not: it may have been done. Nobody waits for
- * ever, and who waits long is told.
+ * ends, or is silent for long, is asked again on a new one, and what changes something is not: it
+ * may have been done. Nobody waits for ever, and who waits long is told.
  */
 #include "tools/tool.h"
 
@@ -21,7 +21,7 @@
 enum {
 	CALL_ID = 1,
 	INPUT_PIECE = 24 * 1024,
-	ASKED_MAX = 3, /* times, when the connection ends without an answer */
+	ASKED_MAX = 3, /* times, without an answer */
 	TELL_MS = 5000,
 	/* A command may take a minute between two answers (roles/admin_priv.h), and an admin that
 	 * ended often comes back after half a minute. */
@@ -32,7 +32,8 @@ struct client {
 	int fd;
 	uint32_t received; /* since the last request */
 	char *datagram;	   /* MSG_MAX bytes */
-	bool has_told;	   /* that it takes long */
+	int patience_ms;
+	bool has_told; /* that it takes long */
 	bool has_printed;
 };
 
@@ -76,7 +77,7 @@ static enum err client_wait(struct client *c)
 		tool_complain("no answer yet from role admin; waiting for %d s more",
 			      (PATIENCE_MS - TELL_MS) / 1000);
 	c->has_told = true;
-	return os_wait_readable(c->fd, PATIENCE_MS - TELL_MS);
+	return os_wait_readable(c->fd, c->patience_ms - TELL_MS);
 }
 
 /* The next answer to our request; acknowledgements alone are passed over. */
@@ -157,14 +158,16 @@ static bool is_question(const str *args, size_t n)
 	       (n > 1 && (str_eq(args[1], S("list")) || str_eq(args[1], S("show"))));
 }
 
-/* Once, and again while the connection ends without an answer and `again` allows it. */
+/* Once, and again while there is no answer and `again` allows it. */
 static enum err client_ask(struct tool *t, struct client *c, str args, str input, bool again,
 			   int *status)
 {
-	enum err err = client_run(c, args, input, status);
+	enum err err;
 
-	for (unsigned asked = 1;
-	     again && !c->has_printed && asked < ASKED_MAX && (err == ERR_CLOSED || err == ERR_EOF);
+	c->patience_ms = again ? PATIENCE_MS / ASKED_MAX : PATIENCE_MS;
+	err = client_run(c, args, input, status);
+	for (unsigned asked = 1; again && !c->has_printed && asked < ASKED_MAX &&
+				 (err == ERR_CLOSED || err == ERR_EOF || err == ERR_TIMEOUT);
 	     asked++) {
 		os_close(c->fd);
 		c->fd = -1;

@@ -7,7 +7,6 @@ KILLS: how often (5; ./test --full sets more).
 import json
 import os
 import smtplib
-import subprocess
 import sys
 import threading
 import time
@@ -16,7 +15,7 @@ TOP = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.join(TOP, "tests/lib"))
 import mailtools as mail  # noqa: E402
 from server import Server  # noqa: E402
-from tap import done, eq, note, ok  # noqa: E402
+from tap import done, eq, ok  # noqa: E402
 
 KILLS = int(os.environ.get("KILLS", "5"))
 SENDERS, BEFORE = 3, 30
@@ -64,33 +63,11 @@ class Load:
             t.join(60)
 
 
-def tell_of_admin(server):
-    """What there is to see of an admin that does not answer."""
-    pids = [e for e in os.listdir("/proc") if e.isdigit()]
-    for pid in pids:
-        try:
-            with open(f"/proc/{pid}/cmdline", "rb") as f:
-                if f.read().split(b"\0")[:3] != [b"posthorn", b"role", b"admin"]:
-                    continue
-            for name in ("status", "wchan", "stack", "schedstat"):
-                with open(f"/proc/{pid}/{name}", encoding="ascii", errors="replace") as f:
-                    note(f"admin {pid} {name}: {f.read()[:600]}")
-        except OSError:
-            pass
-    for line in [line for line in server.log().split("\n") if "admin" in line][-12:]:
-        note(line)
-
-
 def trace(server, what):
     """The events, or None while there is no admin to ask."""
-    try:
-        status, out = server.command("trace", what, "--json", timeout=40)
-    except subprocess.TimeoutExpired:
-        note(f"trace {what} had no answer for 40 s, and is asked again")
-        tell_of_admin(server)
-        return None
+    status, out = server.command("trace", what, "--json")
     if status == 0:
-        return [json.loads(line) for line in out.decode().splitlines()]
+        return [json.loads(line) for line in out.decode().splitlines() if line.startswith("{")]
     return [] if b"nothing is known" in out else None
 
 

@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """Nothing is acknowledged before it is on disk: strace shows, for each acknowledgement, the write of the record, the sync that
 covers it returning, and only then the reply being written; and each new file's folder synced before the next reply. Enough goes in
-that the log begins a second segment: it has its whole header, its name and its folder on disk before the first frame is written into it.
+that the log begins a second segment: it has its whole header, its name and its folder on disk before the first frame is written into it. Then the
+first one is emptied and used again: the change of its name is on disk before its new header is written.
 
 The server's system calls are traced while one client does one thing at a time, so what stands between a command
 and its reply belongs to that command.
@@ -135,31 +136,77 @@ def converse(s):
     return said
 
 
-def fill_segment(s):
-    """Messages just too small for a file of their own, until the log has gone on in a second segment."""
+def fill_segment(s, what="the fill"):
+    """Messages just too small for a file of their own, until the log has gone on in another segment."""
     said, size = [], 900000
     data = mail.message("fill", size=size)
     for i in range(SEGMENT // size + 2):
-        said.append(("lmtp", f"message {i} of the fill, 354", "354 "))
+        said.append(("lmtp", f"message {i} of {what}, 354", "354 "))
         mail.send(s, data, s.mail("bob"), service="lmtp")
-        said.append(("lmtp", f"message {i} of the fill", "250 2."))
+        said.append(("lmtp", f"message {i} of {what}", "250 2."))
     return said
 
 
-def check_segment(calls, folder):
+def free_segment(s):
+    """What fills the first segment goes, and so does the segment."""
+    client = mail.imap(s, "bob", service="imap")
+    client.select("INBOX")
+    client.store("1:*", "+FLAGS.SILENT", "(\\Deleted)")
+    client.expunge()
+    client.shutdown()
+    s.command_good("compact")
+
+
+def renames(calls):
+    """[(call, from, to)] of those that went well."""
+    found = [(c, re.findall(r'"([^"]*)"', c.args)) for c in calls if c.name.startswith("rename") and c.result == "0"]
+    return [(c, names[0], names[1]) for c, names in found if len(names) == 2]
+
+
+def check_segment(calls, folder, source, made, target):
+    """A file `source` that becomes the segment `target` by the call `made`."""
     log = folder + "/data/store/log"
-    second = log + "/00000002.seg"
-    made = [c for c in calls if c.name.startswith("rename") and c.args.endswith('"log/00000002.seg"') and c.result == "0"]
-    if not ok(len(made) == 1, "the second segment gets its name once"):
-        return
-    made = made[0]
-    before = [c for c in calls if c.path() == log + "/new" and c.end is not None and c.end < made.start]
+    store = folder + "/data/store/"
+    before = [c for c in calls if c.path() == store + source and c.end is not None and c.end < made.start]
     headers = [c.end for c in before if c.name in WRITES]
     ok(bool(headers) and any(c.name in SYNCS and c.result == "0" and c.start > headers[-1] for c in before),
-       "its header is written and synced under another name")
+       f"{target}: its header is written and synced under another name")
     synced = [c.end for c in calls if c.name in SYNCS and c.path() == log and c.result == "0" and c.start > made.end]
-    frames = [c.start for c in calls if c.name in WRITES and c.path() in (second, log + "/new") and c.start > made.start]
-    ok(bool(synced) and bool(frames) and synced[0] < frames[0], "and its folder is synced before the first frame is written into it")
+    frames = [c.start for c in calls if c.name in WRITES and c.path() in (store + target, store + source) and c.start > made.start]
+    ok(bool(synced) and bool(frames) and synced[0] < frames[0],
+       f"{target}: and its folder is synced before the first frame is written into it")
+
+
+def check_bodies(s, calls):
+    """A body in a file of its own: the file is synced, then named, then the folder synced, and then comes the record."""
+    body = s.folder + "/data/store/body"
+    named = [c for c in calls if c.name.startswith("link") and c.result == "0" and '"body/new-' in c.args]
+    answers = sorted(c.start for service in ("smtp", "lmtp") for c in replies(calls, s.port(service), "250 2."))
+    ok(len(named) >= 2, f"{len(named)} bodies lie in files of their own")
+    for c in named:
+        marker, name = re.findall(r'"([^"]*)"', c.args)
+        answer = next((a for a in answers if a > c.end), 0)
+        frames = [w.start for w in calls if w.name in WRITES and w.path().endswith(".seg") and c.end < w.start < answer]
+        synced = [y.end for y in calls if y.name in SYNCS and y.path() == body and y.result == "0" and y.start > c.end]
+        ok(any(y.name in SYNCS and y.result == "0" and y.path().endswith(marker) and y.end < c.start for y in calls),
+           f"{name}: synced before it has its name")
+        ok(bool(synced) and bool(frames) and synced[0] < frames[-1], f"{name}: its folder is synced before its record is written")
+
+
+def check_segments(calls, folder):
+    log = folder + "/data/store/log"
+    moved = renames(calls)
+    second = [c for c, source, target in moved if (source, target) == ("log/new", "log/00000002.seg")]
+    if ok(len(second) == 1, "the second segment gets its name once"):
+        check_segment(calls, folder, "log/new", second[0], "log/00000002.seg")
+    freed = [c for c, source, target in moved if (source, target) == ("log/00000001.seg", "log/free-0")]
+    used = [(c, target) for c, source, target in moved if source == "log/free-0"]
+    if not ok(len(freed) == 1 and bool(used), "the first segment is given back, and used again"):
+        return
+    writes = [c.start for c in calls if c.name in WRITES and c.path() == log + "/free-0" and freed[0].end < c.start < used[0][0].start]
+    synced = [c for c in calls if c.name in SYNCS and c.path() == log and c.result == "0" and c.start > freed[0].end]
+    ok(bool(writes) and bool(synced) and synced[0].end < writes[0], "its other name is on the disk before anything is written into it")
+    check_segment(calls, folder, "log/free-0", *used[0])
 
 
 def main():
@@ -167,10 +214,12 @@ def main():
     program = os.environ.get("POSTHORN_RELEASE") or binary()
     if "MOVE" not in mail.imaplib.Commands:
         mail.imaplib.Commands["MOVE"] = ("SELECTED",)
-    s = Server(config=["disable_plaintext_auth = no"], program=program,
+    s = Server(config=["disable_plaintext_auth = no", "keep_expunged = 0", "compaction_percent = 0"], program=program,
                wrap=["strace", "-f", "--seccomp-bpf", "-yy", "-s", "80", "-o", trace, "-e", "trace=" + ",".join(CALLS)])
     with s:
         said = converse(s) + fill_segment(s)
+        free_segment(s)
+        said += fill_segment(s, "what comes then")
     calls = parse(trace)
     ok(len(calls) > 100, f"strace saw {len(calls)} calls")
     last = 0
@@ -180,7 +229,8 @@ def main():
             last = found[0].start if found else last
         else:
             last = check(calls, s.folder, s.port(service), what, text, last)
-    check_segment(calls, s.folder)
+    check_bodies(s, calls)
+    check_segments(calls, s.folder)
     if os.environ.get("KEEP_TRACE"):
         note(trace)
     else:

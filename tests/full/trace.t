@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """`posthorn trace` among a million messages, by id and by address: the figures, and that it answers from its index. What admin reads
-for an answer is counted by the kernel (/proc/PID/io), and stays far below what the history takes on disk.
+for an answer is counted by the kernel (/proc/PID/io), and stays far below what the history takes on disk. Of an address with thousands
+of messages the newest are told, and that there are more.
 
 TRACE_MESSAGES: how many (1000000).
 """
@@ -18,6 +19,7 @@ from tap import done, eq, note, ok  # noqa: E402
 
 MESSAGES = int(os.environ.get("TRACE_MESSAGES", "1000000"))
 SECONDS = 5.0  # a bound on what must not happen; the goal is 0.1 and is printed
+SENDERS, RECIPIENTS = 50000, 200  # of trace-fill.c
 SHARE = 20  # of the history's bytes, the most that an answer may read
 
 
@@ -46,14 +48,30 @@ def ask(server, what, wanted, size):
     return took
 
 
+def figures(name, seconds):
+    seconds.sort()
+    note(f"{len(seconds)} {name}: p50 {seconds[len(seconds) // 2] * 1000:.1f} ms, max {seconds[-1] * 1000:.1f} ms")
+
+
 def asked(s, ids, size):
-    for i in ids:
-        ask(s, i, f"message {i}", size)
+    figures("ids", [ask(s, i, f"message {i}", size) for i in ids])
+    addresses = [(f"sender{n * SENDERS // 10}@example.org", "message ") for n in range(10)]
+    addresses += [(f"user{n * RECIPIENTS // 10}@example.test", "message ") for n in range(10)]
+    figures("addresses", [ask(s, address, wanted, size) for address, wanted in addresses])
     ask(s, "sender0@example.org", ids[0], size)
-    ask(s, "user199@example.test", ids[2], size)
+    newest(s, f"user{RECIPIENTS - 1}@example.test", ids[-1])
     mail.send(s, mail.message("after"), s.mail("alice"), sender="new@example.org")
     ask(s, "new@example.org", "taken from <new@example.org>", size)
     eq(s.command("trace", "nobody@example.org")[0], 1, "of an address that never was, nothing is known")
+
+
+def newest(s, address, last):
+    """It has a message of each RECIPIENTS, of two events each."""
+    for limit, args in ((50, []), (7, ["--limit", "7"])):
+        status, out = s.command("trace", address, *args)
+        told = [line.split()[1] for line in out.decode().splitlines() if line.startswith("message ")]
+        eq((status, len(told), told[-1]), (0, limit, last), f"{address}: the newest {limit}")
+        ok(f"about {2 * (MESSAGES // RECIPIENTS - limit)} older events".encode() in out, "... and how much more there is")
 
 
 def main():

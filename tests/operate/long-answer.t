@@ -12,7 +12,7 @@ sys.path.insert(0, os.path.join(TOP, "tests/lib"))
 from server import Server  # noqa: E402
 from tap import done, eq, ok  # noqa: E402
 
-KEPT = 2000  # events of one answer, the newest (trace_log.h)
+KEPT = 2000  # events that one answer looks for, the newest (trace_log.h); the messages they are of are told whole
 PIECE = 40 * 1024
 RUNS = 5
 
@@ -37,18 +37,20 @@ def main():
         stop = threading.Event()
         others = threading.Thread(target=refusals, args=(s, None, stop))
         others.start()
-        whole, ordered, new = [], [], []
+        whole, ordered, new, newest = [], [], [], []
         try:
             for _ in range(RUNS):
-                text = s.command_good("trace", "nobody@example.test", "--json")
+                text = s.command_good("trace", "nobody@example.test", "--json", "--limit", str(KEPT))
                 events = []
-                for line in text.splitlines():
+                lines = text.splitlines()
+                newest.append("this is the newest of it" in lines.pop())  # standard error, behind the answer
+                for line in lines:
                     try:
                         events.append(json.loads(line))
                     except ValueError:
                         break
-                whole.append(len(text) > 2 * PIECE and len(events) == text.count("\n") and
-                             sum(1 for e in events if e["recipient"]) == KEPT)
+                whole.append(len(text) > 2 * PIECE and len(events) == len(lines) and
+                             sum(1 for e in events if e["recipient"]) >= KEPT)
                 times = [e["at"] for e in events]
                 ordered.append(times == sorted(times))
                 new.append(times[-1] if times else 0)
@@ -56,6 +58,7 @@ def main():
             stop.set()
             others.join()
         eq(whole, [True] * RUNS, "each answer is of several pieces, and of whole lines")
+        eq(newest, [True] * RUNS, "... followed by a word on what is older")
         eq(ordered, [True] * RUNS, "... in their order")
         ok(len(set(new)) > 1, "... while events went on")
         eq(s.crashes(), [], "no role crashed")

@@ -46,8 +46,10 @@ def main():
         with smtplib.SMTP("127.0.0.1", server.port("smtp"), timeout=60) as s:
             for n in range(MANY):
                 s.sendmail("x@example.org", [server.mail("alice")], f"Subject: {n}\r\n\r\n{n}\r\n")
-        status, out = server.command("trace", server.mail("alice"))
+        status, out = server.command("trace", server.mail("alice"), "--limit", str(MANY))
         tap.eq((status, out.count(b"\nmessage ") + out.startswith(b"message ")), (0, MANY), "an address with many messages is traced")
+        for wrong in (["--limit"], ["--limit", "0"], ["--limit", "2001"], ["--limit", "x"], ["--newest"], [server.mail("bob")]):
+            tap.eq(server.command("trace", server.mail("alice"), *wrong)[0], 2, f"wrong arguments: {wrong}")
         many = [connect(server) for _ in range(200)]
         for s in many:
             s.close()
