@@ -164,6 +164,14 @@ uint32_t os_uid(void)
 	return USER;
 }
 
+enum err os_folder(char *out, size_t size)
+{
+	if (size < 2)
+		return ERR_TOO_LONG;
+	memcpy(out, "/", 2);
+	return ERR_OK;
+}
+
 unsigned os_cores(void)
 {
 	return 1;

@@ -25,7 +25,9 @@ enum {
 	GATHER_MAX = 1024 * 1024 * 1024, /* memory while one transaction is gathered */
 #ifdef POSTHORN_SIM
 	INDEX_RESERVE_SIZE = 512 * 1024,
+	INDEX_AHEAD = 256 * 1024,
 #else
+	INDEX_AHEAD = 1024 * 1024, /* the file is longer than what it holds, without blocks */
 	INDEX_RESERVE_SIZE = 16 * 1024 * 1024,
 #endif
 	RECORD_OVERHEAD = 4, /* operation and lengths */
@@ -434,14 +436,41 @@ static enum err apply_once(struct apply *a, const struct overlay *changes,
 	return rc == MDB_MAP_FULL ? ERR_AGAIN : err_from_mdb(rc);
 }
 
+/* Pages at the end that a transaction took and gave back are never written, and the file may end
+ * before them: then it cannot be told from one that was cut (index.c). So it is made long enough
+ * before, and should that not have been enough, behind. */
+static enum err length_keep(const struct index_writer *x, uint64_t ahead)
+{
+	MDB_envinfo info;
+	MDB_stat stat;
+	struct os_stat st;
+	uint64_t wanted;
+	int fd;
+	enum err err;
+
+	if (mdb_env_info(x->env, &info) || mdb_env_stat(x->env, &stat))
+		return ERR_IO;
+	wanted = ((uint64_t)info.me_last_pgno + 1) * stat.ms_psize;
+	if ((err = os_open(x->dir, INDEX_FILE, OS_READ | OS_WRITE, &fd)))
+		return err;
+	err = os_fstat(fd, &st);
+	if (!err && st.size < wanted + ahead / 2)
+		err = os_truncate(fd, wanted + ahead);
+	os_close(fd);
+	return err;
+}
+
 static enum err apply(struct index_writer *x, const struct overlay *changes,
 		      const struct usage_change *deletes, size_t delete_count,
 		      const struct log_place *place)
 {
 	struct apply a = { .x = x };
-	enum err err = ERR_AGAIN;
+	enum err err = length_keep(x, INDEX_AHEAD);
 
+	if (err)
+		return err;
 	buf_init(&a.value, 1024);
+	err = ERR_AGAIN;
 	while (err == ERR_AGAIN) {
 		err = apply_once(&a, changes, deletes, delete_count, place);
 		if (err == ERR_AGAIN) {
@@ -456,7 +485,7 @@ static enum err apply(struct index_writer *x, const struct overlay *changes,
 	}
 	free(a.usage);
 	buf_free(&a.value);
-	return err;
+	return err ? err : length_keep(x, 0);
 }
 
 /* The changes of one transaction, as they are gathered. */

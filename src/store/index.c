@@ -5,9 +5,7 @@
  * could not use the pages again that it frees; shorter, and slices would not last.
  *
  * A file that is shorter than its own description would kill us with SIGBUS at a later read, so
- * that is checked when it is opened. Short by a few pages it may be: those that one transaction
- * took at the end of the file and gave back are never written. They are in LMDB's list of free
- * pages.
+ * that is checked when it is opened.
  */
 #include "store/index_priv.h"
 
@@ -33,7 +31,7 @@ struct index_cursor {
 	int state;
 };
 
-enum { INDEX_PATH_MAX = 4096, UNWRITTEN_MAX = 256 };
+enum { INDEX_PATH_MAX = 4096 };
 #define INDEX_FILE "index/data.mdb"
 
 static enum err err_from_mdb(int rc)
@@ -90,25 +88,14 @@ static enum err snapshot(struct index_reader *x)
 	return noted(x, err_from_mdb(rc));
 }
 
-/* Are all pages from `first` to `last` free? */
-static bool are_free(struct index_reader *x, size_t first, size_t last)
+uint64_t index_size(const struct index_reader *x)
 {
-	enum { FREE_LISTS = 0 }; /* LMDB's own database: lists, each with its length before it */
-	MDB_cursor *cursor = NULL;
-	MDB_val key, value;
-	size_t found = 0, page;
-	int rc;
+	MDB_envinfo info;
+	MDB_stat stat;
 
-	if (last - first >= UNWRITTEN_MAX || snapshot(x) ||
-	    mdb_cursor_open(x->txn, FREE_LISTS, &cursor))
-		return false;
-	while ((rc = mdb_cursor_get(cursor, &key, &value, MDB_NEXT)) == 0)
-		for (size_t i = 1; i < value.mv_size / sizeof(page); i++) {
-			memcpy(&page, (char *)value.mv_data + i * sizeof(page), sizeof(page));
-			found += page >= first && page <= last;
-		}
-	mdb_cursor_close(cursor);
-	return rc == MDB_NOTFOUND && found == last - first + 1;
+	return mdb_env_info(x->env, &info) || mdb_env_stat(x->env, &stat)
+		       ? 0
+		       : ((uint64_t)info.me_last_pgno + 1) * stat.ms_psize;
 }
 
 /* Ours, and as long as it says. */
@@ -120,15 +107,13 @@ static enum err verify(struct index_reader *x, const char *path, const struct id
 	MDB_envinfo info;
 	MDB_stat stat_;
 	struct stat st;
-	size_t pages;
 	str value;
 	enum err err;
 
 	snprintf(file, sizeof(file), "%s/" INDEX_FILE, path);
 	if (mdb_env_info(x->env, &info) || mdb_env_stat(x->env, &stat_) || stat(file, &st))
 		return ERR_DAMAGED;
-	pages = (size_t)st.st_size / stat_.ms_psize;
-	if (pages <= info.me_last_pgno && !are_free(x, pages, info.me_last_pgno))
+	if ((uint64_t)st.st_size < ((uint64_t)info.me_last_pgno + 1) * stat_.ms_psize)
 		return ERR_DAMAGED;
 	k.p[k.n++] = 'i';
 	if ((err = index_get(x, key_str(&k), &value)))

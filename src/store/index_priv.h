@@ -45,6 +45,8 @@ void index_reader_close(struct index_reader *x);
 /* LMDB takes a file once in a process: over an environment that stays its owner's. */
 MUST_USE enum err index_reader_borrow(struct MDB_env *env, struct index_reader **out);
 /* Some read found that it is not what was written. */
+/* Bytes in use; the file is longer. */
+uint64_t index_size(const struct index_reader *x);
 bool index_is_damaged(const struct index_reader *x);
 /* The store's identity as the index has it. */
 MUST_USE enum err index_identity(const char *path, struct identity *out);

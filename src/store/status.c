@@ -88,7 +88,7 @@ static void size_figures(struct store *s, struct buf *out)
 	figure(out, "moved_bytes", c->moved);
 	figure(out, "compressed_away_bytes", c->saved);
 	figure(out, "expired", s->expired);
-	figure(out, "index_bytes", os_stat(s->options.dir, "index/data.mdb", &st) ? 0 : st.size);
+	figure(out, "index_bytes", index_size(s->kv->index));
 }
 
 void store_status(struct store *s, struct buf *out)

@@ -204,6 +204,17 @@ static enum look look_apart(struct bench *b)
 	return status > LOOK_WRONG ? LOOK_DAMAGED : (enum look)status;
 }
 
+/* How much of the index's file is in use: behind that it is a hole. */
+static uint64_t index_used(struct bench *b)
+{
+	uint64_t used;
+
+	bench_open(b);
+	used = index_size(b->store->kv->index);
+	store_close(b->store);
+	return used;
+}
+
 /* Every byte of the index may go bad (each 97th is tried): nothing wrong is ever served. Either it
  * was not looked at, or the store says ERR_DAMAGED (or LMDB dies); and the next start has
  * everything again. */
@@ -212,13 +223,16 @@ static void test_index_flips(void)
 	static const char name[] = "index/data.mdb";
 	struct bench b;
 	struct os_stat st;
+	uint64_t used;
 	unsigned wrong = 0, found = 0;
 
 	tap_group("spoilt index");
 	closed_bench(&b, true);
-	EQ(os_stat(b.dir, name, &st), ERR_OK);
+	used = index_used(&b);
+	/* Longer than what it holds, so that one that was cut is known. */
+	OK(os_stat(b.dir, name, &st) == ERR_OK && st.size > used);
 	/* The first two pages are LMDB's description, of which the older is not looked at. */
-	for (uint64_t at = 8192; at < st.size; at += 97) {
+	for (uint64_t at = 8192; at < used; at += 97) {
 		enum look seen;
 
 		file_flip(&b, name, at);
@@ -232,9 +246,8 @@ static void test_index_flips(void)
 		bench_open(&b);
 		wrong += !mail_is_there(&b) || store_checkpoint(b.store) != ERR_OK;
 		store_steady(b.store);
+		used = index_size(b.store->kv->index);
 		store_close(b.store);
-		if (os_stat(b.dir, name, &st))
-			wrong++;
 	}
 	EQ(wrong, 0);
 	OK(found > 2);

@@ -90,14 +90,20 @@ class Store:
         path = self.rng.choice(self.files("log", r".*\.seg"))
         os.truncate(path, self.rng.randrange(BLOCK + 1, self.used(path)))
 
+    @staticmethod
+    def filled(path):
+        """What is no hole: the file of the index is longer than what it holds."""
+        st = os.stat(path)
+        return min(st.st_size, st.st_blocks * 512)
+
     def index(self):
         for path in self.files("index", r"data\.mdb"):
             for _ in range(self.rng.choice((1, 30))):
-                self.flip(path, self.rng.randrange(0, max(1, os.path.getsize(path))))
+                self.flip(path, self.rng.randrange(0, max(1, self.filled(path))))
 
     def cut_index(self):
         for path in self.files("index", r"data\.mdb"):
-            os.truncate(path, self.rng.randrange(0, os.path.getsize(path) + 1))
+            os.truncate(path, self.rng.randrange(0, self.filled(path) + 1))
 
     def remove_index(self):
         for path in self.files("index", r"data\.mdb"):
@@ -108,7 +114,7 @@ class Store:
 
     def body(self):
         for path in self.files("body", r"[0-9a-f]{16}")[:1]:
-            self.flip(path, self.rng.randrange(0, max(1, os.path.getsize(path))))
+            self.flip(path, self.rng.randrange(0, max(1, self.filled(path))))
 
     def cut_body(self):
         for path in self.files("body", r"[0-9a-f]{16}")[-1:]:
