@@ -140,6 +140,10 @@ static void on_sync(void *arg, unsigned ready)
 
 	(void)ready;
 	store_sync_ready(s->store);
+	/* Sessions hear of what others were just told is durable, before the next frame is written:
+	 * that may take its time, when it begins a segment. */
+	store_role_tell(s);
+	store_role_flush(s);
 	store_role_compact(s);
 	stop_if_idle(s);
 }

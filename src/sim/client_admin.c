@@ -184,6 +184,7 @@ static void queue_delete(struct admin *a)
 	char id[ID_SIZE], told[40];
 	struct send *s = queue_pick(a, id);
 	unsigned left = 0;
+	bool is_unclear = false;
 
 	if (!s)
 		return;
@@ -192,12 +193,15 @@ static void queue_delete(struct admin *a)
 		s->rcpts[i].is_deleted |= !s->rcpts[i].is_local;
 	if (!queue_command(a, "delete", id))
 		return;
-	for (unsigned i = 0; i < s->n; i++)
+	for (unsigned i = 0; i < s->n; i++) {
 		left += !s->rcpts[i].is_local && !s->rcpts[i].accepted && !s->rcpts[i].refused;
+		is_unclear |= s->rcpts[i].refused > 0;
+	}
 	world_note(w, a->client->name, "deleted s%llu, %u left: %.*s", (unsigned long long)s->id,
 		   left, STR_ARGS(buf_str(&a->out)));
 	snprintf(told, sizeof(told), "%u recipients deleted", left);
-	if (!left || !str_starts(buf_str(&a->out), str_from_c(told)))
+	/* One that was refused may be what was deleted, while another was under way. */
+	if (!left || is_unclear || !str_starts(buf_str(&a->out), str_from_c(told)))
 		return;
 	for (unsigned i = 0; i < s->n; i++)
 		if (!s->rcpts[i].is_local && !s->rcpts[i].accepted) {

@@ -131,7 +131,7 @@ void store_flush(struct store *s)
 
 bool store_wants_turn(const struct store *s)
 {
-	return body_jobs_want_turn(s->jobs);
+	return body_jobs_want_turn(s->jobs) || kv_wants_flush(s->kv);
 }
 
 int store_sync_fd(const struct store *s)
@@ -148,7 +148,6 @@ void store_sync_ready(struct store *s)
 {
 	body_jobs_sync_ready(s);
 	kv_sync_ready(s->kv);
-	kv_flush(s->kv);
 }
 
 bool store_is_idle(const struct store *s)
@@ -170,9 +169,9 @@ enum err store_settle(struct store *s)
 		err = os_poll_add(poll, store_body_sync_fd(s), s);
 	while (!err && !store_is_idle(s)) {
 		store_flush(s);
-		store_sync_ready(s);
 		if (!store_is_idle(s) && !store_wants_turn(s))
 			err = os_poll_wait(poll, &event, 1, 10 * 1000 * 1000, &n);
+		store_sync_ready(s);
 	}
 	os_close(poll);
 	return err;

@@ -9,8 +9,8 @@
  *
  * Whoever owns the store calls store_flush when it has handed in what it has (once per turn of its
  * loop; in the next turn too while store_wants_turn, as large bodies are sealed a piece at a time),
- * and store_sync_ready when store_sync_fd or store_body_sync_fd is readable. store_settle does it
- * all until nothing is pending: for tests and tools.
+ * and store_sync_ready when store_sync_fd or store_body_sync_fd is readable, and store_flush after
+ * it. store_settle does it all until nothing is pending: for tests and tools.
  *
  *	err = store_append(s, account, quota, &in, on_done, me);    // pending
  *	store_flush(s);                                             // written, being synced

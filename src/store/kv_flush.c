@@ -258,8 +258,10 @@ void kv_flush(struct kv *kv)
 		kv->counts.syncs++;
 		kv->sync_begun = os_monotonic_ns();
 		if (sync_is_quick(kv, f)) {
+			/* What was begun by those who were told is for the next turn: first others
+			 * hear of what is durable now. */
 			synced(kv, os_fdatasync(kv->writer.fd));
-			continue;
+			return;
 		}
 		if (MUTANT(frame_not_synced)) {
 			synced(kv, ERR_OK);
@@ -272,6 +274,11 @@ void kv_flush(struct kv *kv)
 		kv->is_syncing = true;
 		os_sync_start(kv->syncer, kv->writer.fd);
 	}
+}
+
+bool kv_wants_flush(const struct kv *kv)
+{
+	return kv->first && !kv->is_syncing;
 }
 
 int kv_sync_fd(const struct kv *kv)
@@ -290,7 +297,6 @@ void kv_sync_ready(struct kv *kv)
 		return;
 	kv->is_syncing = false;
 	synced(kv, err);
-	kv_flush(kv);
 }
 
 void kv_pending_drop(struct kv *kv)

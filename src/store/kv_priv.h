@@ -192,8 +192,10 @@ void kv_cursor_close(struct kv_cursor *c);
 void kv_flush(struct kv *kv);
 /* For kv_close. */
 void kv_pending_drop(struct kv *kv);
+/* Something is gathered, and nothing is on its way to the disk. */
+bool kv_wants_flush(const struct kv *kv);
 int kv_sync_fd(const struct kv *kv);
-/* When kv_sync_fd is readable. */
+/* When kv_sync_fd is readable. What gathered meanwhile is for the next kv_flush. */
 void kv_sync_ready(struct kv *kv);
 bool kv_is_idle(const struct kv *kv); /* nothing is pending */
 
